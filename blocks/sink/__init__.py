@@ -1,0 +1,1 @@
+"""Where streams end: images regenerated, measured and kept, and errors counted."""

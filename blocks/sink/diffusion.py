@@ -1,0 +1,208 @@
+"""`diffusion_sink`: captions and noisy latents in, regenerated images out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+import models
+from blocks.model import ModelParams, load
+from blocks.source.images import Size, parse_size
+from flowgraph.block import Block, Output, Packet, Port, Tag
+
+GREY = 128
+# What an input that is not wired gives, as if the sender had sent none.
+_ABSENT = Packet(np.empty(0, np.uint8), tags=(Tag(0, "status", "absent"),), last=True)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """What arrived of an image; `reason` says what is missing or was set aside, empty when all is well."""
+
+    number: int
+    caption: str | None
+    latent: np.ndarray | None
+    noise_variance: float
+    reason: str
+
+    @property
+    def mode(self) -> str:
+        had = {"text": self.caption, "latent": self.latent}
+        return "+".join(part for part, what in had.items() if what is not None) or "none"
+
+
+class DiffusionSink(Block):
+    """Regenerate images from captions and noisy latents by latent diffusion.
+
+    For a latent z of noise variance v (where a clean one has unit variance, and v is 0 without a tag
+    `noise_variance`), `steps: matched` starts the reverse process at t* = argmin_t |abar_t - 1/(1+v)| from
+    sqrt(abar_t*) z and adds no noise. `steps: T` is the paper's image to image: noise is added as of the
+    point that leaves T of `schedule_steps` DDIM steps (eta 0), which are then taken; T = 0 decodes z as it
+    is. A caption alone is rendered from pure noise.
+
+    A part that is lost is done without (`mode`: text+latent, text, latent); with neither, the image is
+    mid-grey (none). Noise is drawn by (seed, block, frame). `image` is tagged `mode`, `steps`, `status` (ok,
+    degraded, lost), `reason` where it is not ok, and `caption` as it was used.
+    """
+
+    class Params(ModelParams):
+        model: str = Field(
+            "embedded", description='"embedded", or a hub id or folder laid out as Stable Diffusion'
+        )
+        steps: Literal["matched"] | Annotated[int, Field(ge=0)] = Field(
+            "matched",
+            description="denoising steps from a latent, or as many as its noise calls for",
+            json_schema_extra={"live": True},
+        )
+        guidance: float = Field(
+            1.0,
+            ge=1,
+            description="classifier-free guidance with a latent; 1 is none (paper: 9)",
+            json_schema_extra={"live": True},
+        )
+        schedule_steps: int = Field(
+            50, ge=1, le=1000, description="steps of the DDIM schedule from pure noise"
+        )
+        text_only_steps: int = Field(50, ge=1, le=1000, description="steps where there is a caption alone")
+        text_only_guidance: float = Field(7.5, ge=1, description="guidance where there is a caption alone")
+        negative_prompt: str = Field("", description="what the unconditional branch of guidance is told")
+        text_only_above: float | None = Field(
+            None, gt=0, description="noise variance above which a latent is set aside for its caption"
+        )
+        on_damaged_caption: Literal["drop", "use"] = Field(
+            "drop", description="what to do with a damaged caption"
+        )
+        size: Size | None = Field(None, description="of images made without a latent; the model's by default")
+        batch: int = Field(
+            4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on"
+        )
+
+        @model_validator(mode="after")
+        def _within_schedule(self) -> DiffusionSink.Params:
+            if self.steps != "matched" and self.steps > self.schedule_steps:
+                raise ValueError(
+                    f"steps must be at most schedule_steps, {self.schedule_steps}, not {self.steps}"
+                )
+            return self
+
+    inputs = (
+        Port("text", "uint8", "caption, one frame a caption", unit="ASCII", whole=True, optional=True),
+        Port("latent", "float32", "scaled latent", shape=(None, None, None), whole=True, optional=True),
+    )
+    outputs = (Port("image", "uint8", "regenerated picture, RGB", shape=(None, None, 3)),)
+
+    def start(self) -> None:
+        p = self.params
+        self.receiver = load(models.load_receiver, p.model, device=p.device, dtype=p.dtype)
+        self.size = parse_size(p.size) if p.size else self.receiver.size
+        self.group: list[_Frame] = []
+
+    def work(self, text: Packet | None = _ABSENT, latent: Packet | None = _ABSENT) -> Iterator[Output]:
+        frame = self._frame(text, latent)
+        batch = self.params.batch
+        if self.group and self.group[0].number // batch != frame.number // batch:
+            yield from self.flush()
+        self.group.append(frame)
+        if frame.number % batch == batch - 1:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Output]:
+        """Render the frames that wait, in the order of their numbers."""
+        group, self.group = self.group, []
+        made: dict[int, tuple[np.ndarray, int]] = {}
+        for alike in _by_shape(group):
+            made |= self._render(alike)
+        for frame in group:
+            picture, steps = made[frame.number]
+            status = "lost" if frame.mode == "none" else "degraded" if frame.reason else "ok"
+            facts = {"mode": frame.mode, "steps": steps, "status": status}
+            if status != "ok":
+                facts["reason"] = frame.reason or "neither caption nor latent was sent"
+            self.report("frames", frame.number, **facts)
+            packet = Packet(picture[None], frame.number, last=True)
+            yield packet.tagged(caption=frame.caption or "", **facts)
+
+    def _frame(self, text: Packet | None, latent: Packet | None) -> _Frame:
+        caption, no_caption = self._caption(text)
+        values, variance, no_latent = self._latent(latent)
+        limit = self.params.text_only_above
+        if limit is not None and values is not None and variance > limit and caption is not None:
+            values, no_latent = None, f"latent set aside: noise variance {variance:.2f} is above {limit:g}"
+        number = next(p.frame for p in (text, latent) if p is not None and p is not _ABSENT)
+        return _Frame(number, caption, values, variance, "; ".join(filter(None, (no_caption, no_latent))))
+
+    def _caption(self, packet: Packet | None) -> tuple[str | None, str]:
+        """Return the caption to go by, and what is wrong with it."""
+        status = "lost" if packet is None else packet.tag("status", "ok")
+        if packet is None or status in ("absent", "lost"):
+            return None, "" if status == "absent" else _lost("caption", packet)
+        caption = packet.data.tobytes().decode("latin-1")
+        if status == "ok":
+            return caption, ""
+        if self.params.on_damaged_caption == "use":
+            return caption, "caption damaged"
+        return None, "caption damaged, not used"
+
+    def _latent(self, packet: Packet | None) -> tuple[np.ndarray | None, float, str]:
+        """Return the latent to go by, its noise variance, and what is wrong with it."""
+        status = "lost" if packet is None else packet.tag("status", "ok")
+        if packet is None or status in ("absent", "lost"):
+            return None, 0.0, "" if status == "absent" else _lost("latent", packet)
+        variance = float(packet.tag("noise_variance", 0.0))
+        shape, channels = packet.data.shape, self.receiver.vae.channels
+        if len(shape) != 4 or shape[:2] != (1, channels) or not packet.data.size:
+            wrong = "x".join(map(str, shape))
+            reason = f"latent must be 1x{channels}xHEIGHTxWIDTH for model {self.params.model}, not {wrong}"
+            self.warn(f"frame {packet.frame}: {reason}")
+            return None, 0.0, reason
+        if not (np.isfinite(packet.data).all() and 0 <= variance < np.inf):
+            return None, 0.0, "latent is not finite"
+        return packet.data, variance, "latent damaged" if status == "damaged" else ""
+
+    def _render(self, frames: list[_Frame]) -> dict[int, tuple[np.ndarray, int]]:
+        """Return picture and steps by number, for frames with latents of one shape, or without."""
+        p = self.params
+        numbers = [f.number for f in frames]
+        seeds = [(self.key + number) % 2**63 for number in numbers]
+        if frames[0].latent is not None:
+            pictures, steps = self.receiver.regenerate(
+                np.concatenate([f.latent for f in frames if f.latent is not None]),
+                [f.caption for f in frames],
+                steps=p.steps,
+                noise_variance=[f.noise_variance for f in frames],
+                guidance=p.guidance,
+                schedule_steps=p.schedule_steps,
+                seeds=seeds,
+                negative_prompt=p.negative_prompt,
+            )
+        elif frames[0].caption is not None:
+            pictures = self.receiver.generate(
+                [f.caption for f in frames],
+                steps=p.text_only_steps,
+                guidance=p.text_only_guidance,
+                seeds=seeds,
+                size=self.size,
+                negative_prompt=p.negative_prompt,
+            )
+            steps = [p.text_only_steps] * len(frames)
+        else:
+            pictures, steps = np.full((len(frames), *self.size, 3), GREY, np.uint8), [0] * len(frames)
+        return dict(zip(numbers, zip(pictures, map(int, steps), strict=True), strict=True))
+
+
+def _lost(part: str, packet: Packet | None) -> str:
+    reason = packet and packet.tag("reason")
+    return f"{part} lost: {reason}" if reason else f"{part} lost"
+
+
+def _by_shape(frames: list[_Frame]) -> list[list[_Frame]]:
+    """Return the frames that can be rendered at once, together."""
+    alike: dict[tuple, list[_Frame]] = {}
+    for frame in frames:
+        shape = None if frame.latent is None else frame.latent.shape
+        alike.setdefault((shape, shape is None and frame.caption is not None), []).append(frame)
+    return list(alike.values())

@@ -1,0 +1,1 @@
+"""Where streams begin: images that become captions and latents, and test signals."""

@@ -1,0 +1,147 @@
+"""Images as the sources read them: any file that Pillow understands becomes RGB of one size."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from blocks.model import ModelParams
+from flowgraph.block import Block, BlockError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Photographs in the public domain (NASA, SpaceX) or under CC0, shipped in the scikit-image wheel.
+SAMPLE = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
+EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; a file of a few KB can claim far more
+
+
+def _check_size(text: str) -> str:
+    height, width = parse_size(text)
+    if height % 8 or width % 8 or not 0 < min(height, width) <= max(height, width) <= 4096:
+        raise ValueError("must be HEIGHTxWIDTH, multiples of 8 px up to 4096, such as 512x512")
+    return text
+
+
+Size = Annotated[str, Field(pattern=r"^\d+x\d+$"), AfterValidator(_check_size)]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width.
+
+    >>> parse_size("192x256")
+    (192, 256)
+    """
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+class ImageParams(ModelParams):
+    """Which images a source reads, and what they become before its model sees them."""
+
+    images: str = Field(
+        "sample",
+        description='image file, folder or glob; "sample": photographs that come with scikit-image',
+        json_schema_extra={"path": True},
+    )
+    limit: int | None = Field(None, ge=1, description="read only so many files, in order of name")
+    geometry: Literal["squeeze", "crop"] = Field(
+        "squeeze",
+        description="squeeze the whole image to size, as the paper does, or crop its centre",
+    )
+
+
+def decode(content: bytes, size: tuple[int, int], geometry: str = "squeeze") -> np.ndarray:
+    """Return the picture in an image file as RGB uint8, upright, (height, width, 3) of `size`.
+
+    Of an animation the first frame; transparency over white; 16 bits scaled down to 8. Raises `ValueError`,
+    or whatever Pillow raises for a file that it cannot read, with a reason for people.
+    """
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        try:
+            image: Image.Image = Image.open(io.BytesIO(content))
+        except Image.UnidentifiedImageError:
+            raise ValueError("it is no image that can be read here") from None
+        except Image.DecompressionBombError:
+            raise ValueError(f"it has more than the {MAX_PIXELS // 10**6} megapixels allowed") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS // 10**6} megapixels allowed"
+        )
+    height, width = size
+    ample = 2 * max(size)
+    image.draft(
+        None, (ample, ample)
+    )  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size where that is ample
+    image = _rgb(ImageOps.exif_transpose(image))
+    if geometry == "crop":
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    else:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.array(image)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed white: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits in a grey channel
+        image = Image.fromarray(np.clip(np.asarray(image, np.float32) / 257 + 0.5, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yield (frame, name, picture) for the images that a source's `ImageParams` name.
+
+    Frames are numbered by place in the sorted list of image files. One that cannot be read keeps its number:
+    its row says `unreadable` and why, the user is warned, and nothing is yielded for it. Raises `BlockError`
+    when there is no image, or none can be read.
+    """
+    params: Any = block.params
+    found = readable = 0
+    for frame, (name, content) in enumerate(_files(block, params.images)):
+        if frame == params.limit:
+            break
+        found += 1
+        try:
+            picture = decode(content, size, params.geometry)
+        except Exception as error:  # decoders raise all sorts on broken files; every one is told
+            reason = str(error) or type(error).__name__
+            block.report("frames", frame, name=name, status="unreadable", reason=reason)
+            block.warn(f"{name} is skipped: {reason}")
+            continue
+        readable += 1
+        yield frame, name, picture
+    if not found:
+        raise BlockError(
+            f"images must be an image file, a folder or a glob with images ({' '.join(sorted(EXTENSIONS))}): "
+            f"{params.images} has none"
+        )
+    if not readable:
+        raise BlockError(f"none of the {found} image files of {params.images} can be read")
+
+
+def _files(block: Block, images: str) -> Iterable[tuple[str, bytes]]:
+    if images == "sample":
+        folder = resources.files("skimage") / "data"
+        return ((name, (folder / name).read_bytes()) for name in SAMPLE)
+    named = PurePath(images).name  # a file that was named itself needs no known extension
+    return (
+        (name, content)
+        for name, content in block.files(images)
+        if name == named or PurePath(name).suffix.lower() in EXTENSIONS
+    )

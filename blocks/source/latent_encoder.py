@@ -1,0 +1,56 @@
+"""`latent_encoder_source`: images in, their latents out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+import models
+from blocks.model import load
+from blocks.source.images import ImageParams, Size, parse_size, read_images
+from flowgraph.block import Block, BlockError, Output, Packet, Port
+
+
+class LatentEncoderSource(Block):
+    """Encode images as scaled latents of an autoencoder: one latent a frame.
+
+    z = s E(x) with the model's encoder E and scaling factor s: float32 (1, channels, height/8, width/8), of
+    about unit variance. E(x) is the mean of the posterior, or a sample of it drawn by (seed, block, frame).
+    `image` carries the picture after geometry, tagged `name`, for meters.
+    """
+
+    class Params(ImageParams):
+        model: str = Field(
+            "embedded",
+            description='autoencoder: "embedded", a hub id or a folder, its own or that of a pipeline',
+        )
+        size: Size | None = Field(
+            None, description="height and width, multiples of 8 px; the model's own by default"
+        )
+        how: Literal["mode", "sample"] = Field(
+            "mode", description="mean of the posterior, or a sample of it (as in the paper)"
+        )
+
+    outputs = (
+        Port("latent", "float32", "scaled latent: channels, height, width", shape=(None, None, None)),
+        Port("image", "uint8", "picture as sent, RGB", shape=(None, None, 3)),
+    )
+
+    def start(self) -> None:
+        p = self.params
+        self.autoencoder = load(models.load_autoencoder, p.model, device=p.device, dtype=p.dtype)
+        self.size = parse_size(p.size) if p.size else self.autoencoder.size
+        if any(side % self.autoencoder.factor for side in self.size):
+            raise BlockError(
+                f"size must be multiples of {self.autoencoder.factor} px for {p.model}, not {p.size}"
+            )
+
+    def produce(self) -> Iterator[Output]:
+        for frame, name, picture in read_images(self, self.size):
+            self.report("frames", frame, name=name)
+            seeds = [(self.key + frame) % 2**63]
+            latent = self.autoencoder.encode(picture[None], how=self.params.how, seeds=seeds)
+            image = Packet(picture[None], frame, last=True).tagged(name=name)
+            yield {"latent": Packet(latent, frame, last=True), "image": image}

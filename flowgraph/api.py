@@ -1,0 +1,119 @@
+"""The Python way in: load a graph from YAML, or compose one from block objects, and run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flowgraph.block import Block, BlockError
+from flowgraph.report import Report, RunFolder
+from flowgraph.spec import BlockSpec, GraphSpec, WireSpec, WorkerSpec
+
+
+class Flowgraph:
+    """A graph that can be run.
+
+    From YAML, with variables as keywords; it runs in the worker processes that the file names:
+
+        Flowgraph.load("configs/main.yaml", ebn0="10 dB").run()
+
+    From block objects, in this very process (a notebook, say):
+
+    >>> from blocks.phy.qam import QamDemapper, QamMapper
+    >>> from blocks.sink.errors import ErrorMeter
+    >>> from blocks.source.bits import BitSource
+    >>> source, errors = BitSource({"bits": 4000}), ErrorMeter()
+    >>> graph = Flowgraph("loop")
+    >>> graph.connect(source, QamMapper(), QamDemapper(), (errors, "received"))
+    >>> graph.connect(source, (errors, "sent"))
+    >>> graph.run().sections["link"]["bit_errors"]
+    0
+    """
+
+    def __init__(self, name: str = "flowgraph", seed: int = 0):
+        self._spec = GraphSpec(name, seed, [], [], [WorkerSpec("main")])
+        self._blocks: dict[str, Block] | None = {}
+
+    @classmethod
+    def load(
+        cls, path: str | Path, overlays: Iterable[str | Path] = (), seed: int | None = None, **variables: Any
+    ) -> Flowgraph:
+        """Load a YAML file, with overlays and variables. Raises `ConfigError` with every mistake in it."""
+        from flowgraph.load import load
+
+        return cls.from_spec(load(path, overlays, variables, seed))
+
+    @classmethod
+    def from_spec(cls, spec: GraphSpec) -> Flowgraph:
+        """Return the graph of a checked description."""
+        graph = cls()
+        graph._spec, graph._blocks = spec, None
+        return graph
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The description of the graph, flat."""
+        return self._spec
+
+    def connect(self, *chain: Block | tuple[Block, str], queue: int = 8, policy: str = "block") -> None:
+        """Wire blocks in a row, each one's output to the next one's input.
+
+        A block with several ports is given with the port's name: `(block, "received")`. Raises `BlockError` for a port
+        that does not exist or is not named where there are several.
+        """
+        if self._blocks is None:
+            raise BlockError("a graph loaded from YAML is complete: wire it there, or compose a new Flowgraph()")
+        for left, right in zip(chain, chain[1:], strict=False):
+            source = f"{self._name(left)}.{_port(left, 'outputs')}"
+            target = f"{self._name(right)}.{_port(right, 'inputs')}"
+            self._spec.wires.append(WireSpec(source, target, queue, policy))  # type: ignore[arg-type]
+
+    def run(
+        self,
+        out: str | Path | RunFolder | None = None,
+        observe: Callable[[Report], None] = lambda report: None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> Report:
+        """Run to the end and return the report; its folder is `out`, or made under `runs/`.
+
+        `observe` is called often with the report so far, `tell` with lines for people. Raises `RunFailed`, which holds
+        the report of what was finished, and `ConfigError` for a graph that does not fit together.
+        """
+        from flowgraph.graph import check, dump
+        from flowgraph.supervisor import Supervisor
+
+        if self._blocks is not None:
+            check(self._spec)
+        folder = out if isinstance(out, RunFolder) else RunFolder.for_run(self._spec.name, out)
+        try:
+            folder.write("flowgraph.yaml", dump(self._spec))
+            return Supervisor(self._spec, folder, self._blocks, observe, tell).run()
+        finally:
+            folder.close()
+
+    def _name(self, end: Block | tuple[Block, str]) -> str:
+        """Return the block's name in this graph; a block that is new here gets one."""
+        assert self._blocks is not None
+        block = end[0] if isinstance(end, tuple) else end
+        for name, known in self._blocks.items():
+            if known is block:
+                return name
+        name, number = block.name, 2
+        while name in self._blocks:
+            name, number = f"{block.name}_{number}", number + 1
+        self._blocks[name] = block
+        params = block.params.model_dump(mode="json")
+        self._spec.blocks.append(BlockSpec(name, block.type_name(), params, "main"))
+        return name
+
+
+def _port(end: Block | tuple[Block, str], side: str) -> str:
+    block, wanted = end if isinstance(end, tuple) else (end, None)
+    names = [port.name for port in getattr(block, side)]
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return wanted
+    said = repr(wanted) if wanted else "left out"
+    raise BlockError(f"{block.name}: the {side[:-1]} must be one of {', '.join(names) or 'none'}, not {said}")

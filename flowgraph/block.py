@@ -1,0 +1,231 @@
+"""What a block is: packets, ports, parameters and the life of a block. Everything else in the engine serves these.
+
+A stream is a row of *frames* (one image, say); a frame travels as one or more *packets*, in order, the last of
+which says so. Items are counted, never guessed: 13 bits are 13 bits, packed in 2 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+BITS = "bits"  # the one item type that NumPy lacks: bits packed into uint8, most significant first
+
+
+class BlockError(Exception):
+    """A fault that a person can mend: one sentence, shown as it is with the block's name before it."""
+
+    block = ""  # whose fault it is, where that is not the block that raised it
+
+
+class Tag(NamedTuple):
+    """A fact about the item at `offset` of a frame; it holds until the next tag of that key. `value` is plain data."""
+
+    offset: int
+    key: str
+    value: Any
+
+
+@dataclass(slots=True)
+class Packet:
+    """A stretch of one frame: an array and what rides with it.
+
+    data    contiguous array; the first axis counts items (bytes, where the items are packed bits)
+    frame   number of the frame, rising along a stream
+    offset  items of the frame before this packet
+    count   items in this packet; `len(data)` unless the items are bits
+    packed  whether the items are bits packed into bytes, most significant first (unused low bits of the last byte are 0)
+    tags    facts about items, by offset in the frame
+    last    whether the frame ends here
+    """
+
+    data: np.ndarray
+    frame: int = 0
+    offset: int = 0
+    count: int = -1
+    packed: bool = False
+    tags: tuple[Tag, ...] = ()
+    last: bool = False
+
+    def __post_init__(self):
+        if self.count < 0:
+            self.count = 8 * len(self.data) if self.packed else len(self.data)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the item type: a NumPy dtype's, or `"bits"`."""
+        return BITS if self.packed else self.data.dtype.name
+
+    @property
+    def end(self) -> int:
+        """Items of the frame up to the end of this packet."""
+        return self.offset + self.count
+
+    def tag(self, key: str, default: Any = None) -> Any:
+        """Return the newest value of the tag `key` in this packet."""
+        return next((tag.value for tag in reversed(self.tags) if tag.key == key), default)
+
+    def tagged(self, **values: Any) -> Packet:
+        """Return this packet with further tags at its first item."""
+        return replace(self, tags=self.tags + tuple(Tag(self.offset, k, v) for k, v in values.items()))
+
+    def derive(
+        self, data: np.ndarray, ratio: Fraction | int = 1, count: int = -1, packed: bool = False, **tags: Any
+    ) -> Packet:
+        """Return what a block made of this packet: same frame, end and tags, offsets times `ratio` (items out per item in)."""
+        if ratio == 1:
+            offset, kept = self.offset, self.tags
+        else:
+            offset = int(self.offset * ratio)
+            kept = tuple(Tag(int(t.offset * ratio), t.key, t.value) for t in self.tags)
+        added = tuple(Tag(offset, k, v) for k, v in tags.items())
+        return Packet(data, self.frame, offset, count, packed, kept + added, self.last)
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output of a block.
+
+    dtype     a NumPy dtype's name or `"bits"`; a tuple where several are understood (or can be made)
+    shape     shape of one item, in which None stands for any length; `()` is a plain stream, None alone any shape
+    align     (inputs) packets come in multiples of so many items, the end of a frame excepted
+    whole     (inputs) a packet is always a whole frame; where several are connected, all are
+    optional  may stay unconnected
+    chosen    (outputs) picks the one dtype out of several from the block's parameters
+    """
+
+    name: str
+    dtype: str | tuple[str, ...]
+    doc: str = ""
+    shape: tuple[int | None, ...] | None = ()
+    unit: str = ""
+    align: int | Callable[[Any], int] = 1
+    whole: bool = False
+    optional: bool = False
+    chosen: Callable[[Any], str] | None = None
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return (self.dtype,) if isinstance(self.dtype, str) else self.dtype
+
+
+class Params(BaseModel):
+    """Parameters of a block: subclass it inside the block; unknown names are refused.
+
+    Quantities are annotated with their unit (`flowgraph.units`), bounds and sentence stand in `Field`. A parameter that
+    may change while the graph runs is marked `json_schema_extra={"live": True}`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+Output = Packet | dict[str, Packet] | None  # a packet for the only output, packets by port, or nothing
+
+
+@dataclass(slots=True)
+class Context:
+    """What a block is given of the run: its seed, and the ways to hand things to the person who started it."""
+
+    seed: int = 0
+    report: Callable[[str, int | None, dict[str, Any]], None] = lambda section, frame, values: None
+    keep: Callable[[str, bytes], None] = lambda path, data: None
+    warn: Callable[[str], None] = lambda message: None
+    files: Callable[[str], Iterable[tuple[str, bytes]]] = lambda pattern: ()
+
+
+class Block:
+    """Base of every block. Declare `inputs`, `outputs` and `Params`; write `work` (or `produce`, for a source).
+
+    `start()` and `stop()` run in the worker, where the block lives; `stop()` runs even after a failure. `work()` gets one
+    packet for each connected input, by the input's name, and returns a packet, a dict of packets by output, None, or an iterator of
+    these. With several inputs connected it gets whole frames, paired by frame number, and None for an
+    input whose frame was lost; optional inputs need a default of None. `flush()` runs once after the last packet.
+
+    A complete block that inverts bits:
+
+    >>> class Invert(Block):
+    ...     "Invert every bit."
+    ...     inputs = (Port("bits", "bits"),)
+    ...     outputs = (Port("bits", "bits"),)
+    ...     ratio = Fraction(1)
+    ...     def work(self, bits):
+    ...         return bits.derive(~bits.data, count=bits.count, packed=True)
+    >>> Invert.type_name()
+    'invert'
+    """
+
+    Params: ClassVar[type[Params]] = Params
+    inputs: ClassVar[tuple[Port, ...]] = ()
+    outputs: ClassVar[tuple[Port, ...]] = ()
+    # Items out per item in: a number, a function of the parameters, or None where it varies from frame to frame.
+    ratio: ClassVar[Fraction | Callable[[Any], Fraction] | None] = None
+    # Inputs that must carry the same number of items a frame.
+    equal_rates: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, params: Params | dict[str, Any] | None = None, name: str = "", context: Context | None = None):
+        self.params: Any = params if isinstance(params, BaseModel) else self.Params(**(params or {}))
+        self.name = name or self.type_name()
+        self.context = context or Context()
+
+    @classmethod
+    def type_name(cls) -> str:
+        """Name of this type of block in a config: the class's name in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def summary(cls) -> str:
+        """First sentence of the class's documentation."""
+        return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def key(self) -> int:
+        """64-bit key of this block's random numbers: the same for a seed and a name, wherever the block runs."""
+        digest = hashlib.blake2b(f"{self.context.seed}/{self.name}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
+    def align(self, port: Port) -> int:
+        return port.align(self.params) if callable(port.align) else port.align
+
+    def start(self) -> None:
+        """Get what the block needs: models, devices, files."""
+
+    def produce(self) -> Iterator[Output]:
+        """Make the stream of a source, packet by packet."""
+        raise TypeError(f"{type(self).__name__} has no inputs and must define produce()")
+
+    def work(self, **packets: Packet | None) -> Output | Iterator[Output]:
+        """Turn one packet of every input into packets."""
+        raise TypeError(f"{type(self).__name__} must define work()")
+
+    def flush(self) -> Output | Iterator[Output]:
+        """Hand out what is left after the last packet."""
+        return None
+
+    def stop(self) -> None:
+        """Give back what `start()` got."""
+
+    # What a block tells the person who runs the graph
+
+    def report(self, section: str, frame: int | None = None, **values: Any) -> None:
+        """Add figures to `report.json`: to a section (`"link"`, `"payload"`), or to a frame's row of `"frames"`."""
+        self.context.report(section, frame, values)
+
+    def keep(self, path: str, data: bytes) -> None:
+        """Store a file in the run's folder, wherever this block runs."""
+        self.context.keep(path, data)
+
+    def warn(self, message: str) -> None:
+        """Tell the user something once that does not stop the run; it is counted as an error of this block."""
+        self.context.warn(message)
+
+    def files(self, pattern: str) -> Iterable[tuple[str, bytes]]:
+        """Read a file, a folder's files or a glob's, as (name, content), sorted by name."""
+        return self.context.files(pattern)

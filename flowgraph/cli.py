@@ -1,0 +1,191 @@
+"""The command line. Exit codes: 0 done, 1 a block failed, 2 the config (or the command) is wrong, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMANDS = ("run", "check", "graph", "blocks", "schema", "worker", "keys")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_flowgraph.py",
+        description="Run a flowgraph: images by meaning over radio.",
+        epilog="`run_flowgraph.py CONFIG ...` is short for `run_flowgraph.py run CONFIG ...`.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("config", metavar="CONFIG", help="YAML file")
+    config.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the config")
+    config.add_argument("--overlay", action="append", default=[], metavar="FILE", help="lay another YAML file over it")
+    config.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
+
+    run = commands.add_parser("run", parents=[config], help="run a flowgraph")
+    run.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/<flowgraph>-<time>/)")
+    run.add_argument("--quiet", action="store_true", help="no progress, no tables")
+    commands.add_parser("check", parents=[config], help="validate a config and print every mistake in it")
+    graph = commands.add_parser("graph", parents=[config], help="draw a flowgraph as Mermaid text")
+    graph.add_argument("--png", metavar="FILE", help="draw it as a picture instead")
+    blocks = commands.add_parser("blocks", help="list the block types, or describe one")
+    blocks.add_argument("name", nargs="?", metavar="NAME")
+    commands.add_parser("schema", help="print the JSON Schema of configs, for editors")
+    worker = commands.add_parser("worker", help="join a run on another host as one of its workers")
+    worker.add_argument("name", metavar="NAME", help="the worker's name in the config")
+    worker.add_argument("--connect", required=True, metavar="tcp://HOST:PORT", help="`network.listen` of the config")
+    worker.add_argument("--keys", metavar="DIR", help="folder with the run's keys")
+    worker.add_argument("--insecure", action="store_true", help="no keys beyond this machine; the config must say so too")
+    keys = commands.add_parser("keys", help="make CURVE keys for runs over several hosts")
+    keys.add_argument("folder", metavar="DIR")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        arguments.insert(0, "run")
+    options = _parser().parse_args(arguments)
+    from flowgraph.block import BlockError
+
+    try:
+        return globals()[f"_{options.command}"](options)
+    except BlockError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _load(options: argparse.Namespace):
+    """Load the config with all its overlays; returns None once every mistake has been printed."""
+    from flowgraph.load import ConfigError, load
+
+    try:
+        return load(options.config, options.overlay, _settings(options.set), options.seed)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    from flowgraph.block import BlockError
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise BlockError(f"--set must be NAME=VALUE, not {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _run(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    if spec is None:
+        return 2
+    from flowgraph.api import Flowgraph
+    from flowgraph.console import Progress, print_summary
+    from flowgraph.report import RunFolder
+    from flowgraph.supervisor import RunFailed
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    progress = Progress(options.quiet)
+    graph = Flowgraph.from_spec(spec)
+    try:
+        folder = RunFolder.for_run(spec.name, options.out)
+    except OSError as error:
+        print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        report = graph.run(folder, observe=progress.observe, tell=progress.tell)
+        code = 0
+    except RunFailed as failure:
+        report = failure.report
+        code = 130 if failure.interrupted else 1
+    if options.quiet:
+        if code:
+            print(report.result["fault"], file=sys.stderr)
+    else:
+        print_summary(report, folder)
+    return code
+
+
+def _check(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    if spec is None:
+        return 2
+    print(f"{options.config}: {spec.name}: {len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers: ok")
+    return 0
+
+
+def _graph(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    if spec is None:
+        return 2
+    if options.png:
+        from flowgraph.drawing import draw
+
+        draw(spec, Path(options.png))
+        print(options.png)
+    else:
+        from flowgraph.graph import mermaid
+
+        print(mermaid(spec))
+    return 0
+
+
+def _blocks(options: argparse.Namespace) -> int:
+    from flowgraph import registry
+    from flowgraph.schema import describe
+
+    if options.name:
+        print(describe(registry.find(options.name)))
+        return 0
+    blocks = registry.all_blocks()
+    width = max(map(len, blocks), default=0)
+    for name, block in blocks.items():
+        print(f"{name:{width}}  {block.summary()}")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from flowgraph.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from urllib.parse import urlsplit
+
+    from flowgraph.block import BlockError
+    from flowgraph.keys import load_keys
+    from flowgraph.place import is_loopback
+    from flowgraph.worker import Worker
+
+    target = urlsplit(options.connect)
+    if target.scheme != "tcp" or not target.hostname or not target.port:
+        raise BlockError(f"--connect must be tcp://HOST:PORT, not {options.connect!r}")
+    if not options.keys and not options.insecure and not is_loopback(target.hostname):
+        raise BlockError(f"{target.hostname} is another machine: give --keys DIR, or say --insecure")
+    try:
+        return 0 if Worker(options.connect, options.name, curve=load_keys(options.keys) if options.keys else None).run() else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from flowgraph.keys import make_keys
+
+    print(f"{make_keys(options.folder)}: copy the folder to the other hosts, and name it in `network: {{keys: ...}}`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

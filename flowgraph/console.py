@@ -1,0 +1,114 @@
+"""What a person sees of a run: one live line on a terminal, plain lines in a log, tables at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from flowgraph.report import Report, RunFolder
+
+LINE_EVERY_S = 5.0
+LIVE_EVERY_S = 0.2
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def status_line(report: Report) -> str:
+    """Return how far a run is: frames, rate, error rate so far."""
+    link = report.sections["link"]
+    finished = sum(row["status"] is not None for row in report.frames.values())
+    parts = [f"{time.monotonic() - report.began:6.1f} s"]
+    if report.frames:
+        parts.append(f"frames {finished} of {len(report.frames)}")
+    carried = max((wire.bytes for wire in report.wires.values()), default=0)
+    parts.append(f"{carried / 1e6:,.1f} MB on the busiest wire")
+    if link["ber"] is not None:
+        parts.append(f"BER {_number(link['ber'])} ({_number(link['bits'])} bits)")
+    dropped = sum(wire.dropped + wire.lost for wire in report.wires.values())
+    if dropped:
+        parts.append(f"{dropped} packets dropped or lost")
+    return " · ".join(parts)
+
+
+class Progress:
+    """Shows a run while it runs: rewrites one line on a terminal, else prints a line now and then."""
+
+    def __init__(self, quiet: bool = False):
+        self.live = sys.stderr.isatty() and not quiet
+        self.every = LIVE_EVERY_S if self.live else LINE_EVERY_S
+        self.shown = time.monotonic()
+        self.quiet = quiet
+
+    def observe(self, report: Report) -> None:
+        if self.quiet or time.monotonic() - self.shown < self.every:
+            return
+        self.shown = time.monotonic()
+        line = status_line(report)
+        sys.stderr.write(f"\r\x1b[2K{line[:150]}" if self.live else line + "\n")
+        sys.stderr.flush()
+
+    def tell(self, line: str) -> None:
+        if not self.quiet:
+            sys.stderr.write(("\r\x1b[2K" if self.live else "") + line + "\n")
+            sys.stderr.flush()
+
+
+LINK_ROWS = {
+    "ebn0_db": "Eb/N0, dB",
+    "esn0_db": "Es/N0, dB",
+    "snr_measured_db": "SNR measured, dB",
+    "bits": "bits",
+    "bit_errors": "bit errors",
+    "ber": "bit error rate",
+    "ber_interval": "99 % interval",
+    "ber_theory": "bit error rate, theory",
+    "symbols": "symbols",
+    "ser": "symbol error rate",
+    "evm_rms": "EVM, rms",
+    "symbols_per_image": "symbols an image",
+    "cbr": "channel uses a pixel value",
+    "share_of_rgb8_image": "bytes, of an 8-bit image's",
+}
+
+
+def print_summary(report: Report, folder: RunFolder) -> None:
+    """Print the tables of a finished run, and what was written where."""
+    from rich.console import Console
+    from rich.table import Table
+
+    figures = report.as_dict()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    link = Table(title=f"{figures['flowgraph']}: the link", title_justify="left")
+    link.add_column("figure")
+    link.add_column("value", justify="right")
+    for key, label in LINK_ROWS.items():
+        value = figures["link"].get(key, figures["payload"].get(key))
+        if isinstance(value, list):
+            value = " to ".join(_number(each) for each in value)
+        if value is not None:
+            link.add_row(label, _number(value))
+    if link.row_count:
+        console.print(link)
+    if figures["frames"]:
+        frames = Table(title="the frames", title_justify="left")
+        for heading in ("frame", "name", "status", "steps", "BER", "PSNR, dB", "SSIM"):
+            frames.add_column(heading, justify="left" if heading in ("name", "status") else "right")
+        frames.add_column("caption received", overflow="fold")
+        for row in figures["frames"][:20]:
+            frames.add_row(
+                *(_number(row.get(key)) for key in ("frame", "name", "status", "steps", "ber", "psnr", "ssim")),
+                row.get("caption_received") or "-",
+            )
+        console.print(frames)
+        if len(figures["frames"]) > 20:
+            console.print(f"and {len(figures['frames']) - 20} more in report.json")
+    names = sorted(path for path in folder.path.iterdir() if path.suffix in (".json", ".yaml", ".png"))
+    for path in names:
+        print(path)
+    if (folder.path / "images").is_dir():
+        print(folder.path / "images")

@@ -1,0 +1,165 @@
+"""What supervisor and workers say to each other: MessagePack records, one type a message, checked on arrival."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flowgraph.spec import GraphSpec
+
+PROTOCOL = 1
+
+
+class Message(msgspec.Struct, tag=True, forbid_unknown_fields=True):
+    """Base of all control messages; the type's name tells them apart."""
+
+
+# From a worker
+
+
+class Hello(Message):
+    """A worker has come up; `secret` is what the supervisor gave its own children, empty in one started by hand."""
+
+    protocol: int
+    pid: int
+    secret: str
+
+
+class Bound(Message):
+    """The worker's blocks exist and its wires listen, at these endpoints by wire."""
+
+    endpoints: dict[str, str]
+
+
+class Ready(Message):
+    """Every block of the worker has started."""
+
+
+class Figures(Message):
+    """Figures for the report."""
+
+    section: str
+    frame: int | None
+    values: dict[str, Any]
+
+
+class File(Message):
+    """A file for the run's folder."""
+
+    path: str
+    data: bytes
+
+
+class Warned(Message):
+    """Something odd that does not stop the run."""
+
+    block: str
+    message: str
+
+
+class BlockCount(msgspec.Struct):
+    """What a block has done so far."""
+
+    packets: int = 0
+    items: int = 0
+    busy_s: float = 0.0
+    errors: int = 0
+
+
+class WireCount(msgspec.Struct):
+    """What a wire has carried; each end fills in what it knows."""
+
+    packets: int = 0
+    bytes: int = 0
+    dropped: int = 0
+    lost: int = 0
+    refused: int = 0
+
+
+class Counts(Message):
+    """How far the worker is, a few times a second; `done` once all its streams have ended."""
+
+    blocks: dict[str, BlockCount]
+    wires: dict[str, WireCount]
+    done: bool
+
+
+class Failed(Message):
+    """A block, or the worker itself (`block` empty), cannot go on."""
+
+    block: str
+    message: str
+    trace: str = ""
+
+
+class Left(Message):
+    """The worker has stopped all its blocks: its last word."""
+
+
+class Wanted(Message):
+    """A worker on another host asks for the file number `index` that a block's parameter names."""
+
+    pattern: str
+    index: int
+
+
+# From the supervisor
+
+
+class Setup(Message):
+    """The whole graph, which worker this is, and where wires between processes of this host live."""
+
+    spec: GraphSpec
+    worker: str
+    token: str
+    directory: str
+
+
+class Connect(Message):
+    """Where every wire listens."""
+
+    endpoints: dict[str, str]
+
+
+class Go(Message):
+    """Everybody is ready: let it flow."""
+
+
+class Stop(Message):
+    """The run is over: stop all blocks and leave."""
+
+
+class Content(Message):
+    """The answer to `Wanted`; an empty name says that there are no more."""
+
+    name: str
+    data: bytes
+
+
+FromWorker = Hello | Bound | Ready | Figures | File | Warned | Counts | Failed | Left | Wanted
+FromSupervisor = Setup | Connect | Go | Stop | Content
+
+
+def _plain(value: Any) -> Any:
+    item = getattr(value, "item", None)  # NumPy's numbers
+    if item is None:
+        raise TypeError(f"figures must be plain data, not {type(value).__name__}")
+    return item()
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+from_supervisor = msgspec.msgpack.Decoder(FromSupervisor).decode
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """Return the file that `pattern` names, the files of the folder, or those of the glob, sorted by name."""
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(entry for entry in path.iterdir() if entry.is_file())
+    return sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())

@@ -1,0 +1,71 @@
+"""CURVE keys for graphs that reach beyond one machine: one pair for all workers of a user, in a folder of one's own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import zmq
+
+from flowgraph.block import BlockError
+
+SECRET_FILE = "semflow.key"
+
+
+def make_keys(folder: str) -> Path:
+    """Make a pair of CURVE keys in `folder`, readable by its owner alone; copy the folder to the other hosts.
+
+    Raises `BlockError` where a key is there already.
+    """
+    path = Path(folder).expanduser() / SECRET_FILE
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    public, secret = zmq.curve_keypair()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise BlockError(f"{path} is there already: remove it first if its graphs are no longer used") from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(public + b"\n" + secret + b"\n")
+    return path
+
+
+def load_keys(folder: str) -> tuple[bytes, bytes]:
+    """Return the public and the secret key. Raises `BlockError` with the remedy where they are missing or broken."""
+    path = Path(folder).expanduser() / SECRET_FILE
+    try:
+        public, secret = path.read_bytes().split()
+        if zmq.curve_public(secret) != public:
+            raise ValueError
+    except FileNotFoundError:
+        raise BlockError(f"no keys in {folder}: make them with `run_flowgraph.py keys {folder}`") from None
+    except (ValueError, zmq.ZMQError):
+        raise BlockError(f"{path} must hold a public and a secret CURVE key, one a line: make new keys") from None
+    return public, secret
+
+
+class Doorkeeper:
+    """Answers ZeroMQ's question whom to let in (ZAP, RFC 27): those who hold our own public key."""
+
+    def __init__(self, context: zmq.Context, public: bytes):
+        self.key = zmq.utils.z85.decode(public)
+        self.socket = context.socket(zmq.REP)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind("inproc://zeromq.zap.01")
+        self.closing = threading.Event()
+        self.thread = threading.Thread(target=self._answer, name="doorkeeper", daemon=True)
+        self.thread.start()
+
+    def _answer(self) -> None:
+        while not self.closing.is_set():
+            if not self.socket.poll(100):
+                continue
+            version, request, _domain, _address, _identity, mechanism, *credentials = self.socket.recv_multipart()
+            welcome = mechanism == b"CURVE" and credentials == [self.key]
+            code, text = (b"200", b"OK") if welcome else (b"400", b"unknown key")
+            self.socket.send_multipart([version, request, code, text, b"worker" if welcome else b"", b""])
+        self.socket.close()
+
+    def close(self) -> None:
+        self.closing.set()
+        self.thread.join()

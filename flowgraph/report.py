@@ -1,0 +1,133 @@
+"""What a run leaves behind: its folder, `report.json`, the files that blocks keep, the log."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flowgraph.control import BlockCount, WireCount
+
+# Keys that every report has; null where nothing measured them.
+SECTIONS = {
+    "link": "bits bit_errors ber ber_theory symbols ser evm_rms ebn0_db esn0_db snr_measured_db".split(),
+    "payload": (
+        "caption_bytes latent_bytes overhead_bytes symbols_per_image cbr share_of_float64_image share_of_rgb8_image"
+    ).split(),
+}
+FRAME_KEYS = (
+    "frame name mode caption_sent caption_received steps ber latent_mse psnr ssim lpips clip_score status"
+).split()
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: both become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _jsonable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(each) for each in value]
+    return value
+
+
+class RunFolder:
+    """The folder of a run; files land whole or not at all."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.log_file = (path / "log.txt").open("a", encoding="utf-8")
+
+    @classmethod
+    def for_run(cls, flowgraph: str, path: str | Path | None = None) -> RunFolder:
+        """Open `path`, or a new folder `runs/<flowgraph>-<time>`."""
+        if path is None:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", flowgraph).strip("-").lower() or "flowgraph"
+            stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            path, number = stem, 2
+            while path.exists():
+                path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+        return cls(Path(path))
+
+    def write(self, name: str, data: bytes | str) -> Path:
+        """Write a file below the folder. Raises `ValueError` for a name that would leave it."""
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+            raise ValueError(f"a kept file's name must stay in the run's folder, not {name!r}")
+        target = self.path.joinpath(*pure.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        part.replace(target)
+        return target
+
+    def log(self, line: str) -> None:
+        self.log_file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        self.log_file.flush()
+
+    def close(self) -> None:
+        self.log_file.close()
+
+
+class Report:
+    """Gathers what blocks and wires say, and becomes `report.json`."""
+
+    def __init__(self, flowgraph: str, seed: int):
+        self.flowgraph, self.seed = flowgraph, seed
+        self.began = time.monotonic()
+        self.sections: dict[str, dict[str, Any]] = {name: dict.fromkeys(keys) for name, keys in SECTIONS.items()}
+        self.frames: dict[int, dict[str, Any]] = {}
+        self.blocks: dict[str, BlockCount] = {}
+        self.wires: dict[str, WireCount] = {}
+        self.result: dict[str, Any] = {"status": "running"}
+
+    def add(self, section: str, frame: int | None, values: dict[str, Any]) -> None:
+        """Take in figures: of a section, or of a frame."""
+        if section == "frames" and frame is not None:
+            self.frames.setdefault(frame, {**dict.fromkeys(FRAME_KEYS), "frame": frame}).update(values)
+        else:
+            self.sections.setdefault(section, {}).update(values)
+
+    def count(self, blocks: dict[str, BlockCount], wires: dict[str, WireCount]) -> None:
+        """Take in a worker's counts; of a wire between two workers each knows one end."""
+        self.blocks.update(blocks)
+        for name, new in wires.items():
+            old = self.wires.setdefault(name, WireCount())
+            self.wires[name] = WireCount(
+                *(max(getattr(old, field), getattr(new, field)) for field in WireCount.__struct_fields__)
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        blocks = {
+            name: {
+                "packets": count.packets,
+                "items": count.items,
+                "busy_s": round(count.busy_s, 6),
+                "items_per_s": round(count.items / count.busy_s) if count.busy_s else None,
+                "errors": count.errors,
+            }
+            for name, count in sorted(self.blocks.items())
+        }
+        wires = {
+            name: {field: getattr(count, field) for field in WireCount.__struct_fields__}
+            for name, count in sorted(self.wires.items())
+        }
+        return _jsonable(
+            {
+                "flowgraph": self.flowgraph,
+                "seed": self.seed,
+                "elapsed_s": round(time.monotonic() - self.began, 3),
+                **self.result,
+                **self.sections,
+                "frames": [self.frames[number] for number in sorted(self.frames)],
+                "blocks": blocks,
+                "wires": wires,
+            }
+        )
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"

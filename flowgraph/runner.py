@@ -1,0 +1,239 @@
+"""Runs one block on packets, without threads or sockets: alignment, whole frames, pairing by frame, end of stream.
+
+The worker drives a `Runner` from wires; the test jig drives it from lists. What a block sees is the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from flowgraph.block import Block, BlockError, Output, Packet, Tag
+
+Emit = Callable[[str, Packet], None]
+
+
+def join(pieces: list[Packet]) -> Packet:
+    """Return consecutive packets of one frame as one; what is missing between them is zero and tagged `erased`: its length."""
+    first = pieces[0]
+    if len(pieces) == 1 and first.offset == 0:
+        return first
+    tags = [tag for piece in pieces for tag in piece.tags]
+    expected, contiguous = 0, True
+    for piece in pieces:
+        if piece.offset != expected:
+            contiguous = contiguous and piece.offset == expected
+            tags.append(Tag(expected, "erased", piece.offset - expected))
+        expected = piece.end
+    tags.sort(key=lambda tag: tag.offset)
+    count = expected
+    if contiguous and (not first.packed or all(piece.offset % 8 == 0 for piece in pieces)):
+        data = np.concatenate([piece.data for piece in pieces])
+    elif first.packed:
+        bits = np.zeros(count, np.uint8)
+        for piece in pieces:
+            bits[piece.offset : piece.end] = np.unpackbits(piece.data, count=piece.count)
+        data = np.packbits(bits)
+    else:
+        data = np.zeros((count, *first.data.shape[1:]), first.data.dtype)
+        for piece in pieces:
+            data[piece.offset : piece.end] = piece.data
+    return Packet(data, first.frame, 0, count, first.packed, tuple(tags), pieces[-1].last)
+
+
+def split(packet: Packet, at: int) -> tuple[Packet, Packet]:
+    """Return the first `at` items of a packet, and the rest; views where the cut allows it."""
+    cut = packet.offset + at
+    head_tags = tuple(tag for tag in packet.tags if tag.offset < cut)
+    tail_tags = tuple(tag for tag in packet.tags if tag.offset >= cut)
+    if not packet.packed:
+        head, tail = packet.data[:at], packet.data[at:]
+    elif at % 8 == 0:
+        head, tail = packet.data[: at // 8], packet.data[at // 8 :]
+    else:
+        bits = np.unpackbits(packet.data, count=packet.count)
+        head, tail = np.packbits(bits[:at]), np.packbits(bits[at:])
+    return (
+        replace(packet, data=head, count=at, tags=head_tags, last=False),
+        replace(packet, data=tail, offset=cut, count=packet.count - at, tags=tail_tags),
+    )
+
+
+class _Aligned:
+    """Hands packets on in multiples of `align` items, the end of a frame excepted."""
+
+    def __init__(self, align: int):
+        self.align = align
+        self.rest: Packet | None = None
+
+    def push(self, packet: Packet) -> Iterator[Packet]:
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            if rest.frame != packet.frame or rest.end != packet.offset:  # the rest of it was lost on the way
+                yield rest
+            else:
+                packet = self._merge(rest, packet)
+        odd = 0 if packet.last else packet.count % self.align
+        if odd:
+            packet, self.rest = split(packet, packet.count - odd)
+        if packet.count or packet.last:
+            yield packet
+
+    @staticmethod
+    def _merge(a: Packet, b: Packet) -> Packet:
+        if a.packed and a.count % 8:
+            bits = [np.unpackbits(p.data, count=p.count) for p in (a, b)]
+            data = np.packbits(np.concatenate(bits))
+        else:
+            data = np.concatenate([a.data, b.data])
+        return Packet(data, a.frame, a.offset, a.count + b.count, a.packed, a.tags + b.tags, b.last)
+
+    def end(self) -> Iterator[Packet]:
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            yield rest
+
+
+class _Whole:
+    """Collects the packets of a frame and hands on whole frames, in order."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Packet] = []
+        self.ready: deque[Packet] = deque()
+        self.passed = -1  # frames up to this one will not change any more
+        self.bytes = 0
+
+    def push(self, packet: Packet) -> None:
+        if self.pieces and packet.frame != self.pieces[0].frame:
+            self._close()
+        self.pieces.append(packet)
+        self.bytes += packet.data.nbytes
+        if packet.last:
+            self._close()
+        else:
+            self.passed = max(self.passed, packet.frame - 1)
+
+    def _close(self) -> None:
+        frame = join(self.pieces)
+        if not self.pieces[-1].last:
+            frame = replace(frame, last=True, tags=(*frame.tags, Tag(frame.end, "truncated", True)))
+        self.pieces = []
+        self.passed = frame.frame
+        self.ready.append(frame)
+
+    def end(self) -> None:
+        if self.pieces:
+            self._close()
+        self.passed = 1 << 62
+
+    def take(self, frame: int) -> Packet | None:
+        """Return the frame, or None if it never came."""
+        while self.ready and self.ready[0].frame < frame:
+            self.bytes -= self.ready.popleft().data.nbytes
+        if self.ready and self.ready[0].frame == frame:
+            packet = self.ready.popleft()
+            self.bytes -= packet.data.nbytes
+            return packet
+        return None
+
+
+class Runner:
+    """Feeds one block and passes on what it makes.
+
+    `emit(port, packet)` is called for every packet that the block hands out. `connected` names the block's inputs that
+    are in use. Raises `BlockError` when frames waiting for their partners exceed `memory` bytes, and when the block hands
+    out what its ports do not declare.
+    """
+
+    def __init__(self, block: Block, emit: Emit, connected: set[str] | None = None, memory: int = 1 << 30):
+        self.block, self.emit, self.memory = block, emit, memory
+        ports = {port.name: port for port in block.inputs}
+        self.connected = [name for name in ports if connected is None or name in connected]
+        self.open = set(self.connected)
+        self.outputs = {port.name: port for port in block.outputs}
+        self.allowed = {port.name: set(port.dtypes) for port in block.outputs}
+        self.accepted = {port.name: set(port.dtypes) for port in block.inputs}
+        self.pairing = len(self.connected) > 1
+        self.whole = {n: _Whole() for n in self.connected if self.pairing or ports[n].whole}
+        self.aligned = {
+            n: _Aligned(block.align(ports[n])) for n in self.connected if n not in self.whole and block.align(ports[n]) > 1
+        }
+
+    def feed(self, name: str, packet: Packet) -> None:
+        """Give the input `name` a packet."""
+        if packet.dtype not in self.accepted[name]:
+            wanted = " or ".join(sorted(self.accepted[name]))
+            raise BlockError(f"input {name} must be {wanted}, not {packet.dtype}")
+        if name in self.whole:
+            self.whole[name].push(packet)
+            self._release()
+        elif name in self.aligned:
+            for piece in self.aligned[name].push(packet):
+                self._hand_out(self.block.work(**{name: piece}))
+        else:
+            self._hand_out(self.block.work(**{name: packet}))
+
+    def end(self, name: str) -> bool:
+        """End the input `name`; return True once all inputs have ended and the block has been flushed."""
+        self.open.discard(name)
+        if name in self.whole:
+            self.whole[name].end()
+            self._release()
+        elif name in self.aligned:
+            for piece in self.aligned[name].end():
+                self._hand_out(self.block.work(**{name: piece}))
+        if self.open:
+            return False
+        self._hand_out(self.block.flush())
+        return True
+
+    def produce(self) -> Iterator[None]:
+        """Run a source; yields after every step, so that the caller can stop it."""
+        for output in self.block.produce():
+            self._hand_out(output)
+            yield
+        self._hand_out(self.block.flush())
+
+    def _release(self) -> None:
+        """Work on every frame that no input can add to any more, in order."""
+        while True:
+            waiting = [w.ready[0].frame for w in self.whole.values() if w.ready]
+            if not waiting:
+                break
+            frame = min(waiting)
+            if any(w.passed < frame for w in self.whole.values()):
+                break
+            packets = {name: w.take(frame) for name, w in self.whole.items()}
+            self._hand_out(self.block.work(**packets))
+        held = sum(w.bytes for w in self.whole.values())
+        if held > self.memory:
+            late = min(self.whole, key=lambda name: self.whole[name].passed)
+            raise BlockError(
+                f"{held >> 20} MiB of frames wait for input {late}, more than the {self.memory >> 20} MiB allowed: "
+                f"raise this block's `memory`, or shorten the way to {late}"
+            )
+
+    def _hand_out(self, output: Output | Iterator[Output]) -> None:
+        if output is None:
+            return
+        if isinstance(output, Packet):
+            if len(self.outputs) != 1:
+                raise BlockError(f"must hand out a dict by output ({', '.join(self.outputs) or 'none'}), not a bare packet")
+            self._check_and_emit(next(iter(self.outputs)), output)
+        elif isinstance(output, dict):
+            for name, packet in output.items():
+                self._check_and_emit(name, packet)
+        else:
+            for each in output:
+                self._hand_out(each)
+
+    def _check_and_emit(self, name: str, packet: Packet) -> None:
+        allowed = self.allowed.get(name)
+        if allowed is None:
+            raise BlockError(f"hands out {name!r}, which is none of its outputs: {', '.join(self.outputs) or 'none'}")
+        if packet.dtype not in allowed:
+            raise BlockError(f"output {name} must be {' or '.join(sorted(allowed))}, not {packet.dtype}")
+        self.emit(name, packet)

@@ -1,0 +1,334 @@
+"""Runs a graph: starts its workers, introduces them to each other, watches over them, gathers the report, cleans up.
+
+However a run ends (done, a block fails, a worker dies, Ctrl-C), every worker is told to stop, given a moment for
+`stop()` of its blocks, and then killed; what was finished is in the report.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO
+
+import msgspec
+import zmq
+
+from flowgraph import control
+from flowgraph.block import Block, BlockError
+from flowgraph.keys import Doorkeeper, load_keys
+from flowgraph.place import open_addresses
+from flowgraph.report import Report, RunFolder
+from flowgraph.spec import GraphSpec, WorkerSpec
+from flowgraph.worker import Worker
+
+TICK_MS = 20
+LEAVE_WITHIN_S = 2.2
+SILENT_AFTER_S = 5.0
+WRITE_EVERY_S = 2.0
+
+
+class RunFailed(Exception):
+    """A run ended early; `report` holds what was finished. `interrupted` where a person ended it."""
+
+    def __init__(self, message: str, report: Report, interrupted: bool = False):
+        super().__init__(message)
+        self.report, self.interrupted = report, interrupted
+
+
+@dataclass
+class _Member:
+    """A worker, as the supervisor knows it."""
+
+    spec: WorkerSpec
+    process: subprocess.Popen | None = None
+    thread: threading.Thread | None = None
+    address: tuple[zmq.Socket, bytes] | None = None
+    state: str = "starting"  # then: joined, bound, ready, done, left
+    heard: float = field(default_factory=time.monotonic)
+
+
+class Supervisor:
+    """One run of a graph. `observe(report)` is called about fifty times a second, for whoever shows progress."""
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        folder: RunFolder,
+        blocks: dict[str, Block] | None = None,
+        observe: Callable[[Report], None] = lambda report: None,
+        tell: Callable[[str], None] = lambda line: None,
+    ):
+        self.spec, self.folder, self.blocks, self.observe = spec, folder, blocks, observe
+        self._tell = tell
+        self.report = Report(spec.name, spec.seed)
+        self.secret, self.token = secrets.token_hex(16), secrets.token_hex(8)
+        self.members = {worker.name: _Member(worker) for worker in spec.workers}
+        self.endpoints: dict[str, str] = {}
+        self.fault = ""
+        self.interrupted = False
+        self.context: zmq.Context | None = None
+        self.sockets: list[zmq.Socket] = []
+        self.written = 0.0
+
+    def run(self) -> Report:
+        """Run to the end. Raises `RunFailed` with one clear sentence, after cleaning up."""
+        self.directory = tempfile.mkdtemp(prefix="semflow-")
+        self.doorkeeper: Doorkeeper | None = None
+        try:
+            try:
+                self._open()
+                self._start()
+                self._attend()
+            except KeyboardInterrupt:
+                self.interrupted, self.fault = True, "interrupted"
+            except BlockError as error:
+                self.fault = str(error)
+            self._finish()
+        finally:
+            self._close()
+        status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
+        self.report.result = {"status": status, **({"fault": self.fault} if self.fault else {})}
+        self.folder.write("report.json", self.report.as_json())
+        self.tell(f"run {status}" + (f": {self.fault}" if self.fault else ""))
+        if self.fault:
+            raise RunFailed(self.fault, self.report, self.interrupted)
+        return self.report
+
+    def tell(self, line: str) -> None:
+        self.folder.log(line)
+        self._tell(line)
+
+    # Opening and starting
+
+    def _open(self) -> None:
+        network = self.spec.network
+        strangers = open_addresses(self.spec)
+        if strangers and not network.keys and not network.insecure:
+            raise BlockError(
+                f"the graph would listen on {', '.join(strangers)}, beyond this machine: give `network: {{keys: FOLDER}}` "
+                "(`run_flowgraph.py keys FOLDER` makes them), or say `insecure: true`"
+            )
+        self.context = zmq.Context()
+        here = self.context.socket(zmq.ROUTER)
+        here.bind(f"ipc://{self.directory}/control")
+        self.sockets.append(here)
+        if network.listen:
+            there = self.context.socket(zmq.ROUTER)
+            self.sockets.append(there)
+            there.setsockopt(zmq.HEARTBEAT_IVL, 500)
+            there.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
+            if network.keys:
+                pair = load_keys(network.keys)
+                self.doorkeeper = Doorkeeper(self.context, pair[0])
+                there.curve_publickey, there.curve_secretkey = pair
+                there.curve_server = True
+            try:
+                there.bind(network.listen)
+            except zmq.ZMQError as error:
+                raise BlockError(f"cannot listen on {network.listen}: {error.strerror}") from None
+        for socket in self.sockets:
+            socket.setsockopt(zmq.LINGER, 500)
+
+    def _start(self) -> None:
+        here = f"ipc://{self.directory}/control"
+        for name, member in self.members.items():
+            if self.blocks is not None:
+                worker = Worker(here, name, self.secret, self.blocks)
+                member.thread = threading.Thread(target=worker.run, name=f"worker {name}", daemon=True)
+                member.thread.start()
+            elif member.spec.host is None:
+                member.process = _launch(member.spec, here, self.secret, self.spec.network.keys or "", self.folder.log_file)
+            else:
+                keys = f" --keys {self.spec.network.keys}" if self.spec.network.keys else ""
+                self.tell(
+                    f"waiting for worker {name}; on {member.spec.host} run: "
+                    f"run_flowgraph.py worker {name} --connect {self.spec.network.listen}{keys}"
+                )
+
+    # The run
+
+    def _attend(self) -> None:
+        """Hear the workers until all are done or something has gone wrong."""
+        while not self.fault:
+            self._hear(TICK_MS)
+            self._look_for_the_dead()
+            states = {member.state for member in self.members.values()}
+            if states == {"bound"}:
+                self._say_all(control.Connect(self.endpoints), "connected")
+            elif states == {"ready"}:
+                self._say_all(control.Go(), "running")
+                self.tell("running")
+            elif states == {"done"}:
+                return
+            self.observe(self.report)
+            if time.monotonic() - self.written > WRITE_EVERY_S:
+                self.written = time.monotonic()
+                self.folder.write("report.json", self.report.as_json())
+
+    def _hear(self, milliseconds: int) -> None:
+        """Take in all that the workers have said, waiting a moment for the first word."""
+        poller = zmq.Poller()
+        for socket in self.sockets:
+            poller.register(socket, zmq.POLLIN)
+        for socket, _ in poller.poll(milliseconds):
+            while socket.poll(0):
+                name, data = socket.recv_multipart()[:2]
+                try:
+                    self._take(socket, name, control.from_worker(data))
+                except msgspec.MsgspecError as error:
+                    self.tell(f"a message on the control socket was refused: {error}")
+
+    def _take(self, socket: zmq.Socket, identity: bytes, message: control.FromWorker) -> None:
+        member = self.members.get(identity.decode(errors="replace"))
+        if member is None or (member.address is None and not isinstance(message, control.Hello)):
+            self.tell(f"a stranger on the control socket was refused: {identity[:40]!r}")
+            return
+        member.heard = time.monotonic()
+        name = member.spec.name
+        if isinstance(message, control.Hello):
+            by_hand = member.spec.host is not None and socket is not self.sockets[0]
+            if member.address or not (by_hand or secrets.compare_digest(message.secret, self.secret)):
+                self.tell(f"a second worker {name} was refused")
+            elif message.protocol != control.PROTOCOL:
+                self.fault = f"worker {name} speaks protocol {message.protocol}, not {control.PROTOCOL}: install one version"
+            else:
+                member.address, member.state = (socket, identity), "joined"
+                directory = "" if by_hand else self.directory
+                self._say(member, control.Setup(self.spec, name, self.token, directory))
+        elif isinstance(message, control.Bound):
+            self.endpoints.update(message.endpoints)
+            member.state = "bound"
+        elif isinstance(message, control.Ready):
+            member.state = "ready"
+        elif isinstance(message, control.Figures):
+            self.report.add(message.section, message.frame, message.values)
+        elif isinstance(message, control.File):
+            try:
+                self.folder.write(message.path, message.data)
+            except (OSError, ValueError) as error:
+                self.fault = self.fault or f"cannot write {message.path} into the run's folder: {error}"
+        elif isinstance(message, control.Warned):
+            self.tell(f"{message.block}: {message.message}")
+        elif isinstance(message, control.Counts):
+            self.report.count(message.blocks, message.wires)
+            if message.done:
+                member.state = "done"
+        elif isinstance(message, control.Failed):
+            self.fault = self.fault or (
+                f"block {message.block}: {message.message}" if message.block else f"worker {name}: {message.message}"
+            )
+            if message.trace:
+                self.folder.log(message.trace)
+        elif isinstance(message, control.Wanted):
+            self._serve(member, message)
+        elif isinstance(message, control.Left):
+            member.state = "left"
+
+    def _serve(self, member: _Member, wanted: control.Wanted) -> None:
+        """Send a worker on another host a file that one of its blocks' parameters names, and no other."""
+        named = {
+            value
+            for block in self.spec.blocks
+            if block.worker == member.spec.name
+            for value in block.params.values()
+            if isinstance(value, str)
+        }
+        files = control.matching_files(wanted.pattern) if wanted.pattern in named else []
+        if wanted.index < len(files):
+            path = files[wanted.index]
+            self._say(member, control.Content(path.name, path.read_bytes()))
+        else:
+            self._say(member, control.Content("", b""))
+
+    def _look_for_the_dead(self) -> None:
+        for name, member in self.members.items():
+            blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == name)
+            if member.process and member.process.poll() is not None and member.state != "left":
+                self._hear(0)  # its last words
+                if not self.fault:
+                    self.fault = f"worker {name} ({blocks}) {_how_it_ended(member.process.returncode)}"
+            silent = time.monotonic() - member.heard
+            if member.spec.host and member.address and silent > SILENT_AFTER_S:
+                self.fault = self.fault or f"worker {name} ({blocks}) on {member.spec.host} has not been heard for {silent:.0f} s"
+
+    def _say(self, member: _Member, message: control.FromSupervisor) -> None:
+        if member.address:
+            socket, identity = member.address
+            socket.send_multipart([identity, control.encode(message)])
+
+    def _say_all(self, message: control.FromSupervisor, state: str) -> None:
+        for member in self.members.values():
+            member.state = state
+            self._say(member, message)
+
+    # The end
+
+    def _finish(self) -> None:
+        """Stop all workers, and see them leave."""
+        until = time.monotonic() + LEAVE_WITHIN_S
+        for member in self.members.values():
+            self._say(member, control.Stop())
+        try:
+            while time.monotonic() < until and any(map(_still_here, self.members.values())):
+                self._hear(TICK_MS)
+        except KeyboardInterrupt:
+            self.interrupted, self.fault = True, self.fault or "interrupted"
+
+    def _close(self) -> None:
+        for member in self.members.values():
+            if member.process and member.process.poll() is None:
+                member.process.kill()
+                member.process.wait()
+        for socket in self.sockets:
+            socket.close()
+        if self.doorkeeper:
+            self.doorkeeper.close()
+        if self.context:
+            self.context.term()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _still_here(member: _Member) -> bool:
+    if member.process:
+        return member.process.poll() is None
+    if member.thread:
+        return member.thread.is_alive()
+    return member.address is not None and member.state != "left"
+
+
+def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
+    threads = str(spec.threads or len(os.sched_getaffinity(0)))
+    environment = {
+        **os.environ,
+        "SEMFLOW_CONNECT": connect,
+        "SEMFLOW_WORKER": spec.name,
+        "SEMFLOW_SECRET": secret,
+        "SEMFLOW_KEYS": keys,
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
+    }
+    # A session of its own: Ctrl-C reaches the supervisor alone, which then ends the run in order.
+    return subprocess.Popen(
+        [sys.executable, "-m", "flowgraph.worker"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended by itself with exit code {code}; its last words are in the run's log.txt"

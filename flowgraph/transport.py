@@ -1,0 +1,299 @@
+"""The two ends of a wire: ZeroMQ sockets with credits, sequence numbers, queue policies and counters.
+
+The sender may have `queue` packets under way. (ZeroMQ's own high-water mark counts pipes and sockets, and cannot drop
+the oldest.)
+
+Between processes a packet is a message of `flowgraph.wire`. The receiver binds a ROUTER, the sender connects a DEALER
+whose identity is known, so that a stranger on the endpoint gets neither packets nor credits; the receiver says how far
+it has come whenever half of the queue is taken.
+
+Inside one process its memory is handed over: the packet waits in a queue that both ends see, and a pair of ZeroMQ
+sockets wakes the end that sleeps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from flowgraph.block import BlockError, Packet
+from flowgraph.spec import WireSpec
+from flowgraph.wire import End, WireError, decode, encode
+
+# Below this, copying into the message is cheaper than the clean-up thread that a shared buffer needs.
+ZERO_COPY_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 1 << 28
+_WAKE, _ENDED = b"", b"E"
+_REFUSALS = {
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "a connection that does not speak ZeroMQ",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "a connection that breaks the ZeroMQ protocol",
+    zmq.Event.HANDSHAKE_FAILED_AUTH: "a connection without the right keys",
+}
+
+
+class Stopped(Exception):
+    """The run is being stopped: let go of everything."""
+
+
+@dataclass
+class Handover:
+    """What the two ends of a wire inside one process share."""
+
+    queue: deque[Packet | End] = field(default_factory=deque)
+    sender_waits: bool = False
+    ended: bool = False
+
+
+@dataclass
+class Hub:
+    """What all wires of a worker share: the ZeroMQ context, the run's token, the word to stop, hand-over queues by endpoint."""
+
+    context: zmq.Context
+    token: str
+    stop: threading.Event
+    curve: tuple[bytes, bytes] | None = None  # public and secret key of the run
+
+    def __post_init__(self) -> None:
+        self.handovers: dict[str, Handover] = {}
+
+    def socket(self, kind: int, server: bool, endpoint: str) -> zmq.Socket:
+        socket = self.context.socket(kind)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.copy_threshold = ZERO_COPY_BYTES
+        if self.curve and endpoint.startswith("tcp:"):
+            socket.curve_publickey, socket.curve_secretkey = self.curve
+            if server:
+                socket.curve_server = True
+            else:
+                socket.curve_serverkey = self.curve[0]
+        return socket
+
+
+def _identity(hub: Hub, spec: WireSpec) -> bytes:
+    return f"{hub.token}/{spec.name}".encode()[:255]
+
+
+class Outgoing:
+    """The sending end of a wire."""
+
+    def __init__(self, hub: Hub, spec: WireSpec):
+        self.hub, self.spec = hub, spec
+        self.socket: zmq.Socket | None = None
+        self.handover: Handover | None = None
+        self.waiting: deque[Packet] = deque()  # only where the policy is to drop
+        self.sent = self.taken = 0  # messages sent, and how many of them the receiver has taken
+        self.ending = self.ended = False  # the end has been sent; the receiver has it
+        self.packets = self.items = self.bytes = self.dropped = 0
+
+    def connect(self, endpoint: str) -> None:
+        self.handover = self.hub.handovers.get(endpoint)
+        self.socket = self.hub.socket(zmq.DEALER if self.handover is None else zmq.PAIR, False, endpoint)
+        self.socket.setsockopt(zmq.IDENTITY, _identity(self.hub, self.spec))
+        self.socket.connect(endpoint)
+
+    def send(self, packet: Packet) -> None:
+        """Send a packet; where no credit is left, wait or drop as the wire's policy says. Raises `Stopped`."""
+        if self.spec.policy == "block":
+            while not self._credit():
+                self._wait()
+            self._transmit(packet)
+            return
+        self.pump()
+        if self._credit() and not self.waiting:
+            self._transmit(packet)
+        elif self.spec.policy == "drop-newest":
+            self.dropped += 1
+        else:
+            self.waiting.append(packet)
+            if len(self.waiting) > self.spec.queue:
+                self.waiting.popleft()
+                self.dropped += 1
+
+    def pump(self) -> None:
+        """Send what waits, as far as the credits go."""
+        while self.waiting and self._credit():
+            self._transmit(self.waiting.popleft())
+
+    def end(self) -> None:
+        """Send what waits, then the end of the stream, and wait until the receiver has it. Raises `Stopped`."""
+        while self.waiting:
+            self.pump()
+            if self.waiting:
+                self._wait()
+        self._put(End(self.packets, self.items))
+        self.ending = True
+        while not self.ended:
+            self._wait()
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+
+    def _credit(self) -> int:
+        if self.handover is not None:
+            return self.spec.queue - len(self.handover.queue)
+        if self.sent - self.taken >= self.spec.queue:
+            self._listen(0)
+        return self.spec.queue - (self.sent - self.taken)
+
+    def _transmit(self, packet: Packet) -> None:
+        self.packets += 1
+        self.items += packet.count
+        self.bytes += packet.data.nbytes
+        self._put(packet)
+
+    def _put(self, message: Packet | End) -> None:
+        assert self.socket is not None
+        if self.handover is not None:
+            self.handover.queue.append(message)
+            if len(self.handover.queue) == 1:  # it was empty: the receiver may sleep
+                self.socket.send(_WAKE)
+            return
+        header, data = encode(message, self.sent, self.hub.token)
+        if data is None:
+            self.socket.send(header)
+        elif data.nbytes > MAX_MESSAGE_BYTES:
+            raise BlockError(
+                f"hands out a packet of {data.nbytes >> 20} MiB on {self.spec.source_port}, more than the "
+                f"{MAX_MESSAGE_BYTES >> 20} MiB that a wire carries: make smaller packets"
+            )
+        else:
+            self.socket.send(header, zmq.SNDMORE)
+            self.socket.send(data, copy=False, track=False)
+        self.sent += 1
+
+    def _wait(self) -> None:
+        """Wait a moment for a word from the receiver."""
+        if self.hub.stop.is_set():
+            raise Stopped
+        if self.handover is None:
+            self._listen(50)
+            return
+        assert self.socket is not None
+        self.handover.sender_waits = True
+        if not self._may_go_on() and self.socket.poll(50):
+            self.socket.recv()
+        self.handover.sender_waits = False
+        self.ended = self.handover.ended
+
+    def _may_go_on(self) -> bool:
+        assert self.handover is not None
+        return self.handover.ended if self.ending else len(self.handover.queue) < self.spec.queue
+
+    def _listen(self, milliseconds: int) -> None:
+        """Read how many messages the receiver has taken."""
+        assert self.socket is not None
+        while self.socket.poll(milliseconds):
+            note = self.socket.recv()
+            if len(note) in (8, 9) and int.from_bytes(note[:8], "little") <= self.sent:
+                self.taken = max(self.taken, int.from_bytes(note[:8], "little"))
+                self.ended = self.ended or note[8:] == _ENDED
+            milliseconds = 0
+
+
+class Incoming:
+    """The receiving end of a wire."""
+
+    def __init__(self, hub: Hub, spec: WireSpec):
+        self.hub, self.spec = hub, spec
+        self.peer = _identity(hub, spec)
+        self.socket: zmq.Socket | None = None
+        self.monitor: zmq.Socket | None = None
+        self.handover: Handover | None = None
+        self.next = self.told = 0  # number of the next message, and the last one that the sender knows as taken
+        self.ended = False
+        self.packets = self.items = self.bytes = self.lost = 0
+        self.refused: dict[str, int] = {}
+        self.shaken = 0
+
+    def bind(self, endpoint: str) -> str:
+        """Bind, and return where: `tcp` ports of `*` are chosen here."""
+        if endpoint.startswith("inproc:"):
+            self.handover = self.hub.handovers[endpoint] = Handover()
+            self.socket = self.hub.socket(zmq.PAIR, True, endpoint)
+        else:
+            self.socket = self.hub.socket(zmq.ROUTER, True, endpoint)
+            self.monitor = self.socket.get_monitor_socket(int(zmq.Event.ALL))
+        self.socket.bind(endpoint)
+        return self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def messages(self) -> Iterator[Packet | End]:
+        """Yield what has come, once the socket is readable; what is not ours is counted in `refused`."""
+        assert self.socket is not None
+        if self.handover is None:
+            while not self.ended and self.socket.poll(0):
+                message = self._receive()
+                if message is not None:
+                    yield self._taken(message)
+            return
+        self.socket.recv()
+        queue, half = self.handover.queue, self.spec.queue // 2
+        while queue:
+            message = self._taken(queue.popleft())
+            if self.handover.sender_waits and (self.ended or len(queue) <= half):
+                self.handover.sender_waits = False
+                self.socket.send(_WAKE)
+            yield message
+
+    def _receive(self) -> Packet | End | None:
+        assert self.socket is not None
+        sender, *parts = self.socket.recv_multipart(copy=False)
+        if bytes(sender) != self.peer:
+            return self._refuse("a message from a stranger")
+        try:
+            seq, message = decode([part.buffer for part in parts], self.hub.token)
+        except WireError as error:
+            return self._refuse(str(error))
+        if seq < self.next:
+            return self._refuse("a message that came twice")
+        self.lost += seq - self.next
+        self.next = seq + 1
+        if isinstance(message, End) or self.next - self.told >= max(1, self.spec.queue // 2):
+            self.told = self.next
+            mark = _ENDED if isinstance(message, End) else b""
+            self.socket.send_multipart([self.peer, self.next.to_bytes(8, "little") + mark])
+        return message
+
+    def _taken(self, message: Packet | End) -> Packet | End:
+        if isinstance(message, End):
+            self.ended = True
+            if self.handover is not None:
+                self.handover.ended = True
+        else:
+            self.packets += 1
+            self.items += message.count
+            self.bytes += message.data.nbytes
+        return message
+
+    def watch(self) -> None:
+        """Count what ZeroMQ itself refused."""
+        while self.monitor is not None and self.monitor.poll(0):
+            event = recv_monitor_message(self.monitor)["event"]
+            if event in _REFUSALS:
+                self.shaken += 1  # the connection closes next: that is no news
+                self._refuse(_REFUSALS[event])
+            elif event == zmq.Event.DISCONNECTED and self.shaken:
+                self.shaken -= 1
+            elif event == zmq.Event.DISCONNECTED and not self.ended:
+                self._refuse("a connection that broke off, or sent more than a message may hold")
+
+    def close(self) -> None:
+        if self.monitor is not None:
+            assert self.socket is not None
+            self.watch()
+            self.socket.disable_monitor()
+            self.monitor.close()
+            self.monitor = None
+        if self.socket is not None:
+            self.socket.close()
+
+    def _refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1

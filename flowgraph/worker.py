@@ -1,0 +1,378 @@
+"""A worker: a process (or a thread) that runs its share of a graph, one thread a block, and obeys the supervisor.
+
+Its life: say hello; get the graph; make the blocks and bind their wires; connect; start the blocks; go; say when all
+streams have ended; stop the blocks and leave when told, when a block fails, or when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import zmq
+
+from flowgraph import control, registry
+from flowgraph.block import Block, BlockError, Context, Packet
+from flowgraph.keys import Doorkeeper, load_keys
+from flowgraph.place import endpoint
+from flowgraph.runner import Runner
+from flowgraph.spec import BlockSpec
+from flowgraph.transport import Hub, Incoming, Outgoing, Stopped
+from flowgraph.wire import End
+
+COUNTS_EVERY_S = 0.25
+TICK_MS = 20
+LEAVE_WITHIN_S = 1.7
+
+
+def explain(error: BaseException) -> str:
+    """Return one sentence for a failure: a `BlockError` speaks for itself, anything else says where it happened."""
+    if isinstance(error, BlockError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+
+
+class BlockThread(threading.Thread):
+    """Runs one block between its wires."""
+
+    def __init__(self, block: Block, memory: int, inputs: dict[str, Incoming], outputs: dict[str, list[Outgoing]], worker: Worker):
+        super().__init__(name=block.name, daemon=True)
+        self.block, self.inputs, self.outputs, self.worker = block, inputs, outputs, worker
+        self.runner = Runner(block, self._emit, set(inputs), memory)
+        self.started, self.finished = threading.Event(), threading.Event()
+        self.count = control.BlockCount()
+        self._sending = 0.0
+
+    def run(self) -> None:
+        ended = False
+        try:
+            self.block.start()
+            self.started.set()
+            self._wait_for_go()
+            if self.block.inputs:
+                self._consume()
+            else:
+                self._produce()
+            for wire in self._outgoing():
+                wire.end()
+            ended = True
+        except Stopped:
+            pass
+        except Exception as error:
+            self.worker.fail(self.block.name, error)
+        finally:
+            try:
+                self.block.stop()
+            except Exception as error:
+                self.worker.fail(self.block.name, error)
+                ended = False
+            for wire in (*self.inputs.values(), *self._outgoing()):
+                wire.close()
+            if ended:
+                self.finished.set()
+
+    def _outgoing(self) -> Iterator[Outgoing]:
+        for wires in self.outputs.values():
+            yield from wires
+
+    def _wait_for_go(self) -> None:
+        while not self.worker.go.wait(0.05):
+            if self.worker.hub.stop.is_set():
+                raise Stopped
+
+    def _emit(self, port: str, packet: Packet) -> None:
+        began = time.perf_counter()
+        for wire in self.outputs.get(port, ()):
+            wire.send(packet)
+        self._sending += time.perf_counter() - began
+        if not self.block.inputs:
+            self.count.packets += 1
+            self.count.items += packet.count
+
+    def _produce(self) -> None:
+        stop, steps = self.worker.hub.stop, self.runner.produce()
+        while True:
+            began, self._sending = time.perf_counter(), 0.0
+            step = next(steps, self)
+            self.count.busy_s += time.perf_counter() - began - self._sending
+            if stop.is_set():
+                raise Stopped
+            if step is self:
+                return
+
+    def _consume(self) -> None:
+        stop, poller = self.worker.hub.stop, zmq.Poller()
+        names = {}
+        for name, wire in self.inputs.items():
+            assert wire.socket is not None
+            poller.register(wire.socket, zmq.POLLIN)
+            names[wire.socket] = name
+        while self.runner.open:
+            ready = poller.poll(50)
+            for outgoing in self._outgoing():
+                if outgoing.waiting:
+                    outgoing.pump()
+            if not ready:
+                for wire in self.inputs.values():
+                    wire.watch()
+            if stop.is_set():
+                raise Stopped
+            for socket, _ in ready:
+                name = names[socket]
+                for message in self.inputs[name].messages():
+                    self._take(name, message)
+                    if stop.is_set():
+                        raise Stopped
+                if self.inputs[name].ended:
+                    poller.unregister(socket)
+
+    def _take(self, name: str, message: Packet | End) -> None:
+        began, self._sending = time.perf_counter(), 0.0
+        if isinstance(message, End):
+            self.runner.end(name)
+        else:
+            self.count.packets += 1
+            self.count.items += message.count
+            self.runner.feed(name, message)
+        self.count.busy_s += time.perf_counter() - began - self._sending
+
+
+class Worker:
+    """One worker. `run()` returns when the supervisor has let it go, or is gone.
+
+    `blocks` are ready-made block objects by name, for graphs composed in Python and run in this very process.
+    """
+
+    def __init__(
+        self,
+        connect: str,
+        name: str,
+        secret: str = "",
+        blocks: dict[str, Block] | None = None,
+        curve: tuple[bytes, bytes] | None = None,
+    ):
+        self.name, self.secret, self.blocks = name, secret, blocks
+        self.hub = Hub(zmq.Context(), "", threading.Event(), curve)
+        self.doorkeeper = Doorkeeper(self.hub.context, curve[0]) if curve else None
+        self.control = self.hub.socket(zmq.DEALER, False, connect)
+        self.control.setsockopt(zmq.IDENTITY, name.encode())
+        self.control.setsockopt(zmq.HEARTBEAT_IVL, 500)
+        self.control.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
+        self.control.setsockopt(zmq.LINGER, 1000)
+        self.monitor = self.control.get_monitor_socket(int(zmq.Event.DISCONNECTED))
+        self.control.connect(connect)
+        self.outbox: queue.SimpleQueue[control.Message] = queue.SimpleQueue()
+        self.contents: queue.SimpleQueue[control.Content | None] = queue.SimpleQueue()
+        self.asking = threading.Lock()
+        self.go = threading.Event()
+        self.threads: list[BlockThread] = []
+        self.warned: dict[str, int] = {}
+        self.told: set[str] = set()  # refusals that the supervisor knows of
+        self.setup: control.Setup | None = None
+
+    # What the block threads call
+
+    def fail(self, block: str, error: BaseException) -> None:
+        """Tell the supervisor that a block cannot go on."""
+        self.outbox.put(control.Failed(block, explain(error), "".join(traceback.format_exception(error))))
+
+    def _context(self, spec: BlockSpec, seed: int, remote: bool) -> Context:
+        def warn(message: str) -> None:
+            self.warned[spec.name] = self.warned.get(spec.name, 0) + 1
+            self.outbox.put(control.Warned(spec.name, message))
+
+        def files(pattern: str) -> Iterator[tuple[str, bytes]]:
+            if remote:
+                yield from self._distant_files(pattern)
+            else:
+                for path in control.matching_files(pattern):
+                    yield path.name, path.read_bytes()
+
+        return Context(
+            seed,
+            lambda section, frame, values: self.outbox.put(control.Figures(section, frame, values)),
+            lambda path, data: self.outbox.put(control.File(path, data)),
+            warn,
+            files,
+        )
+
+    def _distant_files(self, pattern: str) -> Iterator[tuple[str, bytes]]:
+        index = 0
+        while True:
+            with self.asking:
+                self.outbox.put(control.Wanted(pattern, index))
+                content = self.contents.get()
+            if content is None:
+                raise Stopped
+            if not content.name:
+                return
+            yield content.name, content.data
+            index += 1
+
+    # The life of the worker, in its own thread
+
+    def run(self) -> bool:
+        """Run until let go; return False if the supervisor went away instead."""
+        self._say(control.Hello(control.PROTOCOL, os.getpid(), self.secret))
+        try:
+            return self._obey()
+        finally:
+            self._leave()
+
+    def _say(self, message: control.Message) -> None:
+        self.control.send(control.encode(message))
+
+    def _obey(self) -> bool:
+        ready = done = False
+        counted = 0.0
+        while True:
+            heard = self.control.poll(TICK_MS)
+            self._flush_outbox()
+            if heard:
+                message = control.from_supervisor(self.control.recv())
+                if isinstance(message, control.Stop):
+                    return True
+                if isinstance(message, control.Content):
+                    self.contents.put(message)
+                else:
+                    try:
+                        self._act(message)
+                    except Exception as error:
+                        self.fail(getattr(error, "block", ""), error)
+            if self.monitor.poll(0):
+                return False  # the supervisor is gone
+            if self.threads and not ready and all(thread.started.is_set() for thread in self.threads):
+                ready = True
+                self._say(control.Ready())
+            ended = ready and all(thread.finished.is_set() for thread in self.threads)
+            if self.setup and (time.monotonic() - counted > COUNTS_EVERY_S or ended and not done):
+                counted, done = time.monotonic(), ended
+                self._flush_outbox()
+                self._say(self._counts(done))
+
+    def _flush_outbox(self) -> None:
+        while True:
+            try:
+                self._say(self.outbox.get_nowait())
+            except queue.Empty:
+                return
+
+    def _act(self, message: control.FromSupervisor) -> None:
+        if isinstance(message, control.Setup):
+            self.setup, self.hub.token = message, message.token
+            self._say(control.Bound(self._build(message)))
+        elif isinstance(message, control.Connect):
+            for thread in self.threads:
+                for wire in thread._outgoing():
+                    wire.connect(message.endpoints[wire.spec.name])
+            for thread in self.threads:
+                thread.start()
+        elif isinstance(message, control.Go):
+            self.go.set()
+
+    def _build(self, setup: control.Setup) -> dict[str, str]:
+        """Make the blocks and bind what they listen to; return where, by wire."""
+        spec = setup.spec
+        me = next(worker for worker in spec.workers if worker.name == self.name)
+        bound = {}
+        for block_spec in spec.blocks:
+            if block_spec.worker != self.name:
+                continue
+            context = self._context(block_spec, spec.seed, me.host is not None)
+            if self.blocks is not None:
+                block = self.blocks[block_spec.name]
+                block.name, block.context = block_spec.name, context
+            else:
+                block = _made(block_spec, context)
+            inputs = {w.target_port: Incoming(self.hub, w) for w in spec.wires if w.target_block == block.name}
+            outputs: dict[str, list[Outgoing]] = {}
+            for wire in spec.wires:
+                if wire.source_block == block.name:
+                    outputs.setdefault(wire.source_port, []).append(Outgoing(self.hub, wire))
+            for incoming in inputs.values():
+                place = endpoint(spec, incoming.spec, setup.directory, setup.token)
+                try:
+                    bound[incoming.spec.name] = incoming.bind(place)
+                except zmq.ZMQError as error:
+                    fault = BlockError(f"wire {incoming.spec.name} cannot listen on {place}: {error.strerror or error}")
+                    fault.block = block.name
+                    raise fault from None
+            self.threads.append(BlockThread(block, block_spec.memory, inputs, outputs, self))
+        return bound
+
+    def _counts(self, done: bool) -> control.Counts:
+        blocks, wires = {}, {}
+        for thread in self.threads:
+            count = thread.count
+            refused = sum(sum(wire.refused.values()) for wire in thread.inputs.values())
+            errors = self.warned.get(thread.name, 0) + refused
+            blocks[thread.name] = control.BlockCount(count.packets, count.items, count.busy_s, errors)
+            for wire in thread.inputs.values():
+                for reason in tuple(wire.refused):
+                    self._tell_refusal(thread.name, wire.spec.name, reason)
+                wires[wire.spec.name] = control.WireCount(
+                    wire.packets, wire.bytes, lost=wire.lost, refused=sum(wire.refused.values())
+                )
+            for out in thread._outgoing():
+                known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
+                known.dropped = out.dropped
+        return control.Counts(blocks, wires, done)
+
+    def _tell_refusal(self, block: str, wire: str, reason: str) -> None:
+        key = f"{wire}: {reason}"
+        if key not in self.told:
+            self.told.add(key)
+            self._say(control.Warned(block, f"wire {wire} refused {reason}"))
+
+    def _leave(self) -> None:
+        """Stop all blocks and say so; a block that does not let go is left behind when the process ends."""
+        self.hub.stop.set()
+        self.contents.put(None)
+        until = time.monotonic() + LEAVE_WITHIN_S
+        for thread in self.threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - time.monotonic()))
+        gone = self.monitor.poll(0)
+        if gone and self.setup and self.setup.directory:
+            shutil.rmtree(self.setup.directory, ignore_errors=True)
+        if not gone:
+            self._flush_outbox()
+            if self.setup:
+                self._say(self._counts(False))
+            self._say(control.Left())
+        self.control.disable_monitor()
+        self.monitor.close()
+        self.control.close()
+        if self.doorkeeper:
+            self.doorkeeper.close()
+        if not any(thread.is_alive() for thread in self.threads):
+            self.hub.context.term()
+
+
+def _made(spec: BlockSpec, context: Context) -> Block:
+    try:
+        return registry.find(spec.type)(spec.params, spec.name, context)
+    except Exception as error:
+        fault = BlockError(explain(error))
+        fault.block = spec.name
+        raise fault from error
+
+
+def main() -> None:
+    """Run the worker that the supervisor has started; it is told by its environment where to report."""
+    connect, name, secret, keys = (os.environ[f"SEMFLOW_{key}"] for key in ("CONNECT", "WORKER", "SECRET", "KEYS"))
+    Worker(connect, name, secret, curve=load_keys(keys) if keys else None).run()
+    sys.stdout.flush()
+    os._exit(0)  # a block that does not let go must not keep the process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Blocks of a user's own package, as the tests install one: plain streams, and every way to go wrong."""
+
+import os
+import signal
+import time
+import zlib
+from fractions import Fraction
+
+import numpy as np
+from pydantic import Field
+
+from flowgraph import Block, BlockError, Packet, Params, Port
+
+
+class LabNumbers(Block):
+    """Send frames of bytes that follow from the seed."""
+
+    class Params(Params):
+        frames: int = Field(10, description="frames to send")
+        size: int = Field(1000, description="bytes a frame")
+        packet: int = Field(1 << 20, description="bytes a packet, at most")
+        pause: float = Field(0.0, description="seconds between frames")
+
+    outputs = (Port("x", "uint8"),)
+
+    def produce(self):
+        for frame in range(self.params.frames):
+            data = np.random.default_rng([self.key, frame]).integers(0, 256, self.params.size, np.uint8)
+            for at in range(0, max(1, len(data)), self.params.packet):
+                piece = data[at : at + self.params.packet]
+                yield Packet(piece, frame, at, last=at + self.params.packet >= len(data))
+            time.sleep(self.params.pause)
+
+
+class LabRelay(Block):
+    """Pass packets on, until told otherwise."""
+
+    class Params(Params):
+        raise_at: int = Field(-1, description="frame at which to raise")
+        die_at: int = Field(-1, description="frame at which the process is killed")
+        hang_at: int = Field(-1, description="frame at which to hang")
+        model: str = Field("", description="a model that is not there")
+
+    inputs = (Port("x", "uint8"),)
+    outputs = (Port("x", "uint8"),)
+    ratio = Fraction(1)
+
+    def start(self):
+        if self.params.model:
+            raise BlockError(f"no model in {self.params.model}: fetch it and put it there")
+
+    def work(self, x):
+        if x.frame == self.params.raise_at:
+            raise ZeroDivisionError("the sky fell")
+        if x.frame == self.params.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if x.frame == self.params.hang_at:
+            time.sleep(60)
+        return x.derive(x.data)
+
+
+class LabTally(Block):
+    """Report every frame's size and checksum."""
+
+    inputs = (Port("x", "uint8", whole=True), Port("beside", "uint8", optional=True))
+
+    def work(self, x, beside=None):
+        equal = None if beside is None else bool(np.array_equal(x.data, beside.data))
+        self.report("frames", x.frame, status="ok", size=x.count, crc=zlib.crc32(x.data), equal=equal)
+
+    def stop(self):
+        self.keep("tally.txt", b"stopped in order\n")
+
+
+class LabFiles(Block):
+    """Send the files that a parameter names, one a frame."""
+
+    class Params(Params):
+        images: str = Field(description="file, folder or glob", json_schema_extra={"path": True})
+
+    outputs = (Port("x", "uint8"),)
+
+    def produce(self):
+        for frame, (_, content) in enumerate(self.files(self.params.images)):
+            yield Packet(np.frombuffer(content, np.uint8), frame, last=True)

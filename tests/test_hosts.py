@@ -1,0 +1,117 @@
+"""Workers on other hosts: started by hand, joined over tcp, told everything; the loopback range plays two machines."""
+
+import json
+import re
+import shutil
+
+import pytest
+import zmq
+
+from flowgraph.block import BlockError
+from flowgraph.keys import load_keys, make_keys
+
+GRAPH = """\
+flowgraph: two hosts
+network: {{listen: "tcp://127.0.0.2:{port}"{network}}}
+workers:
+  near: {{blocks: [tally]}}
+  far: {{blocks: [source, relay], host: 127.0.0.3}}
+blocks:
+  source: {source}
+  relay: {{use: lab_relay{relay}}}
+  tally: {{use: lab_tally}}
+wires:
+  - source.x -> relay.x -> tally.x
+  - source.x -> tally.beside
+"""
+
+
+@pytest.fixture
+def port():
+    with zmq.Context() as context, context.socket(zmq.REP) as probe:
+        return probe.bind_to_random_port("tcp://127.0.0.2")
+
+
+def two_hosts(cli, port, arguments=(), **parts):
+    """Run the graph here and its worker `far` from another folder; return both endings."""
+    parts = {"network": "", "source": "{use: lab_numbers, frames: 20, size: 5000}", "relay": "", **parts}
+    (cli.folder / "graph.yaml").write_text(GRAPH.format(port=port, **parts))
+    other = cli.folder / "other_host"
+    other.mkdir(exist_ok=True)
+    supervisor = cli.start("graph.yaml", "--out", "out")
+    worker = cli.start("worker", "far", "--connect", f"tcp://127.0.0.2:{port}", *arguments, cwd=other)
+    endings = [(p.communicate(timeout=60), p.returncode) for p in (supervisor, worker)]
+    report = json.loads((cli.folder / "out" / "report.json").read_text())
+    return endings[0], endings[1], report
+
+
+def test_a_worker_started_by_hand_joins_and_needs_no_config(cli, port):
+    (here, here_code), (there, there_code), report = two_hosts(cli, port)
+    assert (here_code, there_code) == (0, 0), (here, there)
+    assert f"run_flowgraph.py worker far --connect tcp://127.0.0.2:{port}" in here[1]
+    assert [row["equal"] for row in report["frames"]] == [True] * 20
+    assert cli.wait_until(lambda: not cli.processes(), 3.0)
+
+
+def test_a_workers_failure_far_away_is_told_here(cli, port):
+    (here, here_code), (_, there_code), _ = two_hosts(cli, port, relay=", raise_at: 3")
+    assert (here_code, there_code) == (1, 0)
+    assert "block relay: ZeroDivisionError: the sky fell" in here[1]
+
+
+def test_images_need_not_exist_on_the_other_host(cli, port):
+    (cli.folder / "pictures").mkdir()
+    for number in range(3):
+        (cli.folder / "pictures" / f"{number}.bin").write_bytes(bytes(1000 * number))
+    (_, code), _, report = two_hosts(cli, port, source="{use: lab_files, images: pictures}")
+    assert code == 0
+    assert [row["size"] for row in report["frames"]] == [0, 1000, 2000]
+
+
+def test_with_keys_only_their_holders_get_in(cli, port):
+    assert cli.run("keys", "net").returncode == 0
+    shutil.copytree(cli.folder / "net", cli.folder / "copied")
+    (here, code), (there, there_code), report = two_hosts(
+        cli, port, ("--keys", cli.folder / "copied"), network=", keys: net"
+    )
+    assert (code, there_code) == (0, 0), (here, there)
+    assert [row["equal"] for row in report["frames"]] == [True] * 20
+
+
+def test_a_worker_without_the_right_keys_stays_outside(cli, port):
+    cli.run("keys", "net")
+    cli.run("keys", "other")
+    (cli.folder / "graph.yaml").write_text(
+        GRAPH.format(port=port, network=", keys: net", source="{use: lab_numbers}", relay="")
+    )
+    supervisor = cli.start("graph.yaml", "--out", "out")
+    stranger = cli.start("worker", "far", "--connect", f"tcp://127.0.0.2:{port}", "--keys", "other")
+    friend = cli.start("worker", "far", "--connect", f"tcp://127.0.0.2:{port}", "--keys", "net")
+    assert friend.wait(60) == 0
+    assert supervisor.wait(60) == 0
+    stranger.kill()
+    for process in (supervisor, stranger, friend):
+        process.communicate()
+
+
+def test_listening_beyond_this_machine_needs_keys_or_the_word_insecure(cli):
+    (cli.folder / "graph.yaml").write_text(
+        GRAPH.format(port=7000, network="", source="{use: lab_numbers}", relay="").replace("127.0.0.2", "10.0.0.2")
+    )
+    ended = cli.run("graph.yaml", "--out", "out", "--quiet")
+    assert ended.returncode != 0
+    assert re.search(r"10\.0\.0\.2.*keys.*insecure", ended.stderr)
+
+
+def test_keys_are_private_and_not_overwritten(tmp_path):
+    path = make_keys(str(tmp_path / "net"))
+    assert path.stat().st_mode & 0o077 == 0
+    public, secret = load_keys(str(tmp_path / "net"))
+    assert zmq.curve_public(secret) == public
+    with pytest.raises(BlockError, match="is there already"):
+        make_keys(str(tmp_path / "net"))
+    with pytest.raises(BlockError, match="no keys in .*: make them with"):
+        load_keys(str(tmp_path / "nowhere"))
+    path.write_bytes(b"rubbish")
+    with pytest.raises(BlockError, match="must hold a public and a secret CURVE key"):
+        load_keys(str(tmp_path / "net"))

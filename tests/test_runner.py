@@ -1,0 +1,160 @@
+"""What a block sees: alignment, whole frames, pairing by frame, ends."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowgraph.block import Block, BlockError, Packet, Port, Tag
+from flowgraph.runner import Runner, join, split
+from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block
+
+
+def bits(count, frame=0, last=True, seed=0):
+    values = np.random.default_rng([seed, frame]).integers(0, 2, count).astype(np.uint8)
+    return Packet(np.packbits(values), frame, count=count, packed=True, last=last)
+
+
+class Aligned(Block):
+    """Passes bits on and notes how many came at a time."""
+
+    inputs = (Port("bits", "bits", align=24),)
+    outputs = (Port("bits", "bits"),)
+    ratio = Fraction(1)
+
+    def start(self):
+        self.counts = []
+
+    def work(self, bits):
+        self.counts.append((bits.count, bits.last))
+        return bits
+
+
+class Pair(Block):
+    """Notes which frames came together."""
+
+    inputs = (Port("a", "uint8"), Port("b", "uint8"), Port("c", "uint8", optional=True))
+
+    def start(self):
+        self.seen = []
+
+    def work(self, a, b, c=None):
+        self.seen.append(tuple(None if p is None else (p.frame, bytes(p.data)) for p in (a, b)))
+
+
+@given(st.integers(0, 200), st.lists(st.integers(1, 40), min_size=1))
+def test_recut_and_join_are_inverse(count, sizes):
+    packet = bits(count).tagged(first=1)
+    pieces = recut([packet], sizes)
+    assert sum(piece.count for piece in pieces) == count
+    assert [piece.last for piece in pieces][:-1] == [False] * (len(pieces) - 1)
+    assert_same_stream(pieces, [packet])
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=4), st.lists(st.integers(1, 90), min_size=1))
+def test_packets_come_aligned_but_for_the_end_of_a_frame(counts, sizes):
+    frames = [bits(count, frame) for frame, count in enumerate(counts)]
+    block = Aligned()
+    made = run_block(block, {"bits": recut(frames, sizes)})["bits"]
+    assert_same_stream(made, frames)
+    assert all(count % 24 == 0 for count, last in block.counts if not last)
+
+
+def test_jig_finds_a_block_that_minds_packet_boundaries():
+    class Careless(Block):
+        """Numbers its packets."""
+
+        inputs = (Port("x", "uint8"),)
+        outputs = (Port("x", "uint8"),)
+        number = 0
+
+        def work(self, x):
+            self.number += 1
+            return x.derive(x.data + np.uint8(self.number))
+
+    with pytest.raises(AssertionError):
+        check_packet_invariance(Careless, {}, {"x": [Packet(np.zeros(9, np.uint8), last=True)]})
+
+
+def chars(text, frame, last=True, offset=0):
+    return Packet(np.frombuffer(text, np.uint8), frame, offset, last=last)
+
+
+@pytest.mark.parametrize("alternate", [True, False])
+def test_frames_pair_by_number_whatever_the_timing_and_the_cut(alternate):
+    a = recut([chars(b"one", 1), chars(b"two", 2), chars(b"three", 5)], [2])
+    b = [chars(b"1", 1), chars(b"2", 2), chars(b"3", 5)]
+    block = Pair()
+    run_block(block, {"a": a, "b": b}, alternate)
+    assert block.seen == [((1, b"one"), (1, b"1")), ((2, b"two"), (2, b"2")), ((5, b"three"), (5, b"3"))]
+
+
+def test_a_frame_that_one_input_lacks_is_released_as_lost_once_a_later_one_has_come():
+    block = Pair()
+    block.start()
+    runner = Runner(block, lambda name, packet: None, {"a", "b"})
+    runner.feed("a", chars(b"x", 1))
+    assert block.seen == []
+    runner.feed("b", chars(b"z", 3))
+    assert block.seen == [((1, b"x"), None)]
+    runner.feed("a", chars(b"y", 3))
+    assert block.seen == [((1, b"x"), None), ((3, b"y"), (3, b"z"))]
+    runner.feed("b", chars(b"w", 4))
+    runner.end("a")
+    assert block.seen[-1] == (None, (4, b"w"))
+
+
+def test_what_is_missing_inside_a_frame_is_an_erasure_of_known_length():
+    frame = join([chars(b"ab", 0, False), chars(b"ef", 0, True, offset=4)])
+    assert bytes(frame.data) == b"ab\0\0ef"
+    assert frame.tags == (Tag(2, "erased", 2),)
+    packet = bits(64)
+    head, rest = split(packet, 13)
+    _, tail = split(rest, 20)
+    frame = join([head, tail])
+    got, want = np.unpackbits(frame.data, count=64), np.unpackbits(packet.data)
+    np.testing.assert_array_equal(got, np.where((np.arange(64) >= 13) & (np.arange(64) < 33), 0, want))
+    assert frame.tags == (Tag(13, "erased", 20),)
+
+
+def test_a_frame_without_its_end_is_delivered_and_says_so():
+    class Whole(Block):
+        """Passes whole frames on."""
+
+        inputs = (Port("x", "uint8", whole=True),)
+        outputs = (Port("x", "uint8"),)
+
+        def work(self, x):
+            return x
+
+    made = run_block(Whole(), {"x": [chars(b"ab", 0, False), chars(b"cd", 1)]})["x"]
+    assert [(bytes(p.data), p.tag("truncated", False)) for p in made] == [(b"ab", True), (b"cd", False)]
+
+
+def test_waiting_frames_beyond_the_memory_are_an_error_that_names_the_remedy():
+    block = Pair()
+    block.start()
+    runner = Runner(block, lambda name, packet: None, {"a", "b"}, memory=3 << 20)
+    with pytest.raises(BlockError, match="wait for input b, more than the 3 MiB allowed: raise this block's `memory`"):
+        for frame in range(9):
+            runner.feed("a", Packet(np.zeros(1 << 20, np.uint8), frame, last=True))
+
+
+def test_a_block_that_hands_out_what_it_has_not_declared_is_told_so():
+    class Wrong(Block):
+        """Hands out the wrong things."""
+
+        inputs = (Port("x", "uint8"),)
+        outputs = (Port("y", "float32"),)
+
+        def work(self, x):
+            return {"z": x} if x.frame else x
+
+    with pytest.raises(BlockError, match="output y must be float32, not uint8"):
+        run_block(Wrong(), {"x": [chars(b"a", 0)]})
+    with pytest.raises(BlockError, match="hands out 'z', which is none of its outputs: y"):
+        run_block(Wrong(), {"x": [chars(b"a", 1)]})
+    with pytest.raises(BlockError, match="input x must be uint8, not float64"):
+        run_block(Wrong(), {"x": [Packet(np.zeros(1))]})

@@ -1,0 +1,185 @@
+"""However a run ends, it ends within three seconds, says why, keeps what was finished and leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+import zlib
+
+import numpy as np
+import pytest
+import zmq
+
+SLOW = "{use: lab_numbers, frames: 1000, pause: 0.02}"
+
+
+def write_graph(cli, source=SLOW, relay="{use: lab_relay}", workers=True, wire="{wire: relay.x -> tally.x}", more=""):
+    path = cli.folder / "graph.yaml"
+    path.write_text(
+        "flowgraph: lab\nseed: 3\n"
+        + ("workers:\n  one: {blocks: [source]}\n  two: {blocks: [relay]}\n  three: {blocks: [tally]}\n" if workers else "")
+        + f"blocks:\n  source: {source}\n  relay: {relay}\n  tally: {{use: lab_tally}}\n"
+        + f"wires:\n  - source.x -> relay.x\n  - {wire}\n"
+        + more
+    )
+    return path
+
+
+def report(cli):
+    return json.loads((cli.folder / "out" / "report.json").read_text())
+
+
+def finished(cli):
+    return [row for row in report(cli)["frames"] if row["status"] == "ok"]
+
+
+def running(cli):
+    """Tell whether frames have come through."""
+    log = cli.folder / "out" / "log.txt"
+    return log.exists() and "running" in log.read_text()
+
+
+def assert_nothing_is_left(cli):
+    assert cli.wait_until(lambda: not cli.processes(), 3.0), cli.processes()
+    assert cli.sockets() == []
+
+
+def expected(frames, size, name="source", seed=3):
+    import hashlib
+
+    key = int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little")
+    return [
+        zlib.crc32(np.random.default_rng([key, frame]).integers(0, 256, size, np.uint8)) for frame in range(frames)
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4097, 300_001])
+@pytest.mark.parametrize(
+    ("workers", "wire"),
+    [
+        (False, "{wire: relay.x -> tally.x}"),
+        (True, "{wire: relay.x -> tally.x, queue: 1}"),
+        (True, "{wire: relay.x -> tally.x, endpoint: 'tcp://127.0.0.1:*'}"),
+    ],
+    ids=["one worker", "ipc", "tcp"],
+)
+def test_bytes_in_are_bytes_out_wherever_the_blocks_run(cli, workers, wire, size):
+    graph = write_graph(cli, f"{{use: lab_numbers, frames: 7, size: {size}, packet: 5000}}", workers=workers, wire=wire)
+    ended = cli.run(graph, "--out", "out")
+    assert ended.returncode == 0, ended.stderr
+    assert [(row["size"], row["crc"]) for row in finished(cli)] == [(size, crc) for crc in expected(7, size)]
+    wires = report(cli)["wires"]
+    assert {(wire["packets"], wire["dropped"], wire["lost"]) for wire in wires.values()} == {(7 * max(1, -(-size // 5000)), 0, 0)}
+    assert (cli.folder / "out" / "tally.txt").read_text() == "stopped in order\n"
+    assert_nothing_is_left(cli)
+
+
+@pytest.mark.parametrize(
+    ("relay", "complaint"),
+    [
+        ("{use: lab_relay, raise_at: 5}", r"block relay: ZeroDivisionError: the sky fell \(lab_blocks.py:\d+\)"),
+        ("{use: lab_relay, die_at: 5}", r"worker two \(relay\) was killed by SIGKILL"),
+    ],
+    ids=["raises", "is killed"],
+)
+def test_a_block_that_fails_ends_the_run_with_its_name_and_keeps_what_was_finished(cli, relay, complaint):
+    ended = cli.run(write_graph(cli, relay=relay), "--out", "out", "--quiet")
+    assert ended.returncode == 1
+    assert re.fullmatch(complaint, ended.stderr.strip()), ended.stderr
+    assert report(cli)["status"] == "failed"
+    assert len(finished(cli)) >= 4
+    assert "flowgraph: lab" in (cli.folder / "out" / "flowgraph.yaml").read_text()
+    assert_nothing_is_left(cli)
+
+
+def test_a_missing_model_is_one_sentence_before_anything_flows(cli):
+    ended = cli.run(write_graph(cli, relay="{use: lab_relay, model: /nowhere}"), "--out", "out", "--quiet")
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == "block relay: no model in /nowhere: fetch it and put it there"
+    assert_nothing_is_left(cli)
+
+
+def test_a_port_in_use_is_named_with_its_wire(cli):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        wire = f"{{wire: relay.x -> tally.x, endpoint: 'tcp://127.0.0.1:{port}'}}"
+        ended = cli.run(write_graph(cli, wire=wire), "--out", "out", "--quiet")
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == (
+        f"block tally: wire relay.x -> tally.x cannot listen on tcp://127.0.0.1:{port}: Address already in use"
+    )
+    assert_nothing_is_left(cli)
+
+
+def test_a_worker_killed_from_outside_ends_the_run_within_three_seconds(cli):
+    process = cli.start(write_graph(cli), "--out", "out", "--quiet")
+    assert cli.wait_until(lambda: running(cli))
+    victim = next(
+        number
+        for number in cli.processes()
+        if "SEMFLOW_WORKER=three" in open(f"/proc/{number}/environ", encoding="latin-1").read()
+    )
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 3
+    assert (process.returncode, err.strip()) == (1, "worker three (tally) was killed by SIGKILL")
+    assert_nothing_is_left(cli)
+
+
+@pytest.mark.parametrize("hang", [-1, 5], ids=["flowing", "with a block that hangs"])
+def test_ctrl_c_ends_the_run_within_three_seconds_with_130(cli, hang):
+    process = cli.start(write_graph(cli, relay=f"{{use: lab_relay, hang_at: {hang}}}"), "--out", "out", "--quiet")
+    assert cli.wait_until(lambda: running(cli))
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 3
+    assert (process.returncode, err.strip()) == (130, "interrupted")
+    assert report(cli)["status"] == "interrupted"
+    assert (cli.folder / "out" / "tally.txt").exists()
+    assert_nothing_is_left(cli)
+
+
+def test_workers_do_not_outlive_a_supervisor_that_is_killed(cli):
+    process = cli.start(write_graph(cli), "--out", "out", "--quiet")
+    assert cli.wait_until(lambda: running(cli))
+    process.kill()
+    process.communicate()
+    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 3.0), (cli.processes(), cli.sockets())
+
+
+def test_a_foreign_message_on_a_wire_is_counted_and_named_and_the_run_goes_on(cli):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    wire = f"{{wire: relay.x -> tally.x, endpoint: 'tcp://127.0.0.1:{port}'}}"
+    process = cli.start(write_graph(cli, "{use: lab_numbers, frames: 60, pause: 0.02}", wire=wire), "--out", "out")
+    context = zmq.Context()
+    with context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 1000
+        assert cli.wait_until(lambda: running(cli))
+        stranger.connect(f"tcp://127.0.0.1:{port}")
+        for message in ([b"random bytes"], [b"SFW1", b"x" * 20]):
+            stranger.send_multipart(message)
+        _, err = process.communicate(timeout=60)
+    context.term()
+    assert process.returncode == 0, err
+    assert "tally: wire relay.x -> tally.x refused a message from a stranger" in err
+    assert len(finished(cli)) == 60
+    assert report(cli)["wires"]["relay.x -> tally.x"]["refused"] >= 2
+    assert report(cli)["blocks"]["tally"]["errors"] >= 2
+
+
+def test_a_direct_wire_beside_a_long_way_round_does_not_freeze(cli):
+    graph = write_graph(
+        cli,
+        "{use: lab_numbers, frames: 40, size: 20000, packet: 100}",
+        wire="{wire: relay.x -> tally.x, queue: 2}",
+        more="  - {wire: source.x -> tally.beside, queue: 1}\n",
+    )
+    ended = cli.run(graph, "--out", "out", "--quiet", timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert [row["equal"] for row in finished(cli)] == [True] * 40

@@ -1,0 +1,176 @@
+"""The ends of a wire: order, credits, drop policies, ends, strangers; on every kind of endpoint."""
+
+import socket
+import threading
+
+import numpy as np
+import pytest
+import zmq
+
+from flowgraph.block import Packet
+from flowgraph.spec import WireSpec
+from flowgraph.transport import Hub, Incoming, Outgoing, Stopped
+from flowgraph.wire import End, encode
+
+
+@pytest.fixture(params=["inproc://wire", "ipc", "tcp://127.0.0.1:*"])
+def wire(request, tmp_path):
+    """Returns a function that makes both ends of a wire; closes them afterwards."""
+    made = []
+    hub = Hub(zmq.Context(), "token", threading.Event())
+
+    def make(**options):
+        spec = WireSpec("a.x", "b.x", **options)
+        incoming, outgoing = Incoming(hub, spec), Outgoing(hub, spec)
+        endpoint = f"ipc://{tmp_path}/wire" if request.param == "ipc" else request.param
+        outgoing.connect(incoming.bind(endpoint))
+        made.extend((incoming, outgoing))
+        return hub, incoming, outgoing
+
+    yield make
+    for end in made:
+        end.close()
+    hub.context.term()
+
+
+def packet(number):
+    return Packet(np.full(3, number, np.uint8), number, last=True)
+
+
+def receive(incoming, count):
+    """Return the next `count` messages."""
+    got = []
+    while len(got) < count:
+        assert incoming.socket.poll(2000), f"only {len(got)} of {count} messages came"
+        got.extend(incoming.messages())
+    return got
+
+
+def test_everything_arrives_in_order_and_the_end_is_acknowledged(wire):
+    _, incoming, outgoing = wire(queue=4)
+
+    def send():
+        for number in range(200):
+            outgoing.send(packet(number))
+        outgoing.end()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    got = receive(incoming, 201)
+    sender.join(2)
+    assert not sender.is_alive()
+    assert [p.frame for p in got[:-1]] == list(range(200))
+    assert all((p.data == p.frame % 256).all() for p in got[:-1])
+    assert got[-1] == End(200, 600)
+    assert (incoming.packets, incoming.lost, outgoing.dropped) == (200, 0, 0)
+
+
+def test_no_more_than_the_queue_is_under_way(wire):
+    hub, incoming, outgoing = wire(queue=3)
+    sent = []
+
+    def send():
+        try:
+            for number in range(10):
+                outgoing.send(packet(number))
+                sent.append(number)
+        except Stopped:
+            pass
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert incoming.socket.poll(2000)
+    sender.join(0.3)
+    assert sent == [0, 1, 2]
+    hub.stop.set()
+    sender.join(2)
+    assert not sender.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("drop-newest", [0, 1, 2, 3]), ("drop-oldest", [0, 1, 2, 3, 16, 17, 18, 19])]
+)
+def test_a_full_queue_drops_what_its_policy_says_and_counts_it(wire, policy, kept):
+    _, incoming, outgoing = wire(queue=4, policy=policy)
+    for number in range(20):
+        outgoing.send(packet(number))
+    sender = threading.Thread(target=outgoing.end)
+    sender.start()
+    got = receive(incoming, len(kept) + 1)
+    sender.join(2)
+    assert [p.frame for p in got[:-1]] == kept
+    assert outgoing.dropped == 20 - len(kept)
+    assert incoming.lost == 0
+
+
+@pytest.fixture
+def tcp():
+    hub = Hub(zmq.Context(), "token", threading.Event())
+    spec = WireSpec("a.x", "b.x")
+    incoming, outgoing = Incoming(hub, spec), Outgoing(hub, spec)
+    endpoint = incoming.bind("tcp://127.0.0.1:*")
+    outgoing.connect(endpoint)
+    yield hub, incoming, outgoing, endpoint
+    incoming.close()
+    outgoing.close()
+    hub.context.term()
+
+
+def test_a_strangers_message_is_refused_by_name_and_the_stream_goes_on(tcp):
+    hub, incoming, outgoing, endpoint = tcp
+    stranger = hub.context.socket(zmq.DEALER)
+    stranger.connect(endpoint)
+    header, data = encode(packet(0), 0, "token")
+    for parts in ([b"hello"], [header, data], [b""] * 5):
+        stranger.send_multipart(parts)
+        assert incoming.socket.poll(2000)
+        assert list(incoming.messages()) == []
+    stranger.close()
+    outgoing.send(packet(1))
+    assert [p.frame for p in receive(incoming, 1)] == [1]
+    assert incoming.refused == {"a message from a stranger": 3}
+
+
+def test_broken_messages_of_the_sender_are_refused_by_name_and_the_stream_goes_on(tcp):
+    _, incoming, outgoing, _ = tcp
+    header, _ = encode(packet(0), 0, "token")
+    outgoing.socket.send_multipart([header[:20], b"abc"])
+    outgoing.socket.send_multipart([b"SFW9" + header[4:], b"abc"])
+    outgoing.socket.send_multipart([header, b"ab"])
+    outgoing.send(packet(1))
+    assert [p.frame for p in receive(incoming, 1)] == [1]
+    assert sorted(incoming.refused.values()) == [1, 1, 1]
+    assert "header claims 3 bytes, 2 came" in incoming.refused
+
+
+def test_lost_messages_are_counted_by_their_numbers(tcp):
+    _, incoming, outgoing, _ = tcp
+    outgoing.send(packet(0))
+    outgoing.sent += 5
+    outgoing.send(packet(6))
+    receive(incoming, 2)
+    assert incoming.lost == 5
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n" * 20, "does not speak ZeroMQ"),
+        (b"\xff" + bytes(8) + b"\x7f" + b"junk" * 50, "breaks the ZeroMQ protocol"),
+        (b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + b"\x06" + b"\x7f" * 8, "broke off, or sent more"),
+    ],
+    ids=["http", "junk", "enormous"],
+)
+def test_what_zeromq_itself_refuses_is_counted_with_its_reason(tcp, said, reason):
+    _, incoming, _, endpoint = tcp
+    host, port = endpoint.removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(port)), 2) as stranger:
+        stranger.sendall(said)
+    for _ in range(100):
+        incoming.watch()
+        if incoming.refused:
+            break
+        incoming.monitor.poll(50)
+    ((told, times),) = incoming.refused.items()
+    assert reason in told
+    assert times == 1
