@@ -21,7 +21,7 @@ class ModelParams(Params):
 
 
 def load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Return what `loader` makes of a model's name; a model that is missing ends the run with its sentence."""
+    """Return what `loader` makes of a name; a model that is missing ends the run with its sentence."""
     try:
         return loader(name, **options)
     except models.ModelMissing as error:

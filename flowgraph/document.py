@@ -7,7 +7,6 @@ its aliases counted as often as they are used, has too many values.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -268,19 +267,10 @@ class _Builder:
         if anchor is not None:
             self.anchors[anchor] = node
         if max(self.nodes, node.size) > MAX_NODES:
-            at = f"{node.line}:{node.col}"
-            message = f"must have at most {MAX_NODES} values, aliases counted as often as they are used (at {at})"
-            raise ConfigError([Mistake(self.file, node.line, node.col, node.path, message)])
+            message = f"must have at most {MAX_NODES} values, aliases counted as often as they are used"
+            _refuse(self.file, message, node.line, node.col, node.path)
 
     def _stop(self, mark: Any, message: str) -> NoReturn:
         path = self._path() if self.open and (isinstance(self.open[-1].value, list) or self.open[-1].key) else ""
         _refuse(self.file, message, mark.line + 1, mark.column + 1, path)
 
-
-def strings(node: Node) -> Iterator[Node]:
-    """Yield all text scalars of a tree."""
-    if isinstance(node.value, dict | list):
-        for each in node.value.values() if isinstance(node.value, dict) else node.value:
-            yield from strings(each)
-    elif isinstance(node.value, str):
-        yield node
