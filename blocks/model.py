@@ -12,17 +12,22 @@ from flowgraph.block import BlockError, Params
 
 
 class ModelParams(Params):
-    """Where a model computes, and with which numbers."""
+    """Which version of a model, where it computes, and with which numbers."""
 
+    revision: str | None = Field(None, description="branch, tag or commit of a model named by its hub id")
     device: str = Field("auto", description="where the model computes: auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="numbers the model computes with"
     )
 
+    def options(self) -> dict[str, Any]:
+        """Return these parameters as a loader takes them."""
+        return {"revision": self.revision, "device": self.device, "dtype": self.dtype}
+
 
 def load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Return what `loader` makes of a name; a model that is missing ends the run with its sentence."""
+    """Return what `loader` makes of a model's name; what is missing is told in its sentence."""
     try:
         return loader(name, **options)
-    except models.ModelMissing as error:
+    except (models.ModelMissing, ValueError) as error:
         raise BlockError(str(error)) from None

@@ -174,10 +174,15 @@ def _worker(options: argparse.Namespace) -> int:
         raise BlockError(f"--connect must be tcp://HOST:PORT, not {options.connect!r}")
     if not options.keys and not options.insecure and not is_loopback(target.hostname):
         raise BlockError(f"{target.hostname} is another machine: give --keys DIR, or say --insecure")
+    print(f"worker {options.name}: joining {options.connect}", file=sys.stderr)
     try:
-        return 0 if Worker(options.connect, options.name, curve=load_keys(options.keys) if options.keys else None).run() else 1
+        worker = Worker(options.connect, options.name, curve=load_keys(options.keys) if options.keys else None)
+        if worker.run():
+            return 0
     except KeyboardInterrupt:
         return 130
+    print(f"{options.connect} has gone, or refuses this worker: are the keys the same?", file=sys.stderr)
+    return 1
 
 
 def _keys(options: argparse.Namespace) -> int:

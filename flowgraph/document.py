@@ -1,33 +1,42 @@
 """YAML text -> a tree of nodes, each of which knows where it was written.
 
-Plain data only: no tags, keys are words, nothing is expanded. A file is refused early when it is large, nested deeply or,
-its aliases counted as often as they are used, has too many values.
+Plain data only: no tags, keys are words, and nothing is expanded. A file is refused early when it is large or
+nested deeply, or when it has too many values, its aliases counted as often as they are used.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from flowgraph.mistake import ConfigError, Mistake
+from flowgraph.mistake import ConfigError, Mistake, shown
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 50_000
+MAX_VALUES = 50_000
 MAX_DEPTH = 20
+MAX_MISTAKES = 500
+STRING = "<string>"  # names the text that came from no file
 
-_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# A subset of YAML 1.1: no base 60, no dates, no octal by a leading zero; those stay text, as does `10 dB`.
-_WORDS = {
-    form: value
-    for word, value in (("true", True), ("yes", True), ("on", True), ("false", False), ("no", False), ("off", False))
-    for form in (word, word.capitalize(), word.upper())
-} | dict.fromkeys(("", "~", "null", "Null", "NULL"))
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})|0x[0-9a-fA-F]{1,15}")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}\.[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+][0-9]{1,4})?|[-+]?\.inf|\.nan")
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# A subset of YAML 1.1. Dates, base 60 and octal by a leading zero stay text, and so does `10 dB`.
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
+for _word in (*_TRUE, *_FALSE):
+    _WORDS |= dict.fromkeys((_word, _word.capitalize(), _word.upper()), _word in _TRUE)
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,19})|0x[0-9a-fA-F]{1,15}")
+_NUMBER = re.compile(r"[-+]?[0-9]{1,40}\.[0-9]{0,40}(?:[eE][-+][0-9]{1,4})?|\.[0-9]{1,40}|[-+]?\.inf|\.nan")
+
+
+class _Unresolved:
+    """The value of a node that could not be found out, of which a mistake tells already."""
+
+
+UNRESOLVED = _Unresolved()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +61,8 @@ class Node:
     size: int = 1
 
     def wrong(self, message: str) -> Mistake:
-        """Return a mistake about the value."""
-        if self.origin is not None:
-            source = self.origin
+        """Return a mistake about the value; one that a variable brought is told with its origin."""
+        if source := self.origin:
             place = f", {source.file}:{source.line}:{source.col}" if source.line else ""
             message += f" (from {source.path} = {source.written}{place})"
         return Mistake(self.file, self.line, self.col, self.path, message)
@@ -65,14 +73,37 @@ class Node:
         return Mistake(self.file, line, col, self.path, message)
 
     def at(self, offset: int) -> Node:
-        """Return the place of the character `offset` of a plain scalar; elsewhere the node itself."""
-        return replace(self, col=self.col + offset) if self.text is not None and self.origin is None else self
+        """Return the place of the character `offset` of a plain scalar; of anything else the node itself."""
+        return self if self.text is None or self.origin else replace(self, col=self.col + offset)
+
+    def holding(self, inner: dict[str, Node] | list[Node]) -> Node:
+        """Return this node with other nodes in it."""
+        nodes = inner.values() if isinstance(inner, dict) else inner
+        return replace(self, value=inner, text=None, size=1 + sum(node.size for node in nodes))
+
+    @property
+    def inner(self) -> Iterable[Node]:
+        """The nodes in this one."""
+        if isinstance(self.value, dict):
+            return self.value.values()
+        return self.value if isinstance(self.value, list) else ()
+
+    @property
+    def plain(self) -> Any:
+        """The tree as plain data."""
+        if isinstance(self.value, dict):
+            return {key: node.plain for key, node in self.value.items()}
+        return [node.plain for node in self.value] if isinstance(self.value, list) else self.value
+
+    @property
+    def resolved(self) -> bool:
+        """Whether everything in the tree is known."""
+        return self.value is not UNRESOLVED and all(node.resolved for node in self.inner)
 
     @property
     def written(self) -> str:
-        if self.text is not None:
-            return self.text
-        return {dict: "a mapping", list: "a list"}.get(type(self.value)) or repr(self.value)
+        """The value as it was written, in short."""
+        return self.text if self.text is not None and len(self.text) <= 80 else shown(self.value)
 
     @property
     def folder(self) -> Path:
@@ -81,14 +112,33 @@ class Node:
         return Path(wrote.file).parent if wrote.line and wrote.file != STRING else Path()
 
 
-STRING = "<string>"  # the file's name for text that came from none
+class TooMany(Exception):
+    """So many mistakes that more of them help nobody."""
+
+
+class Mistakes(list[Mistake]):
+    """The mistakes found so far."""
+
+    def add(self, *mistakes: Mistake) -> None:
+        """Add mistakes that are new. Raises `TooMany`."""
+        self.extend(mistake for mistake in dict.fromkeys(mistakes) if mistake not in self)
+        if len(self) > MAX_MISTAKES:
+            raise TooMany
+
+    def expect(self, node: Node, kind: type, wanted: str) -> Any:
+        """Return the node's value if it is of that kind, else None, after a mistake that says what is wanted."""
+        if isinstance(node.value, kind):
+            return node.value
+        if node.value is not UNRESOLVED:
+            self.add(node.wrong(f"must be {wanted}, not {shown(node.value)}"))
+        return None
 
 
 def scalar(text: str) -> Any:
     """Return the value of a plain scalar: null, a truth value, a number, else the text itself."""
     if text in _WORDS:
         return _WORDS[text]
-    if _INTEGER.fullmatch(text):
+    if _INTEGER.fullmatch(text) and -(1 << 63) <= int(text, 0) < 1 << 64:
         return int(text, 0)
     if _NUMBER.fullmatch(text):
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
@@ -96,41 +146,36 @@ def scalar(text: str) -> Any:
 
 
 def node_of(value: Any, file: str, path: str) -> Node:
-    """Return a node for a value that comes from Python; text is read as a plain scalar."""
+    """Return the node of a value that comes from Python; text is read as a plain scalar."""
+    node = Node(value, file, path=path)
     if isinstance(value, str):
-        return Node(scalar(value), file, path=path, text=value)
-    inner: Any = value
+        return replace(node, value=scalar(value), text=value)
     if isinstance(value, dict):
-        inner = {str(key): node_of(each, file, f"{path}.{key}") for key, each in value.items()}
-    elif isinstance(value, list | tuple):
-        inner = [node_of(each, file, f"{path}[{i}]") for i, each in enumerate(value)]
-    return container(Node(inner, file, path=path))
-
-
-def container(node: Node) -> Node:
-    """Return the node with its size counted anew."""
-    inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
-    return replace(node, size=1 + sum(each.size for each in inner))
+        return node.holding({str(key): node_of(each, file, f"{path}.{key}") for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return node.holding([node_of(each, file, f"{path}[{i}]") for i, each in enumerate(value)])
+    return node
 
 
 def read(file: str) -> tuple[Node, list[Mistake]]:
-    """Return the tree of a YAML file and the mistakes that leave it readable. Raises `ConfigError` where there is no tree."""
+    """Return the tree of a YAML file, and the mistakes that leave it readable.
+
+    Raises `ConfigError` when there is no tree.
+    """
     path = Path(file)
     try:
-        if path.is_dir():
-            _refuse(file, "must be a file, not a folder")
         if path.exists() and not path.is_file():
-            _refuse(file, "must be a regular file")
+            _refuse(file, "must be a file, not a folder" if path.is_dir() else "must be a regular file")
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        _refuse(file, f"cannot be read: {error.strerror}")
+    except (OSError, ValueError) as error:
+        _refuse(file, f"must be a file that can be read: {getattr(error, 'strerror', None) or error}")
     if len(data) > MAX_BYTES:
         _refuse(file, f"must be at most {MAX_BYTES} bytes, not {path.stat().st_size}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line, col = _position(data[: error.start].decode("utf-8"))
+        line, col = _position(data[: error.start].decode())
         _refuse(file, f"must be UTF-8 text, not the byte 0x{data[error.start]:02x}", line, col)
     return parse(text, file)
 
@@ -141,22 +186,21 @@ def parse(text: str, file: str = STRING) -> tuple[Node, list[Mistake]]:
         _refuse(file, f"must be at most {MAX_BYTES} characters, not {len(text)}")
     builder = _Builder(file)
     try:
-        for event in yaml.parse(text, _Parser):
+        for event in yaml.parse(text, _PARSER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, col = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        _refuse(file, f"must be YAML: {error.problem or error.context}", line, col)
+        mark: Any = error.problem_mark or error.context_mark
+        _refuse(file, f"must be YAML: {error.problem or error.context}", mark.line + 1, mark.column + 1)
     except yaml.reader.ReaderError as error:
-        line, col = _position(text.encode()[: error.position].decode(errors="replace"))
-        _refuse(file, f"must be YAML: {error.reason}", line, col)
+        bad = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff"), 0)
+        _refuse(file, f"must be YAML: {error.reason}", *_position(text[:bad]))
     if builder.root is None:
-        _refuse(file, "must be a mapping, not empty", 1, 1)
+        _refuse(file, "must be a mapping, not an empty file", 1, 1)
     return builder.root, builder.mistakes
 
 
 def _position(before: str) -> tuple[int, int]:
-    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _refuse(file: str, message: str, line: int = 0, col: int = 0, path: str = "") -> NoReturn:
@@ -167,11 +211,9 @@ def _refuse(file: str, message: str, line: int = 0, col: int = 0, path: str = ""
 class _Open:
     """A list or mapping whose end has not come yet."""
 
-    value: Any
-    mark: Any
-    path: str
+    node: Node
     anchor: str | None
-    key: tuple[str, Any] | None = None  # the key whose value comes next, and its mark
+    key: tuple[str, int, int] | None = None  # the key whose value comes next, its line and column
 
 
 @dataclass(slots=True)
@@ -183,94 +225,87 @@ class _Builder:
     mistakes: list[Mistake] = field(default_factory=list)
     open: list[_Open] = field(default_factory=list)
     anchors: dict[str, Node | None] = field(default_factory=dict)  # None while it is being built
-    nodes: int = 0
-    documents: int = 0
+    values: int = 0
 
     def take(self, event: Any) -> None:
-        mark = event.start_mark
+        place = (event.start_mark.line + 1, event.start_mark.column + 1)
         if isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                self._stop(mark, "must be one YAML document, not several")
-        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            if event.tag is not None:
-                self._stop(mark, f"must be plain data, not tagged {event.tag.replace('tag:yaml.org,2002:', '!!')}")
-            if isinstance(event, yaml.ScalarEvent):
-                self._scalar(event)
-            else:
-                self._begin({} if isinstance(event, yaml.MappingStartEvent) else [], event)
+            if self.root is not None:
+                self._stop(place, "must be one YAML document, not several")
         elif isinstance(event, yaml.AliasEvent):
-            self._alias(event)
+            self._alias(event.anchor or "", place)
         elif isinstance(event, yaml.CollectionEndEvent):
             done = self.open.pop()
-            node = self._node(done.value, done.mark, done.path)
-            self._add(container(node), done.anchor)
+            self._add(done.node.holding(done.node.value), done.anchor)
+        elif isinstance(event, yaml.NodeEvent):
+            self._begin(event, place)
 
-    def _scalar(self, event: Any) -> None:
-        mark, plain = event.start_mark, event.style is None
-        parent = self.open[-1] if self.open else None
-        if parent is not None and isinstance(parent.value, dict) and parent.key is None:
-            parent.key = (event.value, mark)
-            return
-        node = self._node(scalar(event.value) if plain else event.value, mark, self._path())
-        one_line = plain and event.end_mark.column - mark.column == len(event.value)
-        self._add(replace(node, text=event.value if one_line else None), event.anchor)
+    def _begin(self, event: Any, place: tuple[int, int]) -> None:
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._stop(place, f"must be plain data, not tagged {tag}")
+        top = self.open[-1] if self.open else None
+        if top and isinstance(top.node.value, dict) and top.key is None:
+            if not isinstance(event, yaml.ScalarEvent):
+                self._stop(place, "must have words as keys")
+            top.key = (event.value, *place)
+        elif isinstance(event, yaml.ScalarEvent):
+            value = event.value if event.style else scalar(event.value)
+            as_is = not event.style and event.end_mark.column - event.start_mark.column == len(event.value)
+            text = event.value if as_is else None  # else it is quoted, or folded from several lines
+            self._add(Node(value, self.file, *place, self._path(), text=text), event.anchor)
+        else:
+            if len(self.open) == MAX_DEPTH:
+                self._stop(place, f"must be nested at most {MAX_DEPTH} deep")
+            value = {} if isinstance(event, yaml.MappingStartEvent) else []
+            if event.anchor is not None:
+                self.anchors[event.anchor] = None
+            self.open.append(_Open(Node(value, self.file, *place, self._path()), event.anchor))
 
-    def _begin(self, value: Any, event: Any) -> None:
-        path = self._path(event.start_mark)
-        if len(self.open) >= MAX_DEPTH:
-            self._stop(event.start_mark, f"must be nested at most {MAX_DEPTH} deep")
-        if event.anchor is not None:
-            self.anchors[event.anchor] = None
-        self.open.append(_Open(value, event.start_mark, path, event.anchor))
-
-    def _alias(self, event: Any) -> None:
-        mark, path = event.start_mark, self._path(event.start_mark)
-        if event.anchor not in self.anchors:
-            self._stop(mark, f"must be the name of an anchor before it, not *{event.anchor}")
-        node = self.anchors[event.anchor]
+    def _alias(self, name: str, place: tuple[int, int]) -> None:
+        top = self.open[-1] if self.open else None
+        if top and isinstance(top.node.value, dict) and top.key is None:
+            self._stop(place, "must have words as keys")
+        if name not in self.anchors:
+            self._stop(place, f"must be an alias of an anchor before it, not *{name}")
+        node = self.anchors[name]
         if node is None:
-            self._stop(mark, f"must not contain itself: *{event.anchor}")
-        self._add(replace(node, line=mark.line + 1, col=mark.column + 1, path=path), None)
+            self._stop(place, f"must not contain itself, as *{name} does")
+        line, col = place
+        self._add(replace(node, line=line, col=col, path=self._path(), text=None), None)
 
-    def _node(self, value: Any, mark: Any, path: str) -> Node:
-        return Node(value, self.file, mark.line + 1, mark.column + 1, path)
-
-    def _path(self, mark: Any = None) -> str:
-        """Return the path of what comes next; `mark` is given where it cannot be a key."""
+    def _path(self) -> str:
+        """Return the path of the value that comes next."""
         if not self.open:
             return ""
-        parent = self.open[-1]
-        if isinstance(parent.value, list):
-            return f"{parent.path}[{len(parent.value)}]"
-        if parent.key is None:
-            self._stop(mark, "must be a word as the key")
-        return f"{parent.path}.{parent.key[0]}" if parent.path else parent.key[0]
+        top = self.open[-1]
+        if isinstance(top.node.value, list):
+            return f"{top.node.path}[{len(top.node.value)}]"
+        key = top.key[0] if top.key else ""
+        return f"{top.node.path}.{key}" if top.node.path else key
 
     def _add(self, node: Node, anchor: str | None) -> None:
-        self.nodes += 1
-        parent = self.open[-1] if self.open else None
-        if parent is None:
+        self.values += 1
+        top = self.open[-1] if self.open else None
+        if top is None:
             self.root = node
-        elif isinstance(parent.value, list):
-            parent.value.append(node)
-        else:
-            assert parent.key is not None
-            name, mark = parent.key
-            node = replace(node, key=(mark.line + 1, mark.column + 1))
-            if name in parent.value:
-                first = parent.value[name].key
-                self.mistakes.append(node.wrong_key(f"must be given once, not twice (first at line {first[0]})"))
+        elif isinstance(top.node.value, list):
+            top.node.value.append(node)
+        elif top.key is not None:
+            name, line, col = top.key
+            top.key = None
+            first = top.node.value.get(name)
+            node = replace(node, key=(line, col))
+            if first is None:
+                top.node.value[name] = node
             else:
-                parent.value[name] = node
-            parent.key = None
+                message = f"must be given once, not again (first on line {first.key[0]})"
+                self.mistakes.append(node.wrong_key(message))
         if anchor is not None:
             self.anchors[anchor] = node
-        if max(self.nodes, node.size) > MAX_NODES:
-            message = f"must have at most {MAX_NODES} values, aliases counted as often as they are used"
+        if max(self.values, node.size) > MAX_VALUES:
+            message = f"must have at most {MAX_VALUES} values, aliases counted as often as they are used"
             _refuse(self.file, message, node.line, node.col, node.path)
 
-    def _stop(self, mark: Any, message: str) -> NoReturn:
-        path = self._path() if self.open and (isinstance(self.open[-1].value, list) or self.open[-1].key) else ""
-        _refuse(self.file, message, mark.line + 1, mark.column + 1, path)
-
+    def _stop(self, place: tuple[int, int], message: str) -> NoReturn:
+        _refuse(self.file, message, *place, self._path())

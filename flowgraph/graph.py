@@ -10,20 +10,21 @@ from platform import python_version
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from msgspec.structs import fields
 from pydantic import ValidationError
 
 from flowgraph import registry
 from flowgraph.block import Block, BlockError, Port
 from flowgraph.document import Node
 from flowgraph.mistake import ConfigError, Mistake, unknown
-from flowgraph.spec import GraphSpec, WireSpec
+from flowgraph.spec import GraphSpec
 
 Side = Literal["inputs", "outputs"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
-    """A block of the flat graph; what is not known of it, because of a mistake told elsewhere, is not checked."""
+    """A block of the flat graph; what is not known of it, after a mistake told elsewhere, is not checked."""
 
     block: type[Block] | None
     params: Any  # the checked parameters, or None
@@ -31,7 +32,7 @@ class Part:
 
 
 class Wire(NamedTuple):
-    """A wire of the flat graph, and where its two ends are written; an end that could not be found is None."""
+    """A wire of the flat graph, and where its ends are written; an end that could not be found is None."""
 
     source: str | None
     target: str | None
@@ -45,21 +46,23 @@ class Flat:
 
     blocks  by name
     wires   in the order written
-    doors   inputs of blocks that are inputs of a sub-graph too: where the sub-graph is used, and what it calls them
-    vague   ports and blocks which a broken wire may have meant: nothing is said of their not being connected
+    doors   inputs of blocks that are inputs of a sub-graph too: where that is used, and what it calls them
+    vague   what a broken wire may have meant, as `block`, `block.port` or `.port`: not missed if unconnected
+    whole   whether everything is there; else no input is missed
     """
 
     blocks: dict[str, Part] = field(default_factory=dict)
     wires: list[Wire] = field(default_factory=list)
     doors: dict[str, tuple[Node, str]] = field(default_factory=dict)
     vague: set[str] = field(default_factory=set)
+    whole: bool = True
 
 
 def check(spec: GraphSpec, blocks: Mapping[str, Block] | None = None) -> None:
     """Check a graph composed in Python; `blocks` are its block objects by name, where they exist already.
 
-    Raises `ConfigError` with every mistake: unknown or doubly written ports, inputs left open, loops, item types, shapes,
-    units and rates that do not fit.
+    Raises `ConfigError` with every mistake: unknown ports, inputs left open or written twice, loops, and item types,
+    shapes, units or rates that do not fit.
     """
     flat, mistakes = Flat(), []
     for each in spec.blocks:
@@ -126,7 +129,7 @@ def examine(flat: Flat) -> list[Mistake]:
             try:
                 ports.append(find_port(flat.blocks, endpoint, side) if endpoint else None)
             except LookupError as error:
-                mistakes.append(at.wrong(str(error.args[0])))
+                mistakes.append(at.wrong(str(error)))
                 ports.append(None)
                 if side == "inputs" and endpoint:
                     block, _, name = endpoint.rpartition(".")
@@ -134,7 +137,9 @@ def examine(flat: Flat) -> list[Mistake]:
         if wire.target and wire.target in writers:
             first = writers[wire.target].target_at
             place = f", at {first.file}:{first.line}:{first.col}" if first.line else ""
-            mistakes.append(wire.target_at.wrong(f"must be the only wire to {wire.target}, not the second{place}"))
+            mistakes.append(
+                wire.target_at.wrong(f"must be the only wire to {wire.target}, not the second{place}")
+            )
             continue
         if wire.target:
             writers[wire.target] = wire
@@ -144,7 +149,8 @@ def examine(flat: Flat) -> list[Mistake]:
             misfit = _misfit(flat, wire, source, target)
             if misfit:
                 mistakes.append(wire.target_at.wrong(misfit))
-    mistakes += _open_inputs(flat, writers, vague)
+    if flat.whole:
+        mistakes += _open_inputs(flat, writers, vague)
     order, loops = _sorted(flat, sound)
     mistakes += loops
     mistakes += _rates(flat, order, sound)
@@ -182,7 +188,9 @@ def _open_inputs(flat: Flat, writers: Mapping[str, Wire], vague: set[str]) -> It
     for name, part in flat.blocks.items():
         ports = part.block.inputs if part.block and name not in vague else ()
         if ports and all(port.optional and f"{name}.{port.name}" not in writers for port in ports):
-            yield part.at.wrong_key(f"must have an input connected ({', '.join(port.name for port in ports)})")
+            yield part.at.wrong_key(
+                f"must have an input connected ({', '.join(port.name for port in ports)})"
+            )
         for port in ports:
             endpoint = f"{name}.{port.name}"
             if port.optional or endpoint in writers or endpoint in vague or f".{port.name}" in vague:
@@ -248,8 +256,8 @@ def _rates(flat: Flat, order: Iterable[str], wires: list[Wire]) -> Iterator[Mist
         if callable(ratio):
             ratio = ratio(part.params) if part.params is not None else None
         first = next((known[port.name] for port in part.block.inputs if port.name in known), None)
-        for port in part.block.outputs:
-            endpoint = f"{name}.{port.name}"
+        for output in part.block.outputs:
+            endpoint = f"{name}.{output.name}"
             if ratio is not None and first is not None:
                 rate_of[endpoint] = _Rate(first.origin, first.factor * Fraction(ratio))
             else:
@@ -280,10 +288,16 @@ def mermaid(spec: GraphSpec) -> str:
         lines.append(f'    subgraph w{i}["{_quoted(worker.name + where)}"]')
         for block in spec.blocks:
             if block.worker == worker.name:
-                lines.append(f'        {ids[block.name]}["{_quoted(block.name)}<br/><i>{_quoted(block.type)}</i>"]')
+                lines.append(
+                    f'        {ids[block.name]}["{_quoted(block.name)}<br/><i>{_quoted(block.type)}</i>"]'
+                )
         lines.append("    end")
     for wire in spec.wires:
-        label = wire.source_port if wire.source_port == wire.target_port else f"{wire.source_port} to {wire.target_port}"
+        label = (
+            wire.source_port
+            if wire.source_port == wire.target_port
+            else f"{wire.source_port} to {wire.target_port}"
+        )
         if wire.policy != "block":
             label += f", {wire.policy}"
         lines.append(f'    {ids[wire.source_block]} -->|"{_quoted(label)}"| {ids[wire.target_block]}')
@@ -296,26 +310,59 @@ def _quoted(text: str) -> str:
 
 def dump(spec: GraphSpec) -> str:
     """Return the graph as YAML that loads to the same again, with the versions that it was made with."""
-    document: dict[str, Any] = {"flowgraph": _escaped(spec.name), "seed": spec.seed, "made_with": _versions()}
-    document["workers"] = {
-        worker.name: {
-            "blocks": [block.name for block in spec.blocks if block.worker == worker.name],
-            **({"host": _escaped(worker.host)} if worker.host is not None else {}),
-            **({"threads": worker.threads} if worker.threads is not None else {}),
+    lines = [
+        f"flowgraph: {_flow(spec.name)}",
+        f"seed: {spec.seed}",
+        f"made_with: {_flow(_versions())}",
+        "workers:",
+    ]
+    for worker in spec.workers:
+        entry: dict[str, Any] = {
+            "blocks": [block.name for block in spec.blocks if block.worker == worker.name]
         }
-        for worker in spec.workers
-    }
-    network = {name: getattr(spec.network, name) for name in ("listen", "keys", "insecure")}
-    network = {name: _escaped(value) for name, value in network.items() if value not in (None, False)}
-    if network:
-        document["network"] = network
-    document["blocks"] = {
-        block.name: {
-            "use": block.type,
-            **({"memory": block.memory} if block.memory != type(block).memory_default() else {}),
-            **_escaped(block.params),
-        }
-        for block in spec.blocks
-    }
-    document["wires"] = [_wire(wire) for wire in spec.wires]
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+        entry |= _given(worker, ("host", "threads"))
+        lines.append(f"  {_flow(worker.name)}: {_flow(entry)}")
+    if network := _given(spec.network, ("listen", "keys", "insecure")):
+        lines.append(f"network: {_flow(network)}")
+    lines.append("blocks:")
+    for block in spec.blocks:
+        entry = {"use": block.type, **_given(block, ("memory",)), **block.params}
+        lines.append(f"  {_flow(block.name)}: {_flow(entry)}")
+    lines.append("wires:" if spec.wires else "wires: []")
+    for wire in spec.wires:
+        options = _given(wire, ("queue", "policy", "endpoint"))
+        lines.append(f"  - {_flow({'wire': wire.name, **options} if options else wire.name)}")
+    return "\n".join(lines) + "\n"
+
+
+def _given(spec: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a description that differ from their defaults."""
+    defaults = {each.name: each.default for each in fields(spec)}
+    return {name: getattr(spec, name) for name in names if getattr(spec, name) != defaults[name]}
+
+
+def _flow(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    text = yaml.safe_dump(
+        [_literal(value)], sort_keys=False, default_flow_style=True, allow_unicode=True, width=1 << 30
+    )
+    return text.strip()[1:-1]
+
+
+def _literal(value: Any) -> Any:
+    """Return plain data in which no text is taken for a variable."""
+    if isinstance(value, dict):
+        return {key: _literal(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(each) for each in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": python_version()}
+    for name in ("semflow", "numpy", "torch", "diffusers", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import zmq
+from zmq.utils import z85
 
 from flowgraph.block import BlockError
 
@@ -48,7 +49,7 @@ class Doorkeeper:
     """Answers ZeroMQ's question whom to let in (ZAP, RFC 27): those who hold our own public key."""
 
     def __init__(self, context: zmq.Context, public: bytes):
-        self.key = zmq.utils.z85.decode(public)
+        self.key = z85.decode(public)
         self.socket = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind("inproc://zeromq.zap.01")

@@ -1,4 +1,4 @@
-"""What is wrong with a config, where it stands, and the sentence that says so: `must be X, not Y (did you mean Z?)`."""
+"""What is wrong with a config, where that is, and the words for it: `must be X, not Y (did you mean Z?)`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+MAX_NAMED = 12  # known words that a sentence lists
+MAX_COMPARED = 200  # known words that a misspelt one is compared with
+
 
 class Mistake(NamedTuple):
-    """One mistake. `line` and `col` count from 1; a line of 0 means that `file` has no lines (`--set`, Python)."""
+    """One mistake. `line` and `col` count from 1; a line of 0 says that `file` has none (`--set`, say)."""
 
     file: str
     line: int
@@ -30,7 +33,7 @@ class ConfigError(Exception):
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """Return the sentence for a word that is none of the known ones, with the nearest of them or all.
+    """Return the sentence for a word that is none of the known ones: it names the nearest of them, or all.
 
     >>> unknown("a policy", "dorp-oldest", ["block", "drop-oldest"])
     "must be a policy, not 'dorp-oldest' (did you mean 'drop-oldest'?)"
@@ -38,19 +41,23 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     "must be a policy (block, drop-oldest), not 'x'"
     """
     known = list(known)
-    lowered = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), lowered, 1, 0.6)
-    if near:
-        return f"must be {kind}, not {word!r} (did you mean {lowered[near[0]]!r}?)"
-    return f"must be {kind} ({', '.join(known) or 'there is none'}), not {shown(word)}"
+    if near := nearest(word, known):
+        return f"must be {kind}, not {shown(word)}{near}"
+    named = ", ".join(known[:MAX_NAMED]) + ", ..." * (len(known) > MAX_NAMED)
+    return f"must be {kind} ({named or 'there is none'}), not {shown(word)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'Z'?)` for the known word that is much like this one, or nothing."""
+    lowered = {name.lower(): name for name in list(known)[:MAX_COMPARED]}
+    near = difflib.get_close_matches(word[:80].lower(), lowered, 1, 0.6)
+    return f" (did you mean {lowered[near[0]]!r}?)" if near else ""
 
 
 def shown(value: Any) -> str:
-    """Return a value as a person wrote it, in short."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
+    """Return a value as a person would write it, in short."""
+    if isinstance(value, dict | list | tuple):
+        return "a mapping" if isinstance(value, dict) else "a list"
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,8 +1,8 @@
 """Finds block types by name. Packages offer theirs as entry points of the group `semflow.blocks`:
 
-    [project.entry-points."semflow.blocks"]
-    mine = "my_package.blocks"              # a package or module: every Block in it, and in what it contains
-    one = "my_package.filters:Notch"        # a single class
+[project.entry-points."semflow.blocks"]
+mine = "my_package.blocks"              # a package or module: every Block in it, and in what it contains
+one = "my_package.filters:Notch"        # a single class
 """
 
 from __future__ import annotations
@@ -41,15 +41,12 @@ def all_blocks() -> dict[str, type[Block]]:
     return {name: _the_one(name, classes) for name, classes in sorted(_scan().blocks.items())}
 
 
-def failures() -> dict[str, str]:
-    """Return why modules that offer blocks could not be imported, by module."""
-    return dict(_scan().failures)
-
-
 def _the_one(name: str, classes: list[type[Block]]) -> type[Block]:
     if len(classes) > 1:
         places = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
-        raise BlockError(f"must be one block type, not two: {name!r} is {places}; rename one or uninstall its package")
+        raise BlockError(
+            f"must be one block type, not two: {name!r} is {places}; rename one or uninstall its package"
+        )
     return classes[0]
 
 
@@ -82,6 +79,8 @@ def _walk(module: ModuleType, failures: dict[str, str]) -> Iterator[type[Block]]
         if defined_here and issubclass(value, Block) and not name.startswith("_"):
             yield value
     for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
+        if info.name.endswith(".__main__"):  # a program: to import it is to run it
+            continue
         inner = _imported(info.name, failures)
         if inner is not None:
             yield from _walk(inner, failures)

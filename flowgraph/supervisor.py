@@ -134,7 +134,7 @@ class Supervisor:
             try:
                 there.bind(network.listen)
             except zmq.ZMQError as error:
-                raise BlockError(f"cannot listen on {network.listen}: {error.strerror}") from None
+                raise BlockError(f"cannot listen on {network.listen}: {zmq.strerror(error.errno)}") from None
         for socket in self.sockets:
             socket.setsockopt(zmq.LINGER, 500)
 

@@ -28,6 +28,7 @@ from flowgraph.wire import End, WireError, decode, encode
 # Below this, copying into the message is cheaper than the clean-up thread that a shared buffer needs.
 ZERO_COPY_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 1 << 28
+LINGER_MS = 500  # for the last word to a peer; one that is gone is not waited for longer
 _WAKE, _ENDED = b"", b"E"
 _REFUSALS = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "a connection that does not speak ZeroMQ",
@@ -65,7 +66,7 @@ class Hub:
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.copy_threshold = ZERO_COPY_BYTES
         if self.curve and endpoint.startswith("tcp:"):

@@ -302,7 +302,7 @@ class Worker:
                 try:
                     bound[incoming.spec.name] = incoming.bind(place)
                 except zmq.ZMQError as error:
-                    fault = BlockError(f"wire {incoming.spec.name} cannot listen on {place}: {error.strerror or error}")
+                    fault = BlockError(f"wire {incoming.spec.name} cannot listen on {place}: {zmq.strerror(error.errno)}")
                     fault.block = block.name
                     raise fault from None
             self.threads.append(BlockThread(block, block_spec.memory, inputs, outputs, self))

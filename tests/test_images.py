@@ -113,7 +113,16 @@ def test_cmyk_becomes_rgb():
 
 @pytest.mark.parametrize(
     ("orientation", "red"),  # where the stored left half belongs
-    [(1, "left"), (2, "right"), (3, "right"), (4, "left"), (5, "top"), (6, "top"), (7, "bottom"), (8, "bottom")],
+    [
+        (1, "left"),
+        (2, "right"),
+        (3, "right"),
+        (4, "left"),
+        (5, "top"),
+        (6, "top"),
+        (7, "bottom"),
+        (8, "bottom"),
+    ],
 )
 def test_exif_orientation(orientation, red):
     exif = Image.Exif()
@@ -157,7 +166,9 @@ def png_claiming(width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +230,9 @@ def test_limit():
 
 @pytest.mark.parametrize("files", [[], [("notes.txt", b"nothing")]])
 def test_no_image_at_all(files):
-    with pytest.raises(BlockError, match=r"images must be an image file, a folder or a glob .*: folder has none"):
+    with pytest.raises(
+        BlockError, match=r"images must be an image file, a folder or a glob .*: folder has none"
+    ):
         read(files)
 
 

@@ -86,7 +86,7 @@ def run(block_type, files=FILES, seed=1, **params):
 
 def test_captioner_sends_ascii_and_the_picture_it_saw(asked):
     made, rows, warnings = run(CaptionerSource, model="m", tokenizer="t", device="cpu", size="16x24")
-    assert asked["captioner"] == ("m", {"device": "cpu", "dtype": "auto"})
+    assert asked["captioner"] == ("m", {"device": "cpu", "dtype": "auto", "revision": None})
     assert asked["tokenizer"][0] == "t"
     assert [(p.frame, p.data.tobytes(), p.last) for p in made["text"]] == [
         (0, b"a picture with 200 red", True),
@@ -151,8 +151,8 @@ def test_a_word_of_too_many_tokens_leaves_nothing():
 
 
 def test_encoder_sends_scaled_latents_in_the_models_own_size(asked):
-    made, rows, _ = run(LatentEncoderSource, model="v", dtype="bfloat16")
-    assert asked["autoencoder"] == ("v", {"device": "auto", "dtype": "bfloat16"})
+    made, rows, _ = run(LatentEncoderSource, model="v", dtype="bfloat16", revision="r")
+    assert asked["autoencoder"] == ("v", {"device": "auto", "dtype": "bfloat16", "revision": "r"})
     assert [(p.frame, p.count, p.data.shape, p.dtype, p.last) for p in made["latent"]] == [
         (0, 1, (1, 4, 4, 6), "float32", True),
         (2, 1, (1, 4, 4, 6), "float32", True),

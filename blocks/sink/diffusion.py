@@ -44,7 +44,8 @@ class DiffusionSink(Block):
     point that leaves T of `schedule_steps` DDIM steps (eta 0), which are then taken; T = 0 decodes z as it
     is. A caption alone is rendered from pure noise.
 
-    A part that is lost is done without (`mode`: text+latent, text, latent); with neither, the image is
+    A latent that is a posterior mean E[z | y] (tag `noise_source`) is shrunk, which a matched start undoes
+    first. A part that is lost is done without (`mode`: text+latent, text, latent); with neither, the image is
     mid-grey (none). Noise is drawn by (seed, block, frame). `image` is tagged `mode`, `steps`, `status` (ok,
     degraded, lost), `reason` where it is not ok, and `caption` as it was used.
     """
@@ -74,7 +75,7 @@ class DiffusionSink(Block):
             None, gt=0, description="noise variance above which a latent is set aside for its caption"
         )
         on_damaged_caption: Literal["drop", "use"] = Field(
-            "drop", description="what to do with a damaged caption"
+            "drop", description="a damaged caption that comes with a latent; alone it is always used"
         )
         size: Size | None = Field(None, description="of images made without a latent; the model's by default")
         batch: int = Field(
@@ -97,7 +98,7 @@ class DiffusionSink(Block):
 
     def start(self) -> None:
         p = self.params
-        self.receiver = load(models.load_receiver, p.model, device=p.device, dtype=p.dtype)
+        self.receiver = load(models.load_receiver, p.model, **p.options())
         self.size = parse_size(p.size) if p.size else self.receiver.size
         self.group: list[_Frame] = []
 
@@ -127,41 +128,44 @@ class DiffusionSink(Block):
             yield packet.tagged(caption=frame.caption or "", **facts)
 
     def _frame(self, text: Packet | None, latent: Packet | None) -> _Frame:
-        caption, no_caption = self._caption(text)
-        values, variance, no_latent = self._latent(latent)
-        limit = self.params.text_only_above
-        if limit is not None and values is not None and variance > limit and caption is not None:
-            values, no_latent = None, f"latent set aside: noise variance {variance:.2f} is above {limit:g}"
-        number = next(p.frame for p in (text, latent) if p is not None and p is not _ABSENT)
-        return _Frame(number, caption, values, variance, "; ".join(filter(None, (no_caption, no_latent))))
+        p = self.params
+        number = next(part.frame for part in (text, latent) if part is not None and part is not _ABSENT)
+        caption, caption_fault = self._caption(text)
+        values, variance, latent_fault = self._latent(latent)
+        if caption is not None and values is not None:
+            if caption_fault and p.on_damaged_caption == "drop":
+                caption, caption_fault = None, f"{caption_fault}, not used"
+            elif not caption_fault and p.text_only_above is not None and variance > p.text_only_above:
+                values, latent_fault = None, f"latent not used: noise variance {variance:.2f}"
+        reason = "; ".join(fault for fault in dict.fromkeys((caption_fault, latent_fault)) if fault)
+        return _Frame(number, caption, values, variance, reason)
 
     def _caption(self, packet: Packet | None) -> tuple[str | None, str]:
-        """Return the caption to go by, and what is wrong with it."""
-        status = "lost" if packet is None else packet.tag("status", "ok")
+        """Return the caption, and what is wrong with it."""
+        status, fault = _state(packet, "caption")
         if packet is None or status in ("absent", "lost"):
-            return None, "" if status == "absent" else _lost("caption", packet)
-        caption = packet.data.tobytes().decode("latin-1")
-        if status == "ok":
-            return caption, ""
-        if self.params.on_damaged_caption == "use":
-            return caption, "caption damaged"
-        return None, "caption damaged, not used"
+            return None, fault
+        return packet.data.tobytes().decode("latin-1"), fault
 
     def _latent(self, packet: Packet | None) -> tuple[np.ndarray | None, float, str]:
-        """Return the latent to go by, its noise variance, and what is wrong with it."""
-        status = "lost" if packet is None else packet.tag("status", "ok")
+        """Return the latent, its noise variance, and what is wrong with it."""
+        status, fault = _state(packet, "latent")
         if packet is None or status in ("absent", "lost"):
-            return None, 0.0, "" if status == "absent" else _lost("latent", packet)
-        variance = float(packet.tag("noise_variance", 0.0))
-        shape, channels = packet.data.shape, self.receiver.vae.channels
-        if len(shape) != 4 or shape[:2] != (1, channels) or not packet.data.size:
-            wrong = "x".join(map(str, shape))
-            reason = f"latent must be 1x{channels}xHEIGHTxWIDTH for model {self.params.model}, not {wrong}"
-            self.warn(f"frame {packet.frame}: {reason}")
-            return None, 0.0, reason
-        if not (np.isfinite(packet.data).all() and 0 <= variance < np.inf):
-            return None, 0.0, "latent is not finite"
-        return packet.data, variance, "latent damaged" if status == "damaged" else ""
+            return None, 0.0, fault
+        z, variance = packet.data, float(packet.tag("noise_variance", 0.0))
+        channels = self.receiver.vae.channels
+        if z.ndim != 4 or z.shape[:2] != (1, channels) or not z.size:
+            shape = "x".join(map(str, z.shape))
+            fault = f"latent must be 1x{channels}xHEIGHTxWIDTH for model {self.params.model}, not {shape}"
+            self.warn(f"frame {packet.frame}: {fault}")
+            return None, 0.0, fault
+        if not (np.isfinite(z).all() and 0 <= variance < np.inf):
+            return None, 0.0, "latent or its noise variance is not finite"
+        if self.params.steps == "matched" and packet.tag("noise_source") == "posterior":
+            # E[z | y] of distortion D is z + noise, shrunk by 1 - D: undone, the noise has variance D / (1 - D).
+            distortion = min(variance, 0.99)
+            z, variance = z / np.float32(1 - distortion), distortion / (1 - distortion)
+        return z, variance, fault
 
     def _render(self, frames: list[_Frame]) -> dict[int, tuple[np.ndarray, int]]:
         """Return picture and steps by number, for frames with latents of one shape, or without."""
@@ -194,9 +198,12 @@ class DiffusionSink(Block):
         return dict(zip(numbers, zip(pictures, map(int, steps), strict=True), strict=True))
 
 
-def _lost(part: str, packet: Packet | None) -> str:
-    reason = packet and packet.tag("reason")
-    return f"{part} lost: {reason}" if reason else f"{part} lost"
+def _state(packet: Packet | None, part: str) -> tuple[str, str]:
+    """Return the status of a part of a frame, and what is wrong with it."""
+    status = "lost" if packet is None else packet.tag("status", "ok")
+    if packet is None or status not in ("damaged", "lost"):
+        return status, "" if packet is not None else f"{part} lost"
+    return status, packet.tag("reason") or f"{part} {status}"
 
 
 def _by_shape(frames: list[_Frame]) -> list[list[_Frame]]:

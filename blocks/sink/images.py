@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROWS = 12
 TILE, MARGIN, TEXT = 256, 16, 480
 TITLE, BODY = 20, 16  # sizes of the font
-LINE = 56  # characters of BODY that fit into TEXT
+LINE = 62  # characters of BODY that fit into TEXT
 INK, FAINT, ALARM = "#141414", "#6e6e6e", "#be1e1e"
 
 

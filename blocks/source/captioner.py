@@ -72,7 +72,7 @@ class CaptionerSource(Block):
 
     def start(self) -> None:
         p = self.params
-        self.captioner = load(models.load_captioner, p.model, device=p.device, dtype=p.dtype)
+        self.captioner = load(models.load_captioner, p.model, **p.options())
         self.tokenizer = load(models.load_tokenizer, p.tokenizer)
 
     def produce(self) -> Iterator[Output]:

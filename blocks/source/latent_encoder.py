@@ -40,7 +40,7 @@ class LatentEncoderSource(Block):
 
     def start(self) -> None:
         p = self.params
-        self.autoencoder = load(models.load_autoencoder, p.model, device=p.device, dtype=p.dtype)
+        self.autoencoder = load(models.load_autoencoder, p.model, **p.options())
         self.size = parse_size(p.size) if p.size else self.autoencoder.size
         if any(side % self.autoencoder.factor for side in self.size):
             raise BlockError(

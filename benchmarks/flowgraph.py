@@ -1,0 +1,175 @@
+"""The whole path as a flowgraph: bits -> 16QAM -> true Gaussian noise -> hard decisions -> error count.
+
+Speed is symbols per CPU-second of all processes of the run, start-up taken out: the run is done short and long, and the
+difference counts. `python -m benchmarks.flowgraph` prints the table alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKET_BYTES = 128 << 10
+SHORT, LONG = 100, 1100  # packets
+RUNS = 3
+GNURADIO_MSYM = {"inproc": 12.5, "ipc": 13.0}  # GNU Radio 3.10.5, one core, the same chain, its own measurement
+
+GRAPH = """\
+flowgraph: benchmark
+seed: 1
+vars: {{bits: 1000}}
+{workers}
+blocks:
+  source: {{use: bit_source, bits: $bits, frame: {bits}, packet: {bits}}}
+  map:    {{use: qam_mapper}}
+  air:    {{use: awgn_channel, ebn0: 10 dB}}
+  demap:  {{use: qam_demapper}}
+  errors: {{use: error_meter}}
+wires:
+  - source.bits -> map.bits
+  - map.symbols -> air.symbols -> demap.symbols
+  - demap.bits -> errors.received
+  - source.bits -> errors.sent
+"""
+WORKERS = {
+    "inproc": "",
+    "ipc": "workers:\n  tx: {blocks: [source, map]}\n  air: {blocks: [air]}\n  rx: {blocks: [demap, errors]}",
+}
+
+
+def _run(graph: Path, packets: int, out: Path) -> tuple[float, float, float]:
+    """Return CPU seconds, wall seconds and the bit error rate of one run."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "run_flowgraph.py"),
+            str(graph),
+            "--quiet",
+            f"--set=bits={packets * PACKET_BYTES * 8}",
+            f"--out={out}",
+        ],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    link = json.loads((out / "report.json").read_text())["link"]
+    return cpu, time.perf_counter() - began, link["ber"]
+
+
+def measure(placement: str) -> dict[str, float]:
+    """Return Msym per CPU-second and per second, medians over runs, for a placement of the blocks."""
+    symbols = (LONG - SHORT) * PACKET_BYTES * 2 / 1e6
+    per_cpu, per_second = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder, "graph.yaml")
+        graph.write_text(GRAPH.format(workers=WORKERS[placement], bits=PACKET_BYTES * 8))
+        _run(graph, SHORT, Path(folder, "out"))  # compiles the kernels
+        for _ in range(RUNS):
+            short = _run(graph, SHORT, Path(folder, "out"))
+            long = _run(graph, LONG, Path(folder, "out"))
+            per_cpu.append(symbols / (long[0] - short[0]))
+            per_second.append(symbols / (long[1] - short[1]))
+    return {
+        "msym_per_cpu_s": statistics.median(per_cpu),
+        "msym_per_s": statistics.median(per_second),
+        "ber": long[2],
+        "gnuradio_msym_per_cpu_s": GNURADIO_MSYM[placement],
+        "times_gnuradio": statistics.median(per_cpu) / GNURADIO_MSYM[placement],
+    }
+
+
+def kernels_in_a_loop() -> float:
+    """Return Msym per CPU-second of the same kernels, called on the same packets in a loop."""
+    from blocks.phy.channel import AwgnChannel
+    from blocks.phy.qam import QamDemapper, QamMapper
+    from blocks.sink.errors import ErrorMeter
+    from blocks.source.bits import BitSource
+    from flowgraph.testing import run_block
+
+    count = PACKET_BYTES * 8
+    source = BitSource({"bits": count, "frame": count, "packet": count})
+    (packet,) = run_block(source)["bits"]
+    chain = [QamMapper(), AwgnChannel({"ebn0": 10}), QamDemapper()]
+    meter = ErrorMeter()
+    for block in (*chain, meter):
+        block.start()
+    rates = []
+    for _ in range(RUNS + 1):
+        began = time.process_time()
+        for _ in range(100):
+            received = packet
+            for block in chain:
+                received = block.work(received)
+            meter.work(sent=packet, received=received)
+        rates.append(100 * count / 4 / 1e6 / (time.process_time() - began))
+    return statistics.median(rates[1:])
+
+
+def wire_cost() -> float:
+    """Return microseconds of CPU that a packet of 128 KiB costs on an `inproc` wire, block overhead included."""
+    import numpy as np
+
+    from flowgraph import Block, Flowgraph, Packet, Port
+
+    packets, relays = 20_000, 3
+
+    class Zeros(Block):
+        outputs = (Port("x", "uint8"),)
+
+        def produce(self):
+            data = np.zeros(PACKET_BYTES, np.uint8)
+            for frame in range(packets):
+                yield Packet(data, frame, last=True)
+
+    class Relay(Block):
+        inputs, outputs = (Port("x", "uint8"),), (Port("x", "uint8"),)
+
+        def work(self, x):
+            return x
+
+    class Drain(Block):
+        inputs = (Port("x", "uint8"),)
+
+        def work(self, x):
+            pass
+
+    costs = []
+    for _ in range(RUNS):
+        graph = Flowgraph("wires")
+        graph.connect(Zeros(), *(Relay() for _ in range(relays)), Drain())
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.process_time()
+            graph.run(folder)
+            costs.append((time.process_time() - began) / packets / (relays + 1) * 1e6)
+    return statistics.median(costs)
+
+
+def main() -> dict[str, object]:
+    results: dict[str, object] = {placement: measure(placement) for placement in WORKERS}
+    loop = kernels_in_a_loop()
+    results["kernels_in_a_loop_msym_per_cpu_s"] = loop
+    results["share_of_loop"] = results["inproc"]["msym_per_cpu_s"] / loop  # type: ignore[index]
+    results["wire_us_per_packet"] = wire_cost()
+    for placement in WORKERS:
+        row: dict[str, float] = results[placement]  # type: ignore[assignment]
+        print(
+            f"flowgraph, {placement:6} {row['msym_per_cpu_s']:7.0f} Msym/CPU-s  {row['msym_per_s']:7.0f} Msym/s"
+            f"  {row['times_gnuradio']:5.1f} x GNU Radio   BER {row['ber']:.3e}"
+        )
+    print(f"same kernels in a loop {loop:5.0f} Msym/CPU-s; the flowgraph reaches {results['share_of_loop']:.0%}")
+    print(f"a wire costs {results['wire_us_per_packet']:.1f} us of CPU a packet of {PACKET_BYTES >> 10} KiB (inproc)")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,490 @@
+"""YAML -> a checked `GraphSpec`, or every mistake at once, each with its place.
+
+A block is of a type (`use:`), or a sub-graph (`graph:`): a file with inputs and outputs of its own. Sub-graphs
+are taken apart here: what is left are blocks, with dotted names (`link.channel`), and the wires between them.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import structs
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flowgraph import registry
+from flowgraph.block import BlockError
+from flowgraph.control import matching_files
+from flowgraph.document import MAX_DEPTH, MAX_VALUES, STRING, UNRESOLVED, Mistakes, Node, TooMany, node_of
+from flowgraph.graph import Flat, Part, Side, Wire, dtypes, examine, find_port
+from flowgraph.layers import Document, Files, beside, circle
+from flowgraph.mistake import ConfigError, Mistake, unknown
+from flowgraph.options import (
+    BlockOptions,
+    JobOptions,
+    NetworkOptions,
+    Signature,
+    WireOptions,
+    WorkerOptions,
+)
+from flowgraph.place import is_loopback
+from flowgraph.spec import BlockSpec, GraphSpec, NetworkSpec, WireSpec, WorkerSpec
+from flowgraph.validate import validate
+from flowgraph.variables import Variables
+
+__all__ = ["ConfigError", "Mistake", "load", "loads"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NAME_RULE = "must be a name of letters, digits, _ and -"
+_END = re.compile(r"\S.*\.[^.\s]+")
+_WIRE_RULE = "'block.output -> block.input'"
+
+
+def load(
+    path: str | Path,
+    overlays: Iterable[str | Path] = (),
+    set: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> GraphSpec:
+    """Load a YAML file, lay `overlays` over it, set variables, and return the checked graph.
+
+    Text in `set` is read as a YAML scalar. Raises `ConfigError` with every mistake.
+    """
+    return _Loader().load(str(path), [str(overlay) for overlay in overlays], set or {}, seed)
+
+
+def loads(
+    text: str,
+    overlays: Iterable[str | Path] = (),
+    set: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> GraphSpec:
+    """Load a YAML text as `load` does a file; paths in it start at the working directory."""
+    loader = _Loader()
+    loader.files.put(STRING, text)
+    return loader.load(STRING, [str(overlay) for overlay in overlays], set or {}, seed)
+
+
+@dataclass
+class _Subgraph(Part):
+    """A sub-graph where it is used: its ports, as the ports of blocks inside that they lead to.
+
+    A port that could not be followed leads nowhere; `known` tells whether all ports are there.
+    """
+
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    outputs: dict[str, list[str]] = field(default_factory=dict)
+    known: bool = False
+
+
+@dataclass
+class _Level:
+    """A graph or sub-graph while it is read: what its names mean, and what its blocks' flat names begin with."""
+
+    document: Document
+    variables: Variables
+    prefix: str = ""
+    above: tuple[str, ...] = ()  # the sub-graph files around it, and its own
+    names: dict[str, Part] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A wire of the flat graph, with what is said of the wire it was written as."""
+
+    wire: Wire
+    options: WireOptions | None
+    at: Node
+
+
+class _Loader:
+    """One load: collects the flat graph and the mistakes, level by level."""
+
+    def __init__(self) -> None:
+        self.mistakes = Mistakes()
+        self.files = Files(self.mistakes)
+        self.flat = Flat()
+        self.blocks: list[BlockSpec] = []
+        self.wires: list[_Laid] = []
+        self.hosts: list[Node] = []
+        self.values = 0  # in all blocks and wires
+
+    def load(
+        self, file: str, overlays: list[str], settings: Mapping[str, Any], seed: int | None
+    ) -> GraphSpec:
+        spec = None
+        try:
+            document = self.files.document(file)
+            for overlay in overlays:
+                document = document.under(self.files.document(overlay))
+            spec = self._job(document, settings, seed)
+        except TooMany:
+            pass
+        if self.mistakes or spec is None:
+            order = {name: number for number, name in enumerate(self.files.trees)}
+            raise ConfigError(
+                sorted(self.mistakes, key=lambda each: (order.get(each.file, -1), each.line, each.col))
+            )
+        return spec
+
+    def _job(self, document: Document, settings: Mapping[str, Any], seed: int | None) -> GraphSpec | None:
+        if "subgraph" in document.keys:
+            self.mistakes.add(document.keys["subgraph"].wrong_key("must be a flowgraph, not a sub-graph"))
+            return None
+        written = dict(self._mapping(document, "vars"))
+        for name, value in settings.items():
+            if name in written:
+                written[name] = node_of(value, "--set", name)
+            elif document.whole:
+                self.mistakes.add(Mistake("--set", 0, 0, name, unknown("a variable", name, written)))
+        level = _Level(document, Variables(written, {}, self.mistakes, document.whole))
+        self._contents(level)
+        written = {key: node for key, node in document.keys.items() if key in JobOptions.model_fields}
+        job = {key: level.variables.resolve(node) for key, node in written.items()}
+        if seed is not None:
+            job["seed"] = node_of(seed, "--seed", "")
+        if not document.whole:
+            job.setdefault("flowgraph", Node(UNRESOLVED))
+        options = self._validated(JobOptions, document.at, job, "a key of a flowgraph")
+        workers = self._workers(level)
+        network = self._network(level)
+        self.flat.wires = [laid.wire for laid in self.wires]
+        self.mistakes.add(*examine(self.flat))
+        if self.mistakes or options is None or network is None:
+            return None
+        return GraphSpec(options.flowgraph, options.seed, self.blocks, self._wire_specs(), workers, network)
+
+    def _contents(self, level: _Level) -> None:
+        """Take in the blocks and wires of a level."""
+        document = level.document
+        self.flat.whole = self.flat.whole and document.whole
+        blocks = self._mapping(document, "blocks")
+        if document.whole and not blocks:
+            self.mistakes.add(document.keys.get("blocks", document.at).wrong("must have blocks"))
+        for name, node in blocks.items():
+            if not _NAME.fullmatch(name) and "made_with" not in document.keys:
+                self.mistakes.add(node.wrong_key(f"{_NAME_RULE}, not {name!r}"))
+            level.names[name] = self._block(level, name, level.variables.resolve(node))
+        wires = document.keys.get("wires", Node([]))
+        for node in self.mistakes.expect(wires, list, "a list of wires") or ():
+            self._wire(level, level.variables.resolve(node))
+
+    def _mapping(self, document: Document, key: str) -> dict[str, Node]:
+        node = document.keys.get(key, Node({}))
+        return self.mistakes.expect(node, dict, "a mapping") or {}
+
+    def _validated(self, model: type[BaseModel], owner: Node, given: dict[str, Node], kind: str) -> Any:
+        made, _, mistakes = validate(model, owner, given, kind)
+        self.mistakes.add(*mistakes)
+        return made
+
+    def _spend(self, node: Node) -> None:
+        """Count values against what a graph may have, its variables put in and its sub-graphs taken apart."""
+        self.values += node.size
+        if self.values > MAX_VALUES:
+            self.mistakes.add(node.wrong(f"must make a graph of at most {MAX_VALUES} values in all"))
+            raise TooMany
+
+    # Blocks and sub-graphs
+
+    def _block(self, level: _Level, name: str, node: Node) -> Part:
+        self._spend(node)
+        keys = self.mistakes.expect(node, dict, "a mapping with `use:` or `graph:`")
+        part = Part(None, None, node)
+        if keys is not None and ("use" in keys) == ("graph" in keys):
+            wanted = "must have `use: TYPE` or `graph: FILE`"
+            self.mistakes.add(node.wrong_key(f"{wanted}, not {'both' if 'use' in keys else 'neither'}"))
+        elif keys is not None and "graph" in keys:
+            return self._subgraph(level, name, node)
+        elif keys is not None:
+            part = self._part(level, name, node)
+        self.flat.blocks[level.prefix + name] = part
+        return part
+
+    def _part(self, level: _Level, name: str, node: Node) -> Part:
+        keys = dict(node.value)
+        use = keys.pop("use")
+        memory = {"memory": keys.pop("memory")} if "memory" in keys else {}
+        options = self._validated(BlockOptions, node, memory, "an option of a block")
+        if self.mistakes.expect(use, str, "a block type") is None:
+            return Part(None, None, node)
+        try:
+            block = registry.find(use.value)
+        except BlockError as error:
+            self.mistakes.add(use.wrong(str(error)))
+            return Part(None, None, node)
+        given = {key: self._path(each, block.Params.model_fields.get(key)) for key, each in keys.items()}
+        kind = f"a parameter of {use.value}"
+        params, data, mistakes = validate(block.Params, node, given, kind, ("use", "memory"))
+        self.mistakes.add(*mistakes)
+        if options is not None:
+            self.blocks.append(BlockSpec(level.prefix + name, use.value, data, "", options.memory))
+        return Part(block, params, node)
+
+    def _path(self, node: Node, info: FieldInfo | None) -> Node:
+        """Return the value of a parameter that names files, made absolute; of any other as it is."""
+        extra = info.json_schema_extra if info else None
+        is_path = isinstance(extra, dict) and extra.get("path")
+        if not is_path or not isinstance(node.value, str) or (info and node.value == info.default):
+            return node  # a default is a word of the block's, such as "sample"
+        folder, path = node.folder.absolute(), Path(node.value).expanduser()
+        absolute = os.path.normpath(folder / path)
+        if not os.path.exists(absolute) and not path.is_absolute():
+            absolute = os.path.normpath(glob.escape(str(folder)) + os.sep + str(path))
+        try:
+            why = "" if matching_files(absolute) else f", not {absolute!r}"
+        except OSError as error:
+            why = f" that can be read, not {absolute!r}: {error.strerror}"
+        if why:
+            self.mistakes.add(node.wrong(f"must be a file, a folder with files or a glob of files{why}"))
+        return replace(node, value=absolute, text=None)
+
+    def _subgraph(self, level: _Level, name: str, node: Node) -> _Subgraph:
+        keys = dict(node.value)
+        graph, used = keys.pop("graph"), _Subgraph(None, None, node)
+        if self.mistakes.expect(graph, str, "a sub-graph file") is None:
+            return used
+        file = beside(graph)
+        if row := circle(level.above, file):
+            self.mistakes.add(graph.wrong(f"must not contain itself: {row}"))
+            return used
+        if len(level.above) == MAX_DEPTH:
+            self.mistakes.add(graph.wrong(f"must be at most {MAX_DEPTH} sub-graphs deep"))
+            return used
+        document = self.files.document(file, graph)
+        if "subgraph" not in document.keys:
+            if document.whole:
+                self.mistakes.add(
+                    graph.wrong(f"must be a sub-graph file, not {file}, which has no `subgraph:`")
+                )
+            return used
+        self.mistakes.expect(document.keys["subgraph"], str, "the name of the sub-graph")
+        written = self._mapping(document, "vars")
+        given = {key: each for key, each in keys.items() if key in written}
+        if document.whole:
+            for key in keys.keys() - given.keys():
+                self.mistakes.add(keys[key].wrong_key(unknown(f"a variable of {file}", key, written)))
+        variables = Variables(written, given, self.mistakes, document.whole)
+        inner = _Level(document, variables, f"{level.prefix}{name}.", (*level.above, file))
+        self._contents(inner)
+        used.known = document.whole
+        for port, each in self._mapping(document, "inputs").items():
+            ends = each.value if isinstance(each.value, list) else [each]
+            used.inputs[port] = [flat for end in ends for flat in self._inner_end(inner, end, "inputs")]
+            self.flat.doors |= {flat: (node, port) for flat in used.inputs[port]}
+        for port, each in self._mapping(document, "outputs").items():
+            used.outputs[port] = self._inner_end(inner, each, "outputs")
+        if "signature" in document.keys:
+            self._check_signature(document, used)
+        return used
+
+    def _inner_end(self, level: _Level, written: Node, side: Side) -> list[str]:
+        """Return the flat ports behind a port of a sub-graph."""
+        node = level.variables.resolve(written)
+        text = self.mistakes.expect(node, str, f"the {side[:-1]} of a block, 'block.port'")
+        return self._end(level, text, node, side) if text else []
+
+    def _check_signature(self, document: Document, used: _Subgraph) -> None:
+        """Check that a sub-graph has the ports that its signature file says, and no others."""
+        node = document.keys["signature"]
+        if self.mistakes.expect(node, str, "a signature file") is None:
+            return
+        file = beside(node)
+        tree = self.files.tree(file, node)
+        signature = self._validated(Signature, tree, tree.value, "a key of a signature") if tree else None
+        if signature is None:
+            return
+        self._check_side("inputs", document, used.inputs, signature.inputs, file)
+        self._check_side("outputs", document, used.outputs, signature.outputs, file)
+
+    def _check_side(
+        self,
+        side: Side,
+        document: Document,
+        ports: dict[str, list[str]],
+        signature: dict[str, Any],
+        file: str,
+    ) -> None:
+        written = self._mapping(document, side)
+        for name in signature.keys() - written.keys():
+            at = document.keys.get(side, document.keys["signature"])
+            has = ", ".join(written) or "none"
+            self.mistakes.add(at.wrong_key(f"must have the {side[:-1]} {name!r} of {file}, not only {has}"))
+        for name, at in written.items():
+            if name not in signature:
+                self.mistakes.add(at.wrong_key(unknown(f"an {side[:-1]} of {file}", name, signature)))
+                continue
+            allowed = {signature[name]} if isinstance(signature[name], str) else {*signature[name]}
+            for end in ports[name]:
+                port = find_port(self.flat.blocks, end, side)
+                found = dtypes(self.flat.blocks[end.rpartition(".")[0]], port) if port else allowed
+                fits = allowed <= found if side == "inputs" else found <= allowed
+                if not fits:
+                    verb, said = "take" if side == "inputs" else "give", " or ".join(sorted(allowed))
+                    self.mistakes.add(
+                        at.wrong(f"must {verb} {said}, as {file} says, not {' or '.join(sorted(found))}")
+                    )
+
+    # Wires
+
+    def _wire(self, level: _Level, node: Node) -> None:
+        self._spend(node)
+        options: WireOptions | None = None
+        text = node
+        if isinstance(node.value, dict):
+            options = self._validated(WireOptions, node, node.value, "an option of a wire")
+            text = node.value.get("wire", Node(UNRESOLVED))
+        elif self.mistakes.expect(node, str, f"{_WIRE_RULE}, or a mapping with `wire:`") is None:
+            text = Node(UNRESOLVED)
+        if not isinstance(text.value, str):
+            self.flat.whole = False
+            return
+        ends, offset = [], 0
+        for piece in text.value.split("->"):
+            ends.append((piece.strip(), text.at(offset + len(piece) - len(piece.lstrip()))))
+            offset += len(piece) + len("->")
+        if len(ends) < 2 or not all(_END.fullmatch(end) for end, _ in ends):
+            self.mistakes.add(text.wrong(f"must be {_WIRE_RULE}, not {text.value!r}"))
+            self.flat.whole = False
+            return
+        for (left, left_at), (right, right_at) in pairwise(ends):
+            source = next(iter(self._end(level, left, left_at, "outputs")), None)
+            for target in self._end(level, right, right_at, "inputs") or (None,):
+                self.wires.append(_Laid(Wire(source, target, left_at, right_at), options, text))
+
+    def _end(self, level: _Level, text: str, at: Node, side: Side) -> list[str]:
+        """Return the flat ports that `block.port` means in a level; none where that cannot be told."""
+        block, _, port = text.rpartition(".")
+        used = level.names.get(block)
+        if isinstance(used, _Subgraph):
+            ports = used.inputs if side == "inputs" else used.outputs
+            if port in ports or not used.known:
+                return ports.get(port, [])
+            self.mistakes.add(at.wrong(unknown(f"an {side[:-1]} of {block}", port, ports)))
+            self.flat.vague.update(end for ends in used.inputs.values() for end in ends)
+            return []
+        if used is None and not level.document.whole:
+            return []
+        try:
+            find_port(level.names, text, side)
+        except LookupError as error:
+            self.mistakes.add(at.wrong(str(error)))
+            if side == "inputs":
+                self.flat.vague.add(f".{port}" if used is None else f"{level.prefix}{block}")
+            return []
+        return [level.prefix + text]
+
+    def _wire_specs(self) -> list[WireSpec]:
+        return [
+            WireSpec(
+                laid.wire.source or "",
+                laid.wire.target or "",
+                **(laid.options.model_dump(exclude={"wire"}) if laid.options else {}),
+            )
+            for laid in self.wires
+        ]
+
+    # Where it runs
+
+    def _workers(self, level: _Level) -> list[WorkerSpec]:
+        """Return the workers, and give every block its own."""
+        if "workers" not in level.document.keys:
+            self.blocks = [structs.replace(block, worker="main") for block in self.blocks]
+            return [WorkerSpec("main")]
+        inside = self._inside()
+        specs: list[WorkerSpec] = []
+        worker_of: dict[str, str] = {}
+        sure = self.flat.whole
+        written = self._mapping(level.document, "workers")
+        for name, node in written.items():
+            options, blocks = self._worker(level, name, node)
+            sure = sure and options is not None
+            if options is not None:
+                specs.append(WorkerSpec(name, options.host, options.threads))
+            for each in blocks:
+                if each.value not in inside and each.value not in level.names:
+                    sure = False
+                    if level.document.whole:
+                        self.mistakes.add(each.wrong(unknown("a block", str(each.value), level.names)))
+                for block in inside.get(each.value, ()):
+                    if worker_of.setdefault(block, name) != name:
+                        both = f"{worker_of[block]} and {name}"
+                        self.mistakes.add(each.wrong(f"must run in one worker, not in both {both}"))
+        if sure:
+            for name, used in level.names.items():
+                homeless = [block for block in inside.get(name, ()) if block not in worker_of]
+                if homeless:
+                    which = "" if name in homeless else f", with {', '.join(homeless)}"
+                    message = f"must be listed in a worker ({', '.join(written) or 'there is none'}){which}"
+                    self.mistakes.add(used.at.wrong_key(message))
+        self.blocks = [structs.replace(block, worker=worker_of.get(block.name, "")) for block in self.blocks]
+        return specs
+
+    def _worker(self, level: _Level, name: str, written: Node) -> tuple[WorkerOptions | None, list[Node]]:
+        """Return what is said of a worker, and the nodes that name its blocks."""
+        node = level.variables.resolve(written)
+        if not _NAME.fullmatch(name):
+            self.mistakes.add(node.wrong_key(f"{_NAME_RULE}, not {name!r}"))
+        given = self.mistakes.expect(node, dict, "a mapping with `blocks:`")
+        if given is None:
+            return None, []
+        options = self._validated(WorkerOptions, node, given, "an option of a worker")
+        if options is not None and options.host:
+            self.hosts.append(given["host"])
+        return options, given["blocks"].value if options else []
+
+    def _inside(self) -> dict[str, list[str]]:
+        """Return the blocks that a dotted name stands for: the block itself, or all in the sub-graph."""
+        found: dict[str, list[str]] = {}
+        for name in self.flat.blocks:
+            parts = name.split(".")
+            for length in range(1, len(parts) + 1):
+                found.setdefault(".".join(parts[:length]), []).append(name)
+        return found
+
+    def _network(self, level: _Level) -> NetworkSpec | None:
+        """Return how other hosts are reached, once it is sure that the graph may be reached from there."""
+        at = level.document.keys.get("network", level.document.at)
+        written = self._mapping(level.document, "network")
+        given = {key: level.variables.resolve(node) for key, node in written.items()}
+        if "keys" in given and isinstance(given["keys"].value, str):
+            given["keys"] = replace(given["keys"], value=os.path.abspath(beside(given["keys"])), text=None)
+        options = self._validated(NetworkOptions, at, given, "an option of the network")
+        if options is None:
+            return None
+        listening = [(str(host.value), host) for host in self.hosts]
+        if options.listen:
+            listening.append((urlsplit(options.listen).hostname or "", given["listen"]))
+        else:
+            for host in self.hosts:
+                self.mistakes.add(host.wrong("must come with `network: {listen: tcp://ADDRESS:PORT}`"))
+        listening += self._endpoints()
+        if not options.keys and not options.insecure:
+            for address, node in listening:
+                if not is_loopback(address):
+                    remedy = "unless `network:` has `keys: FOLDER` (`run_flowgraph.py keys` makes it) or `insecure: true`"
+                    self.mistakes.add(node.wrong(f"must be an address of this machine, not {address}, {remedy}"))
+        return NetworkSpec(options.listen, options.keys, options.insecure)
+
+    def _endpoints(self) -> list[tuple[str, Node]]:
+        """Return the addresses of endpoints written by hand; each may be written once."""
+        taken: set[str] = set()
+        found = []
+        for laid in self.wires:
+            endpoint = laid.options.endpoint if laid.options else None
+            if endpoint is None:
+                continue
+            if endpoint in taken and not endpoint.endswith(":*"):
+                self.mistakes.add(laid.at.wrong(f"must have an endpoint of its own, not {endpoint} again"))
+            taken.add(endpoint)
+            if endpoint.startswith("tcp:"):
+                found.append((urlsplit(endpoint.removesuffix(":*")).hostname or "", laid.at))
+        return found
