@@ -10,9 +10,9 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -201,9 +201,13 @@ class Block:
         """Make the stream of a source, packet by packet."""
         raise TypeError(f"{type(self).__name__} has no inputs and must define produce()")
 
-    def work(self, **packets: Packet | None) -> Output | Iterator[Output]:
-        """Turn one packet of every input into packets."""
-        raise TypeError(f"{type(self).__name__} must define work()")
+    if TYPE_CHECKING:  # every block names its own inputs
+        work: Callable[..., Output | Iterator[Output]]
+    else:
+
+        def work(self, **packets):
+            """Turn one packet of every input into packets."""
+            raise TypeError(f"{type(self).__name__} must define work()")
 
     def flush(self) -> Output | Iterator[Output]:
         """Hand out what is left after the last packet."""

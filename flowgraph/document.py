@@ -126,7 +126,7 @@ class Mistakes(list[Mistake]):
             raise TooMany
 
     def expect(self, node: Node, kind: type, wanted: str) -> Any:
-        """Return the node's value if it is of that kind, else None, after a mistake that says what is wanted."""
+        """Return the node's value if it is of that kind, else None, after a mistake."""
         if isinstance(node.value, kind):
             return node.value
         if node.value is not UNRESOLVED:
@@ -251,8 +251,9 @@ class _Builder:
             top.key = (event.value, *place)
         elif isinstance(event, yaml.ScalarEvent):
             value = event.value if event.style else scalar(event.value)
-            as_is = not event.style and event.end_mark.column - event.start_mark.column == len(event.value)
-            text = event.value if as_is else None  # else it is quoted, or folded from several lines
+            end: Any = event.end_mark  # a quoted or folded text does not stand there as it is
+            as_is = not event.style and end.column + 1 - place[1] == len(event.value)
+            text = event.value if as_is else None
             self._add(Node(value, self.file, *place, self._path(), text=text), event.anchor)
         else:
             if len(self.open) == MAX_DEPTH:

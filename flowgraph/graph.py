@@ -61,8 +61,8 @@ class Flat:
 def check(spec: GraphSpec, blocks: Mapping[str, Block] | None = None) -> None:
     """Check a graph composed in Python; `blocks` are its block objects by name, where they exist already.
 
-    Raises `ConfigError` with every mistake: unknown ports, inputs left open or written twice, loops, and item types,
-    shapes, units or rates that do not fit.
+    Raises `ConfigError` with every mistake: unknown ports, inputs left open or written twice, loops, and item
+    types, shapes, units or rates that do not fit.
     """
     flat, mistakes = Flat(), []
     for each in spec.blocks:

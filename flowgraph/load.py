@@ -1,7 +1,7 @@
 """YAML -> a checked `GraphSpec`, or every mistake at once, each with its place.
 
-A block is of a type (`use:`), or a sub-graph (`graph:`): a file with inputs and outputs of its own. Sub-graphs
-are taken apart here: what is left are blocks, with dotted names (`link.channel`), and the wires between them.
+A block is of a type (`use:`), or it is a sub-graph (`graph:`): a file with inputs and outputs of its own. These
+are taken apart here; what is left are blocks, with dotted names (`link.channel`), and wires between them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flowgraph.control import matching_files
 from flowgraph.document import MAX_DEPTH, MAX_VALUES, STRING, UNRESOLVED, Mistakes, Node, TooMany, node_of
 from flowgraph.graph import Flat, Part, Side, Wire, dtypes, examine, find_port
 from flowgraph.layers import Document, Files, beside, circle
-from flowgraph.mistake import ConfigError, Mistake, unknown
+from flowgraph.mistake import ConfigError, Mistake, nearest, unknown
 from flowgraph.options import (
     BlockOptions,
     JobOptions,
@@ -87,7 +87,7 @@ class _Subgraph(Part):
 
 @dataclass
 class _Level:
-    """A graph or sub-graph while it is read: what its names mean, and what its blocks' flat names begin with."""
+    """A graph or sub-graph while it is read: what its names mean, and how its blocks' flat names begin."""
 
     document: Document
     variables: Variables
@@ -200,8 +200,9 @@ class _Loader:
         keys = self.mistakes.expect(node, dict, "a mapping with `use:` or `graph:`")
         part = Part(None, None, node)
         if keys is not None and ("use" in keys) == ("graph" in keys):
-            wanted = "must have `use: TYPE` or `graph: FILE`"
-            self.mistakes.add(node.wrong_key(f"{wanted}, not {'both' if 'use' in keys else 'neither'}"))
+            near = next(filter(None, (nearest(key, ("use", "graph")) for key in keys)), "")
+            remedy = ", not both" if "use" in keys else near
+            self.mistakes.add(node.wrong_key(f"must have `use: TYPE` or `graph: FILE`{remedy}"))
         elif keys is not None and "graph" in keys:
             return self._subgraph(level, name, node)
         elif keys is not None:
@@ -371,7 +372,7 @@ class _Loader:
             self.mistakes.add(at.wrong(unknown(f"an {side[:-1]} of {block}", port, ports)))
             self.flat.vague.update(end for ends in used.inputs.values() for end in ends)
             return []
-        if used is None and not level.document.whole:
+        if used is None and not level.document.whole and not nearest(block, level.names):
             return []
         try:
             find_port(level.names, text, side)
@@ -412,8 +413,8 @@ class _Loader:
             for each in blocks:
                 if each.value not in inside and each.value not in level.names:
                     sure = False
-                    if level.document.whole:
-                        self.mistakes.add(each.wrong(unknown("a block", str(each.value), level.names)))
+                    if level.document.whole or nearest(each.value, level.names):
+                        self.mistakes.add(each.wrong(unknown("a block", each.value, level.names)))
                 for block in inside.get(each.value, ()):
                     if worker_of.setdefault(block, name) != name:
                         both = f"{worker_of[block]} and {name}"
@@ -470,8 +471,9 @@ class _Loader:
         if not options.keys and not options.insecure:
             for address, node in listening:
                 if not is_loopback(address):
-                    remedy = "unless `network:` has `keys: FOLDER` (`run_flowgraph.py keys` makes it) or `insecure: true`"
-                    self.mistakes.add(node.wrong(f"must be an address of this machine, not {address}, {remedy}"))
+                    remedy = "`keys: FOLDER` (`run_flowgraph.py keys` makes it) or `insecure: true`"
+                    wanted = f"must be an address of this machine, not {address}"
+                    self.mistakes.add(node.wrong(f"{wanted}, unless `network:` has {remedy}"))
         return NetworkSpec(options.listen, options.keys, options.insecure)
 
     def _endpoints(self) -> list[tuple[str, Node]]:

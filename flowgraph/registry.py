@@ -79,7 +79,9 @@ def _walk(module: ModuleType, failures: dict[str, str]) -> Iterator[type[Block]]
         if defined_here and issubclass(value, Block) and not name.startswith("_"):
             yield value
     for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
-        if info.name.endswith(".__main__"):  # a program: to import it is to run it
+        if info.name.rpartition(".")[2].startswith(
+            "_"
+        ):  # private, a program among them: to import that is to run it
             continue
         inner = _imported(info.name, failures)
         if inner is not None:

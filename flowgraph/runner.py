@@ -236,4 +236,7 @@ class Runner:
             raise BlockError(f"hands out {name!r}, which is none of its outputs: {', '.join(self.outputs) or 'none'}")
         if packet.dtype not in allowed:
             raise BlockError(f"output {name} must be {' or '.join(sorted(allowed))}, not {packet.dtype}")
+        data = packet.data
+        if not (data.flags.c_contiguous and data.dtype.isnative):
+            packet.data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
         self.emit(name, packet)

@@ -22,7 +22,7 @@ ENDS = r"^\s*[^\s.]+\S*\.[^.\s]+\s*(->\s*[^\s.]+\S*\.[^.\s]+\s*)+$|\$"
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of configs and sub-graphs, with a branch for each block type that is installed."""
+    """Return the JSON Schema of configs and sub-graphs, with a branch for each block type there is."""
     definitions: dict[str, Any] = {}
     branches = [_block_schema(name, block, definitions) for name, block in registry.all_blocks().items()]
     subgraph = {

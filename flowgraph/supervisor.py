@@ -202,8 +202,8 @@ class Supervisor:
                 self.fault = f"worker {name} speaks protocol {message.protocol}, not {control.PROTOCOL}: install one version"
             else:
                 member.address, member.state = (socket, identity), "joined"
-                directory = "" if by_hand else self.directory
-                self._say(member, control.Setup(self.spec, name, self.token, directory))
+                setup = control.Setup(self.spec, name, self.token, "" if by_hand else self.directory)
+                self._say(member, control.Stop() if self.fault else setup)
         elif isinstance(message, control.Bound):
             self.endpoints.update(message.endpoints)
             member.state = "bound"
@@ -256,6 +256,8 @@ class Supervisor:
                 self._hear(0)  # its last words
                 if not self.fault:
                     self.fault = f"worker {name} ({blocks}) {_how_it_ended(member.process.returncode)}"
+            if member.thread and not member.thread.is_alive() and not self.fault:
+                self.fault = f"worker {name} ended by itself; its last words are on stderr"
             silent = time.monotonic() - member.heard
             if member.spec.host and member.address and silent > SILENT_AFTER_S:
                 self.fault = self.fault or f"worker {name} ({blocks}) on {member.spec.host} has not been heard for {silent:.0f} s"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,10 +20,11 @@ def validate(
 ) -> tuple[BaseModel | None, dict[str, Any], list[Mistake]]:
     """Return the model made of `given`, the plain data that it was made of, and the mistakes.
 
-    The model is None where there are mistakes or unresolved values. `owner` is the mapping that holds `given`, `kind`
-    what a key of it is called; `known` names keys that are taken already.
+    The model is None where there are mistakes or unresolved values. `owner` is the mapping that holds `given`,
+    `kind` what a key of it is called; `known` names keys that are taken.
     """
-    sure = {name: node for name, node in given.items() if node.resolved}
+    fields = model.model_fields
+    sure = {name: _fitting(node, fields.get(name)) for name, node in given.items() if node.resolved}
     data = {name: node.plain for name, node in sure.items()}
     try:
         made = model.model_validate(data)
@@ -33,22 +34,36 @@ def validate(
             id(node) for each in errors if (node := _text_wanted(each, _locate(owner, sure, each["loc"])))
         }
         if texts:
-            given = {name: _as_text(node, texts) for name, node in given.items()}
-            return validate(model, owner, given, kind, known)
+            return validate(
+                model, owner, given | {k: _as_text(v, texts) for k, v in sure.items()}, kind, known
+            )
         unsure = given.keys() - sure.keys()
         errors = [each for each in errors if each["type"] != "missing" or each["loc"][0] not in unsure]
         return None, data, _mistakes(model, owner, sure, errors, kind, known)
-    mistakes = [
-        given[name].wrong(f"must be a number, not {shown(value)}")
-        for name, value in data.items()
-        if isinstance(value, bool)
-        and type(getattr(made, name, None)) in (int, float)  # pydantic takes yes for 1
-    ]
-    return (made if len(sure) == len(given) and not mistakes else None), data, mistakes
+    return (made if len(sure) == len(given) else None), data, []
+
+
+def _fitting(node: Node, info: FieldInfo | None) -> Node:
+    """Return a truth value as the word that was written, where none is wanted: pydantic takes yes for 1."""
+    if isinstance(node.value, bool) and info and {*_leaves(info.annotation)} <= {int, float, str, type(None)}:
+        return replace(node, value=node.text or shown(node.value))
+    return node
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """Yield the types that a type is made of."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        yield from map(type, inner)
+    elif inner:
+        for each in inner[:1] if get_origin(annotation) is Annotated else inner:
+            yield from _leaves(each)
+    else:
+        yield annotation
 
 
 def _text_wanted(error: Any, node: Node) -> Node | None:
-    """Return a plain scalar that was to be text but reads as a number or a truth value: `name: 12`, `name: yes`."""
+    """Return the node if it is a plain scalar that was to be text but reads as something else: `name: 12`."""
     wanted = error["type"] in ("string_type", "literal_error")
     return node if wanted and node.text and isinstance(node.value, bool | int | float) else None
 
@@ -68,7 +83,7 @@ def _locate(owner: Node, given: dict[str, Node], loc: tuple[int | str, ...]) -> 
         if (isinstance(inner, dict) and step in inner) or (
             isinstance(inner, list) and isinstance(step, int) and step < len(inner)
         ):
-            node = inner[step]  # type: ignore[index]
+            node = inner[step]
             inner = node.value
     return node
 
@@ -107,11 +122,10 @@ def _sentence(node: Node, errors: list[Any], unit: str) -> str:
             said = str(error["ctx"]["error"])
             return said if said.startswith("must") else f"must be right: {said}"
     wanted = " or ".join(dict.fromkeys(_wanted(error, unit) for error in errors))
-    choices = [
-        word
-        for error in errors
-        for word in re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", ""))
-    ]
+    if errors[0]["type"] in _LENGTHS:
+        return f"must be {wanted}, not of {len(node.value)}"
+    expected = " ".join(error.get("ctx", {}).get("expected", "") for error in errors)
+    choices = re.findall(r"'([^']*)'", expected)
     near = nearest(node.value, choices) if isinstance(node.value, str) else ""
     return f"must be {wanted}, not {shown(node.value)}{near}"
 
@@ -152,7 +166,8 @@ def _wanted(error: Any, unit: str) -> str:
     what, context = error["type"], error.get("ctx", {})
     if what in _BOUNDS:
         words, key = _BOUNDS[what]
-        return f"{words} {context[key]}" + (f" {unit}" if unit else "")
+        bound = f"{context[key]:g}" if isinstance(context[key], float) else context[key]
+        return f"{words} {bound}" + (f" {unit}" if unit else "")
     if what in _LENGTHS:
         words, key = _LENGTHS[what]
         return f"{words} {context[key]}"

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from flowgraph.document import MAX_DEPTH, MAX_VALUES, UNRESOLVED, Mistakes, Node
-from flowgraph.mistake import shown, unknown
+from flowgraph.mistake import nearest, shown, unknown
 
 MAX_TEXT = 100_000
 _WHOLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
@@ -15,9 +15,9 @@ _LOST = Node(UNRESOLVED)
 
 
 class Variables:
-    """The variables of one file: those `written` in it may use each other, those `given` from outside are final.
+    """The variables of one file: those `written` in it may use each other; those `given` to it are final.
 
-    Where not all files could be read (`whole` is false), an unknown variable is no mistake.
+    Where not all files could be read (`whole` is false), a name is a mistake only if it is much like a known one.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Variables:
             self._find(name, node)
 
     def resolve(self, node: Node) -> Node:
-        """Return the tree with all variables put in; what cannot be found out is `UNRESOLVED`, after a mistake."""
+        """Return the tree with all variables put in; after a mistake, with `UNRESOLVED` values."""
         value = node.value
         if isinstance(value, dict):
             return node.holding({key: self.resolve(each) for key, each in value.items()})
@@ -77,7 +77,7 @@ class Variables:
         if name in self.found:
             return self.found[name]
         if name not in self.written:
-            if self.whole:
+            if self.whole or nearest(name, self.written):
                 self.mistakes.add(user.wrong(unknown("a variable", name, self.written)))
             return _LOST
         if name in self.row:

@@ -164,12 +164,13 @@ class Worker:
         self.doorkeeper = Doorkeeper(self.hub.context, curve[0]) if curve else None
         self.control = self.hub.socket(zmq.DEALER, False, connect)
         self.control.setsockopt(zmq.IDENTITY, name.encode())
-        self.control.setsockopt(zmq.HEARTBEAT_IVL, 500)
-        self.control.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
+        if connect.startswith("tcp:"):  # a host that is cut off closes no connection
+            self.control.setsockopt(zmq.HEARTBEAT_IVL, 500)
+            self.control.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
         self.control.setsockopt(zmq.LINGER, 1000)
         self.monitor = self.control.get_monitor_socket(int(zmq.Event.DISCONNECTED))
         self.control.connect(connect)
-        self.outbox: queue.SimpleQueue[control.Message] = queue.SimpleQueue()
+        self.outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.contents: queue.SimpleQueue[control.Content | None] = queue.SimpleQueue()
         self.asking = threading.Lock()
         self.go = threading.Event()
@@ -180,14 +181,18 @@ class Worker:
 
     # What the block threads call
 
+    def _post(self, message: control.Message) -> None:
+        """Leave a message for the supervisor; it is encoded here, so that a block hears of what cannot be sent."""
+        self.outbox.put(control.encode(message))
+
     def fail(self, block: str, error: BaseException) -> None:
         """Tell the supervisor that a block cannot go on."""
-        self.outbox.put(control.Failed(block, explain(error), "".join(traceback.format_exception(error))))
+        self._post(control.Failed(block, explain(error), "".join(traceback.format_exception(error))))
 
     def _context(self, spec: BlockSpec, seed: int, remote: bool) -> Context:
         def warn(message: str) -> None:
             self.warned[spec.name] = self.warned.get(spec.name, 0) + 1
-            self.outbox.put(control.Warned(spec.name, message))
+            self._post(control.Warned(spec.name, message))
 
         def files(pattern: str) -> Iterator[tuple[str, bytes]]:
             if remote:
@@ -198,8 +203,8 @@ class Worker:
 
         return Context(
             seed,
-            lambda section, frame, values: self.outbox.put(control.Figures(section, frame, values)),
-            lambda path, data: self.outbox.put(control.File(path, data)),
+            lambda section, frame, values: self._post(control.Figures(section, frame, values)),
+            lambda path, data: self._post(control.File(path, data)),
             warn,
             files,
         )
@@ -208,7 +213,7 @@ class Worker:
         index = 0
         while True:
             with self.asking:
-                self.outbox.put(control.Wanted(pattern, index))
+                self._post(control.Wanted(pattern, index))
                 content = self.contents.get()
             if content is None:
                 raise Stopped
@@ -261,7 +266,7 @@ class Worker:
     def _flush_outbox(self) -> None:
         while True:
             try:
-                self._say(self.outbox.get_nowait())
+                self.control.send(self.outbox.get_nowait())
             except queue.Empty:
                 return
 

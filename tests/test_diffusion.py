@@ -63,6 +63,9 @@ def lost_latent(frame, status="lost", **tags):
     return Packet(np.empty((0, 4, 0, 0), np.float32), frame, last=True).tagged(status=status, **tags)
 
 
+BY_DESIGN = lost(0, "absent"), lost_latent(0, "absent")
+
+
 def run(text=None, latents=None, seed=1, alternate=True, **params):
     """The images by frame, the rows reported, the warnings."""
     rows, warnings = {}, []
@@ -126,17 +129,17 @@ def test_text_alone_is_rendered_from_noise(receiver):
     assert rows[0] == {"mode": "text", "steps": 20, "status": "ok"}
 
 
-BY_DESIGN = lost(0, "absent"), lost_latent(0, "absent")
-
-
 @pytest.mark.parametrize(
     ("text", "latents", "mode", "status", "reason"),
     [
         (lost(0), latent(0), "latent", "degraded", "caption lost"),
-        (lost(0, reason="CRC"), latent(0), "latent", "degraded", "caption lost: CRC"),
+        (lost(0, reason="no caption came"), latent(0), "latent", "degraded", "no caption came"),
         (None, latent(0), "latent", "degraded", "caption lost"),
         (caption(0, status="damaged"), latent(0), "latent", "degraded", "caption damaged, not used"),
-        (caption(0), lost_latent(0, reason="header"), "text", "degraded", "latent lost: header"),
+        (caption(0), lost_latent(0, reason="no latent came"), "text", "degraded", "no latent came"),
+        (lost(0, reason="header"), lost_latent(0, reason="header"), "none", "lost", "header"),
+        (caption(0, status="damaged"), lost_latent(0), "text", "degraded", "caption damaged; latent lost"),
+        (caption(0, status="damaged"), BY_DESIGN[1], "text", "degraded", "caption damaged"),
         (caption(0), None, "text", "degraded", "latent lost"),
         (caption(0), latent(0, status="damaged"), "text+latent", "degraded", "latent damaged"),
         (caption(0), latent(0, np.nan), "text", "degraded", "latent or its noise variance is not finite"),
@@ -194,10 +197,26 @@ def test_a_latent_of_another_model_is_told_and_set_aside(receiver, shape):
 
 
 def test_a_very_noisy_latent_is_set_aside_for_its_caption(receiver):
-    noisy = [latent(i, noise_variance=v) for i, v in enumerate((0.4, 0.6, 0.6))]
-    _, rows, _ = run([caption(0), caption(1), lost(2)], noisy, text_only_above=0.5)
-    assert [rows[i]["mode"] for i in range(3)] == ["text+latent", "text", "latent"]
-    assert rows[1]["reason"] == "latent set aside: noise variance 0.60 is above 0.5"
+    noisy = [latent(i, noise_variance=v) for i, v in enumerate((0.4, 0.6, 0.6, 0.6))]
+    text = [caption(0), caption(1), lost(2), caption(3, status="damaged")]
+    _, rows, _ = run(text, noisy, text_only_above=0.5)
+    assert [rows[i]["mode"] for i in range(4)] == ["text+latent", "text", "latent", "latent"]
+    assert rows[1]["reason"] == "latent not used: noise variance 0.60"
+
+
+def test_a_posterior_mean_is_unshrunk_for_a_matched_start(receiver):
+    """E[z | y] with distortion D = 0.2 is 0.8 (z + noise), so that the noise has variance 0.2 / 0.8."""
+    tags = {"noise_variance": 0.2, "noise_source": "posterior"}
+    made, _, _ = run(None, [latent(0, 80.0, **tags)])
+    assert made[0].data[0, 0, 0, 0] == 100
+    assert receiver.calls[0][2]["noise_variance"] == pytest.approx([0.25])
+    for other in ({"steps": 30}, {"steps": 0}):
+        assert run(None, [latent(0, 80.0, **tags)], **other)[0][0].data[0, 0, 0, 0] == 80
+    assert run(None, [latent(0, 80.0, **tags | {"noise_source": "table"})])[0][0].data[0, 0, 0, 0] == 80
+    run(None, [latent(0, 0.0, noise_variance=1.0, noise_source="posterior")])
+    assert receiver.calls[-1][2]["noise_variance"] == pytest.approx(
+        [99]
+    )  # nothing is known: almost pure noise
 
 
 def groups(receiver):

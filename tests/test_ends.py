@@ -1,4 +1,4 @@
-"""Both ends with the models that the project ships, on sample photographs, and nothing or noise between them."""
+"""Both ends with the models that the project ships, on sample photographs, nothing or noise between."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from blocks.sink.diffusion import DiffusionSink
 from blocks.sink.quality import psnr
 from blocks.source.captioner import MAX_TOKENS, CaptionerSource
 from blocks.source.latent_encoder import LatentEncoderSource
-from flowgraph.block import Context
+from flowgraph.block import BlockError, Context
 from flowgraph.testing import run_block
 
 
@@ -82,3 +82,17 @@ def test_text_alone_makes_an_image(sent):
         ((1, 192, 192, 3), "text", 4)
     ]
     assert made[0].data.std() > 5
+
+
+@pytest.mark.parametrize("block_type", [CaptionerSource, LatentEncoderSource, DiffusionSink])
+def test_a_device_that_is_none_is_told(block_type):
+    with pytest.raises(BlockError, match=r"^device must be auto, cpu or cuda\[:n\], not 'toaster'$"):
+        block_type({"device": "toaster"}).start()
+
+
+@pytest.mark.parametrize("block_type", [CaptionerSource, LatentEncoderSource, DiffusionSink])
+def test_a_model_that_is_not_there_is_told(block_type):
+    with pytest.raises(
+        BlockError, match=r"^model nobody/nothing is not on this machine: fetch it with `hf download"
+    ):
+        block_type({"model": "nobody/nothing"}).start()

@@ -158,3 +158,17 @@ def test_a_block_that_hands_out_what_it_has_not_declared_is_told_so():
         run_block(Wrong(), {"x": [chars(b"a", 1)]})
     with pytest.raises(BlockError, match="input x must be uint8, not float64"):
         run_block(Wrong(), {"x": [Packet(np.zeros(1))]})
+
+
+def test_what_a_block_hands_out_is_contiguous_and_native():
+    class Stride(Block):
+        """Hands out every other number, big-endian."""
+
+        outputs = (Port("x", "float64"),)
+
+        def produce(self):
+            yield Packet(np.arange(10, dtype=">f8")[::2], last=True)
+
+    data = run_block(Stride())["x"][0].data
+    assert data.flags.c_contiguous
+    assert data.tobytes() == np.array([0.0, 2, 4, 6, 8]).tobytes()

@@ -137,6 +137,9 @@ class DiffusionSink(Block):
                 caption, caption_fault = None, f"{caption_fault}, not used"
             elif not caption_fault and p.text_only_above is not None and variance > p.text_only_above:
                 values, latent_fault = None, f"latent not used: noise variance {variance:.2f}"
+        shrunk = latent is not None and latent.tag("noise_source") == "posterior"
+        if values is not None and shrunk and p.steps == "matched":
+            values, variance = _unshrunk(values, variance)
         reason = "; ".join(fault for fault in dict.fromkeys((caption_fault, latent_fault)) if fault)
         return _Frame(number, caption, values, variance, reason)
 
@@ -161,10 +164,6 @@ class DiffusionSink(Block):
             return None, 0.0, fault
         if not (np.isfinite(z).all() and 0 <= variance < np.inf):
             return None, 0.0, "latent or its noise variance is not finite"
-        if self.params.steps == "matched" and packet.tag("noise_source") == "posterior":
-            # E[z | y] of distortion D is z + noise, shrunk by 1 - D: undone, the noise has variance D / (1 - D).
-            distortion = min(variance, 0.99)
-            z, variance = z / np.float32(1 - distortion), distortion / (1 - distortion)
         return z, variance, fault
 
     def _render(self, frames: list[_Frame]) -> dict[int, tuple[np.ndarray, int]]:
@@ -200,10 +199,16 @@ class DiffusionSink(Block):
 
 def _state(packet: Packet | None, part: str) -> tuple[str, str]:
     """Return the status of a part of a frame, and what is wrong with it."""
-    status = "lost" if packet is None else packet.tag("status", "ok")
-    if packet is None or status not in ("damaged", "lost"):
-        return status, "" if packet is not None else f"{part} lost"
-    return status, packet.tag("reason") or f"{part} {status}"
+    if packet is None:
+        return "lost", f"{part} lost"
+    status = packet.tag("status", "ok")
+    return status, (packet.tag("reason") or f"{part} {status}") if status in ("damaged", "lost") else ""
+
+
+def _unshrunk(mean: np.ndarray, distortion: float) -> tuple[np.ndarray, float]:
+    """Return z + noise, and the noise's variance D / (1 - D), for the posterior mean (1 - D)(z + noise)."""
+    distortion = min(distortion, 0.99)
+    return mean / np.float32(1 - distortion), distortion / (1 - distortion)
 
 
 def _by_shape(frames: list[_Frame]) -> list[list[_Frame]]:
