@@ -20,7 +20,10 @@ ROOT = Path(__file__).parent.parent
 PACKET_BYTES = 128 << 10
 SHORT, LONG = 100, 1100  # packets
 RUNS = 3
-GNURADIO_MSYM = {"inproc": 12.5, "ipc": 13.0}  # GNU Radio 3.10.5, one core, the same chain, its own measurement
+GNURADIO_MSYM = {
+    "inproc": 12.5,
+    "ipc": 13.0,
+}  # GNU Radio 3.10.5, one core, the same chain, its own measurement
 
 GRAPH = """\
 flowgraph: benchmark

@@ -113,7 +113,7 @@ def _port(end: Block | tuple[Block, str], side: str) -> str:
     names = [port.name for port in getattr(block, side)]
     if wanted is None and len(names) == 1:
         return names[0]
-    if wanted in names:
+    if wanted and wanted in names:
         return wanted
     said = repr(wanted) if wanted else "left out"
     raise BlockError(f"{block.name}: the {side[:-1]} must be one of {', '.join(names) or 'none'}, not {said}")

@@ -166,11 +166,13 @@ class Block:
     inputs: ClassVar[tuple[Port, ...]] = ()
     outputs: ClassVar[tuple[Port, ...]] = ()
     # Items out per item in: a number, a function of the parameters, or None where it varies from frame to frame.
-    ratio: ClassVar[Fraction | Callable[[Any], Fraction] | None] = None
+    ratio: ClassVar[Any] = None
     # Inputs that must carry the same number of items a frame.
     equal_rates: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, params: Params | dict[str, Any] | None = None, name: str = "", context: Context | None = None):
+    def __init__(
+        self, params: BaseModel | dict[str, Any] | None = None, name: str = "", context: Context | None = None
+    ):
         self.params: Any = params if isinstance(params, BaseModel) else self.Params(**(params or {}))
         self.name = name or self.type_name()
         self.context = context or Context()

@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("name", metavar="NAME", help="the worker's name in the config")
     worker.add_argument("--connect", required=True, metavar="tcp://HOST:PORT", help="`network.listen` of the config")
     worker.add_argument("--keys", metavar="DIR", help="folder with the run's keys")
-    worker.add_argument("--insecure", action="store_true", help="no keys beyond this machine; the config must say so too")
+    worker.add_argument(
+        "--insecure", action="store_true", help="no keys beyond this machine; the config must say so too"
+    )
     keys = commands.add_parser("keys", help="make CURVE keys for runs over several hosts")
     keys.add_argument("folder", metavar="DIR")
     return parser
@@ -120,7 +122,9 @@ def _check(options: argparse.Namespace) -> int:
     spec = _load(options)
     if spec is None:
         return 2
-    print(f"{options.config}: {spec.name}: {len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers: ok")
+    print(
+        f"{options.config}: {spec.name}: {len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers: ok"
+    )
     return 0
 
 

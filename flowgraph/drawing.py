@@ -42,7 +42,12 @@ def draw(spec: GraphSpec, path: Path) -> None:
             "",
             xy=(place[wire.target_block][0] - 0.95, place[wire.target_block][1]),
             xytext=(place[wire.source_block][0] + 0.95, place[wire.source_block][1]),
-            arrowprops={"arrowstyle": "-|>", "color": "#666666", "lw": 0.8, "connectionstyle": "arc3,rad=0.08"},
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": "#666666",
+                "lw": 0.8,
+                "connectionstyle": "arc3,rad=0.08",
+            },
         )
     for block in spec.blocks:
         axes.text(

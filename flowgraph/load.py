@@ -1,6 +1,6 @@
 """YAML -> a checked `GraphSpec`, or every mistake at once, each with its place.
 
-A block is of a type (`use:`), or it is a sub-graph (`graph:`): a file with inputs and outputs of its own. These
+A block is of a type (`use:`), or it is a sub-graph (`graph:`), a file with inputs and outputs of its own. Those
 are taken apart here; what is left are blocks, with dotted names (`link.channel`), and wires between them.
 """
 
@@ -410,12 +410,12 @@ class _Loader:
             sure = sure and options is not None
             if options is not None:
                 specs.append(WorkerSpec(name, options.host, options.threads))
-            for each in blocks:
-                if each.value not in inside and each.value not in level.names:
+            for each, wanted in blocks:
+                if wanted not in inside and wanted not in level.names:
                     sure = False
-                    if level.document.whole or nearest(each.value, level.names):
-                        self.mistakes.add(each.wrong(unknown("a block", each.value, level.names)))
-                for block in inside.get(each.value, ()):
+                    if level.document.whole or nearest(wanted, level.names):
+                        self.mistakes.add(each.wrong(unknown("a block", wanted, level.names)))
+                for block in inside.get(wanted, ()):
                     if worker_of.setdefault(block, name) != name:
                         both = f"{worker_of[block]} and {name}"
                         self.mistakes.add(each.wrong(f"must run in one worker, not in both {both}"))
@@ -423,14 +423,16 @@ class _Loader:
             for name, used in level.names.items():
                 homeless = [block for block in inside.get(name, ()) if block not in worker_of]
                 if homeless:
-                    which = "" if name in homeless else f", with {', '.join(homeless)}"
-                    message = f"must be listed in a worker ({', '.join(written) or 'there is none'}){which}"
-                    self.mistakes.add(used.at.wrong_key(message))
+                    which = ", ".join(homeless) + ": " if len(homeless) < len(inside[name]) else ""
+                    known = ", ".join(written) or "there is none"
+                    self.mistakes.add(used.at.wrong_key(f"{which}must be listed in a worker ({known})"))
         self.blocks = [structs.replace(block, worker=worker_of.get(block.name, "")) for block in self.blocks]
         return specs
 
-    def _worker(self, level: _Level, name: str, written: Node) -> tuple[WorkerOptions | None, list[Node]]:
-        """Return what is said of a worker, and the nodes that name its blocks."""
+    def _worker(
+        self, level: _Level, name: str, written: Node
+    ) -> tuple[WorkerOptions | None, list[tuple[Node, str]]]:
+        """Return what is said of a worker, and the names of its blocks with their places."""
         node = level.variables.resolve(written)
         if not _NAME.fullmatch(name):
             self.mistakes.add(node.wrong_key(f"{_NAME_RULE}, not {name!r}"))
@@ -440,7 +442,8 @@ class _Loader:
         options = self._validated(WorkerOptions, node, given, "an option of a worker")
         if options is not None and options.host:
             self.hosts.append(given["host"])
-        return options, given["blocks"].value if options else []
+        names = [(each, each.text or each.value) for each in given.get("blocks", Node([])).inner]
+        return options, [(each, text) for each, text in names if isinstance(text, str)]
 
     def _inside(self) -> dict[str, list[str]]:
         """Return the blocks that a dotted name stands for: the block itself, or all in the sub-graph."""

@@ -159,7 +159,9 @@ class Runner:
         self.pairing = len(self.connected) > 1
         self.whole = {n: _Whole() for n in self.connected if self.pairing or ports[n].whole}
         self.aligned = {
-            n: _Aligned(block.align(ports[n])) for n in self.connected if n not in self.whole and block.align(ports[n]) > 1
+            n: _Aligned(block.align(ports[n]))
+            for n in self.connected
+            if n not in self.whole and block.align(ports[n]) > 1
         }
 
     def feed(self, name: str, packet: Packet) -> None:
@@ -221,7 +223,9 @@ class Runner:
             return
         if isinstance(output, Packet):
             if len(self.outputs) != 1:
-                raise BlockError(f"must hand out a dict by output ({', '.join(self.outputs) or 'none'}), not a bare packet")
+                raise BlockError(
+                    f"must hand out a dict by output ({', '.join(self.outputs) or 'none'}), not a bare packet"
+                )
             self._check_and_emit(next(iter(self.outputs)), output)
         elif isinstance(output, dict):
             for name, packet in output.items():

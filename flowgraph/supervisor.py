@@ -134,7 +134,7 @@ class Supervisor:
             try:
                 there.bind(network.listen)
             except zmq.ZMQError as error:
-                raise BlockError(f"cannot listen on {network.listen}: {zmq.strerror(error.errno)}") from None
+                raise BlockError(f"cannot listen on {network.listen}: {zmq.strerror(error.errno or 0)}") from None
         for socket in self.sockets:
             socket.setsockopt(zmq.LINGER, 500)
 
@@ -146,7 +146,9 @@ class Supervisor:
                 member.thread = threading.Thread(target=worker.run, name=f"worker {name}", daemon=True)
                 member.thread.start()
             elif member.spec.host is None:
-                member.process = _launch(member.spec, here, self.secret, self.spec.network.keys or "", self.folder.log_file)
+                member.process = _launch(
+                    member.spec, here, self.secret, self.spec.network.keys or "", self.folder.log_file
+                )
             else:
                 keys = f" --keys {self.spec.network.keys}" if self.spec.network.keys else ""
                 self.tell(
@@ -199,7 +201,9 @@ class Supervisor:
             if member.address or not (by_hand or secrets.compare_digest(message.secret, self.secret)):
                 self.tell(f"a second worker {name} was refused")
             elif message.protocol != control.PROTOCOL:
-                self.fault = f"worker {name} speaks protocol {message.protocol}, not {control.PROTOCOL}: install one version"
+                self.fault = (
+                    f"worker {name} speaks protocol {message.protocol}, not {control.PROTOCOL}: install one version"
+                )
             else:
                 member.address, member.state = (socket, identity), "joined"
                 setup = control.Setup(self.spec, name, self.token, "" if by_hand else self.directory)
@@ -260,7 +264,10 @@ class Supervisor:
                 self.fault = f"worker {name} ended by itself; its last words are on stderr"
             silent = time.monotonic() - member.heard
             if member.spec.host and member.address and silent > SILENT_AFTER_S:
-                self.fault = self.fault or f"worker {name} ({blocks}) on {member.spec.host} has not been heard for {silent:.0f} s"
+                self.fault = (
+                    self.fault
+                    or f"worker {name} ({blocks}) on {member.spec.host} has not been heard for {silent:.0f} s"
+                )
 
     def _say(self, member: _Member, message: control.FromSupervisor) -> None:
         if member.address:

@@ -79,7 +79,11 @@ def assert_same_stream(got: Iterable[Packet], want: Iterable[Packet]) -> None:
 
 
 def check_packet_invariance(
-    make: type[Block], params: dict[str, Any], inputs: Streams, seed: int = 1, ragged: Iterable[int] = (3, 1, 17, 64, 5)
+    make: type[Block],
+    params: dict[str, Any],
+    inputs: Streams,
+    seed: int = 1,
+    ragged: Iterable[int] = (3, 1, 17, 64, 5),
 ) -> Streams:
     """Assert that a block makes the same of its input whole, one item at a time and ragged; return what it makes."""
 

@@ -168,7 +168,7 @@ class Outgoing:
             )
         else:
             self.socket.send(header, zmq.SNDMORE)
-            self.socket.send(data, copy=False, track=False)
+            self.socket.send(data.data, copy=False)
         self.sent += 1
 
     def _wait(self) -> None:
@@ -247,14 +247,17 @@ class Incoming:
     def _receive(self) -> Packet | End | None:
         assert self.socket is not None
         sender, *parts = self.socket.recv_multipart(copy=False)
-        if bytes(sender) != self.peer:
-            return self._refuse("a message from a stranger")
+        if sender.bytes != self.peer:
+            self._refuse("a message from a stranger")
+            return None
         try:
             seq, message = decode([part.buffer for part in parts], self.hub.token)
         except WireError as error:
-            return self._refuse(str(error))
+            self._refuse(str(error))
+            return None
         if seq < self.next:
-            return self._refuse("a message that came twice")
+            self._refuse("a message that came twice")
+            return None
         self.lost += seq - self.next
         self.next = seq + 1
         if isinstance(message, End) or self.next - self.told >= max(1, self.spec.queue // 2):
@@ -277,7 +280,7 @@ class Incoming:
     def watch(self) -> None:
         """Count what ZeroMQ itself refused."""
         while self.monitor is not None and self.monitor.poll(0):
-            event = recv_monitor_message(self.monitor)["event"]
+            event = zmq.Event(recv_monitor_message(self.monitor)["event"])
             if event in _REFUSALS:
                 self.shaken += 1  # the connection closes next: that is no news
                 self._refuse(_REFUSALS[event])

@@ -17,7 +17,8 @@ _LOST = Node(UNRESOLVED)
 class Variables:
     """The variables of one file: those `written` in it may use each other; those `given` to it are final.
 
-    Where not all files could be read (`whole` is false), a name is a mistake only if it is much like a known one.
+    Where not all files could be read (`whole` is false), an unknown name is a mistake only if it is much like
+    a known one.
     """
 
     def __init__(

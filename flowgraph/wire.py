@@ -74,7 +74,7 @@ def encode(message: Packet | End, seq: int, token: str) -> tuple[bytes, np.ndarr
         message.frame,
         message.offset,
         message.last,
-        [tuple(tag) for tag in message.tags],  # type: ignore[misc]
+        [tuple(tag) for tag in message.tags],
     )
     return MAGIC + VERSION + _encoder.encode(header), data
 

@@ -43,7 +43,14 @@ def explain(error: BaseException) -> str:
 class BlockThread(threading.Thread):
     """Runs one block between its wires."""
 
-    def __init__(self, block: Block, memory: int, inputs: dict[str, Incoming], outputs: dict[str, list[Outgoing]], worker: Worker):
+    def __init__(
+        self,
+        block: Block,
+        memory: int,
+        inputs: dict[str, Incoming],
+        outputs: dict[str, list[Outgoing]],
+        worker: Worker,
+    ):
         super().__init__(name=block.name, daemon=True)
         self.block, self.inputs, self.outputs, self.worker = block, inputs, outputs, worker
         self.runner = Runner(block, self._emit, set(inputs), memory)
@@ -74,8 +81,10 @@ class BlockThread(threading.Thread):
             except Exception as error:
                 self.worker.fail(self.block.name, error)
                 ended = False
-            for wire in (*self.inputs.values(), *self._outgoing()):
-                wire.close()
+            for incoming in self.inputs.values():
+                incoming.close()
+            for outgoing in self._outgoing():
+                outgoing.close()
             if ended:
                 self.finished.set()
 
@@ -121,8 +130,8 @@ class BlockThread(threading.Thread):
                 if outgoing.waiting:
                     outgoing.pump()
             if not ready:
-                for wire in self.inputs.values():
-                    wire.watch()
+                for incoming in self.inputs.values():
+                    incoming.watch()
             if stop.is_set():
                 raise Stopped
             for socket, _ in ready:
@@ -176,7 +185,7 @@ class Worker:
         self.go = threading.Event()
         self.threads: list[BlockThread] = []
         self.warned: dict[str, int] = {}
-        self.told: set[str] = set()  # refusals that the supervisor knows of
+        self.refusals: dict[str, bool] = {}  # sentence: whether the supervisor has been told
         self.setup: control.Setup | None = None
 
     # What the block threads call
@@ -307,7 +316,9 @@ class Worker:
                 try:
                     bound[incoming.spec.name] = incoming.bind(place)
                 except zmq.ZMQError as error:
-                    fault = BlockError(f"wire {incoming.spec.name} cannot listen on {place}: {zmq.strerror(error.errno)}")
+                    fault = BlockError(
+                        f"wire {incoming.spec.name} cannot listen on {place}: {zmq.strerror(error.errno or 0)}"
+                    )
                     fault.block = block.name
                     raise fault from None
             self.threads.append(BlockThread(block, block_spec.memory, inputs, outputs, self))
@@ -322,7 +333,7 @@ class Worker:
             blocks[thread.name] = control.BlockCount(count.packets, count.items, count.busy_s, errors)
             for wire in thread.inputs.values():
                 for reason in tuple(wire.refused):
-                    self._tell_refusal(thread.name, wire.spec.name, reason)
+                    self._tell_refusal(thread.name, f"wire {wire.spec.name} refused {reason}", done)
                 wires[wire.spec.name] = control.WireCount(
                     wire.packets, wire.bytes, lost=wire.lost, refused=sum(wire.refused.values())
                 )
@@ -331,11 +342,12 @@ class Worker:
                 known.dropped = out.dropped
         return control.Counts(blocks, wires, done)
 
-    def _tell_refusal(self, block: str, wire: str, reason: str) -> None:
-        key = f"{wire}: {reason}"
-        if key not in self.told:
-            self.told.add(key)
-            self._say(control.Warned(block, f"wire {wire} refused {reason}"))
+    def _tell_refusal(self, block: str, sentence: str, at_once: bool) -> None:
+        """Tell of a refusal once, and not when first seen: where a sender has died, its own end says more."""
+        if not self.refusals.get(sentence, False) and (at_once or sentence in self.refusals):
+            self.refusals[sentence] = True
+            self._say(control.Warned(block, sentence))
+        self.refusals.setdefault(sentence, False)
 
     def _leave(self) -> None:
         """Stop all blocks and say so; a block that does not let go is left behind when the process ends."""

@@ -32,7 +32,7 @@ def latent(shape=(4, 8, 8), frame=0, seed=1):
     return Packet(values, frame, last=True)
 
 
-def send(text=None, latent=None, reports=None, warnings=None, **params):
+def send(text=None, latent=None, /, reports=None, warnings=None, **params):
     context = Context(
         report=lambda section, frame, values: None if reports is None else reports.append((section, values)),
         warn=lambda message: None if warnings is None else warnings.append(message),
@@ -139,7 +139,9 @@ def test_without_errors_everything_comes_back(shape, caption, form, header, capt
             assert got_latent.data.shape == (1, *shape)
             assert got_latent.data.dtype == np.float32
             assert got_latent.tag("status") == "ok"
-            step = {"float64": 0, "float32": 0, "float16": 4e-3}.get(form, 8 / 2 ** int(form[-1]) if form in QUANTISERS else 0)
+            step = {"float64": 0, "float32": 0, "float16": 4e-3}.get(
+                form, 8 / 2 ** int(form[-1]) if form in QUANTISERS else 0
+            )
             # A receiver of hard decisions allows for a few errors where it saw none.
             allowed = step * (1.1 if received.packed else 1.01) + (0.1 if received.packed and form in QUANTISERS else 0)
             inside = np.abs(given_latent.data) < 3.5
@@ -179,7 +181,8 @@ def test_packet_boundaries_do_not_matter(dtype):
 
 def test_a_part_lost_before_the_serializer_is_left_out():
     made = run_block(
-        BitSerializer(), {"text": [text(frame=1), text(frame=2)], "latent": [latent(frame=0), latent(frame=2)]}
+        BitSerializer(),
+        {"text": [text(frame=1), text(frame=2)], "latent": [latent(frame=0), latent(frame=2)]},
     )["bits"]
     statuses = [[part.tag("status") for part in receive(packet)] for packet in made]
     assert statuses == [["absent", "ok"], ["ok", "absent"], ["ok", "ok"]]
@@ -188,6 +191,378 @@ def test_a_part_lost_before_the_serializer_is_left_out():
 def test_numbers_that_are_none_are_sent_as_zero_with_a_warning():
     values, warnings = latent((1, 2, 2)), []
     values.data[0, 0] = [[np.nan, np.inf], [-np.inf, 2.0]]
-    _, got = receive(send(latent=values, latent_format=None, warnings=warnings) if False else _send_bad(values, warnings))
+    _, got = receive(send(None, values, warnings=warnings, latent="float32"))
     assert warnings == ["frame 0: 3 of 4 latent values are not finite: sent as 0"]
     np.testing.assert_array_equal(got.data[0, 0], [[0, 0], [0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"text": text("café".encode())}, r"caption must be ASCII, not 'café' \(frame 0\)"),
+        ({"text": text(b"x" * 65536)}, r"caption must be at most 65535 bytes, not 65536 \(frame 0\)"),
+        (
+            {"latent": Packet(np.zeros((2, 1, 1, 1), np.float32), last=True)},
+            "latent must be one array of channels x height x width a frame, not 2 of 3 dimensions",
+        ),
+        (
+            {"latent": Packet(np.zeros((1, 4), np.float32), last=True)},
+            "latent must be one array of channels x height x width a frame, not 1 of 1 dimensions",
+        ),
+        (
+            {"latent": Packet(np.zeros((1, 4, 0, 8), np.float32), last=True)},
+            "latent must have 1 to 65535 values a side, not 4x0x8",
+        ),
+        (
+            {"latent": Packet(np.zeros((1, 1, 1, 65536), np.float32), last=True)},
+            "latent must have 1 to 65535 values a side, not 1x1x65536",
+        ),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(bad, message):
+    with pytest.raises(BlockError, match=message):
+        send(bad.get("text"), bad.get("latent"))
+
+
+def test_payload_is_the_papers():
+    """Table 1: 77 characters and a 4x64x64 float64 latent of a 512x512 image; 2.09 % of it in float64."""
+    reports = []
+    send(text(b"x" * 77), latent((4, 64, 64)), reports=reports, latent="float64", **PAPER)
+    section, values = reports[-1]
+    assert section == "payload"
+    assert values["caption_bytes"] + values["latent_bytes"] == 131_149
+    assert values["overhead_bytes"] == 0
+    assert values["symbols_per_image"] == 131_149 * 2
+    assert values["share_of_float64_image"] == pytest.approx(131_149 / 6_291_456)
+    assert values["share_of_rgb8_image"] == pytest.approx(131_149 / 786_432)
+    assert values["cbr"] == pytest.approx(131_149 * 2 / 786_432)
+
+
+def test_payload_counts_everything_that_is_sent():
+    reports = []
+    frames = [
+        send(text(b"x" * 10), latent((4, 24, 24)), reports=reports),
+        send(text(b"x" * 20), reports=reports),
+    ]
+    assert [frame.count for frame in frames] == [576 + 8 * 72 + 18432, 576 + 15 * 72]
+    one, alone = (values for _, values in reports)
+    assert one["caption_bytes"] + one["latent_bytes"] + one["overhead_bytes"] == frames[0].count / 8
+    assert one["cbr"] == pytest.approx(frames[0].count / 4 / (192 * 192 * 3))
+    assert (alone["latent_bytes"], alone["cbr"], alone["share_of_rgb8_image"]) == (0, None, None)
+    context = Context(report=lambda section, frame, values: reports.append((section, values)))
+    captions = [text(b"x" * 10, 0), text(b"x" * 20, 1)]
+    run_block(
+        BitSerializer({}, "pack", context),
+        {"text": captions, "latent": [latent((4, 24, 24), n) for n in (0, 1)]},
+    )
+    assert reports[-1][1]["caption_bytes"] == 15  # means over the frames
+
+
+# How noisy it is
+
+
+def noise_of_frames(form, ber, spread, policy="bounded", frames=8):
+    """Return mean squared error and mean of what the receiver says of it, over latents of 16,384 values."""
+    errors, told = [], []
+    for n in range(frames):
+        values = latent((4, 64, 64), n)
+        frame = flipped(send(text(frame=n), values, latent=form), ber, spread)
+        if spread == "16qam":
+            frame = replace(frame, tags=(*frame.tags, Tag(frame.count, "estimate", {"ber": ber})))
+        _, got = receive(frame, floats=policy)
+        assert got.tag("noise_source") == ("table" if form in FLOATS else "posterior")
+        errors.append(np.mean((got.data - values.data) ** 2))
+        told.append(got.tag("noise_variance"))
+    return np.mean(errors), np.mean(told)
+
+
+CASES = [(form, policy) for form in FLOATS for policy in calibration.POLICIES]
+CASES += [(form, "bounded") for form in ("quant8", "quant5")]
+
+
+@pytest.mark.parametrize("ber", [0.00175, 0.0127, 0.0419])
+@pytest.mark.parametrize(("form", "policy"), CASES)
+def test_noise_is_known_to_a_tenth_from_the_demappers_estimate(form, policy, ber):
+    mse, told = noise_of_frames(form, ber, "16qam", policy)
+    assert told == pytest.approx(mse, rel=0.1)
+
+
+@pytest.mark.parametrize(("ber", "factor"), [(0.00175, 1.5), (0.0127, 1.2), (0.0419, 1.15)])
+@pytest.mark.parametrize("form", ["float64", "quant8"])
+def test_noise_is_known_from_errors_in_header_and_caption(form, ber, factor):
+    """3,096 coded bits a frame show 5, 39, 130 errors: over 8 frames 15 %, 6 % and 3 % off at one standard deviation."""
+    mse, told = noise_of_frames(form, ber, "equal")
+    assert mse / factor < told < mse * factor
+
+
+def test_a_genies_frame_tells_its_noise_by_how_many_floats_look_damaged():
+    values = latent((4, 64, 64))
+    for ber in (0.00175, 0.0127, 0.0419):
+        frame = flipped(send(text(), values, latent="float64", **PAPER), ber)
+        _, got = receive(frame, header="side", floats="paper")
+        assert got.tag("noise_variance") == pytest.approx(np.mean((got.data - values.data) ** 2), rel=0.2)
+
+
+def test_soft_bits_tell_their_own_error_rate():
+    """LLRs as of 16QAM at a bit error rate of .0127: N(m, 2m), of which Q(sqrt(m / 2)) are negative."""
+    values = latent((4, 64, 64))
+    for form, source, factor in (("float32", "table", 1.15), ("quant6", "posterior", 1.1)):
+        frame = send(text(), values, latent=form)
+        noise = np.random.default_rng(7).standard_normal(frame.count).astype(np.float32)
+        m = np.resize(np.array([11.4, 11.4, 9.0, 9.0], np.float32), frame.count)  # .0085 and .017
+        llr = (1 - 2 * bits_of(frame).astype(np.float32)) * m + noise * np.sqrt(2 * m)
+        _, got = receive(replace(frame, data=llr, packed=False))
+        mse = float(np.mean((got.data - values.data) ** 2))
+        assert got.tag("noise_source") == source
+        assert mse / factor < got.tag("noise_variance") < mse * factor
+
+
+def test_no_errors_in_a_short_header_do_not_mean_no_noise():
+    _, short = receive(send(None, latent(), latent="float32"))
+    _, long = receive(send(text(b"x" * 1000), latent(), latent="float32"))
+    assert 0 < long.tag("noise_variance") < short.tag("noise_variance") < 0.02
+
+
+def test_what_the_channel_truly_did_is_not_looked_at():
+    frame = flipped(send(text(), latent(), latent="quant8"), 0.01)
+    told = replace(frame, tags=(*frame.tags, Tag(0, "true_channel", {"kind": "bit_flip", "ber": 0.4, "n0": 9.0})))
+    for a, b in zip(receive(frame), receive(told), strict=True):
+        assert a.tags == b.tags
+        np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_estimates_that_are_none_are_passed_over():
+    frame = flipped(send(text(), latent(), latent="float32"), 0.01)
+    _, plain = receive(frame)
+    for value in (None, {}, {"ber": None}, {"ber": float("nan")}, {"ber": -1}, "good"):
+        _, got = receive(replace(frame, tags=(*frame.tags, Tag(0, "estimate", value))))
+        assert got.tag("noise_variance") == plain.tag("noise_variance")
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_calibration_is_reproduced(form):
+    """A fresh measurement of a few points, on other random numbers, within 5 %."""
+    for spread in calibration.SPREADS:
+        for ber in (0.0, 0.0127, 0.06):
+            fresh = calibration.measure(form, spread, ber, values=1 << 18, seed=2)
+            for policy in calibration.POLICIES:
+                looked_up = calibration.mean_squared_error(form, policy, spread, ber)
+                assert looked_up == pytest.approx(fresh[policy], rel=0.05, abs=8e-4)
+            assert calibration.error_rate(form, spread, fresh["implausible"]) == pytest.approx(ber, rel=0.05, abs=3e-4)
+
+
+def test_the_better_rule_for_absurd_floats_halves_the_error():
+    """16QAM at Eb/N0 7.5 dB: published .289 (.284) by the paper's rule, .161 by the better one."""
+    assert calibration.mean_squared_error("float64", "paper", "16qam", 0.0127) == pytest.approx(0.2865, rel=0.02)
+    assert calibration.mean_squared_error("float64", "bounded", "16qam", 0.0127) == pytest.approx(0.161, rel=0.04)
+
+
+# The rules for absurd floats
+
+
+def test_rules_for_absurd_floats():
+    sent = np.array([np.nan, np.inf, -np.inf, 11, -1e30, 10, -5, 0.009, -0.011, 3.9], np.float32)
+    frame = send(None, Packet(np.zeros((1, 1, 1, 10), np.float32), last=True), latent="float32", scramble=False)
+    bits = bits_of(frame)
+    bits[HEADER_BITS:] = np.unpackbits(sent.astype(">f4").view(np.uint8))
+    frame = with_bits(frame, bits)
+    _, bounded = receive(frame)
+    np.testing.assert_array_equal(
+        bounded.data.ravel(), np.array([0, 0, 0, 0, 0, 4, -4, 0.009, -0.011, 3.9], np.float32)
+    )
+    _, paper = receive(frame, floats="paper", seed=1)
+    kept = np.array([5, 6, 8, 9])
+    np.testing.assert_array_equal(paper.data.ravel()[kept], sent[kept])
+    drawn = np.setdiff1d(np.arange(10), kept)
+    assert len(np.unique(paper.data.ravel()[drawn])) == len(drawn)
+    np.testing.assert_array_equal(receive(frame, floats="paper", seed=1)[1].data, paper.data)
+    for other in (
+        receive(frame, floats="paper", seed=2),
+        receive(replace(frame, frame=1), floats="paper", seed=1),
+    ):
+        assert not np.isin(other[1].data.ravel()[drawn], paper.data).any()
+
+
+def test_draws_of_the_papers_rule_are_standard_normal():
+    frame = send(None, Packet(np.zeros((1, 1, 200, 200), np.float32), last=True), latent="float32")
+    _, got = receive(frame, floats="paper")
+    n = got.data.size
+    assert abs(got.data.mean()) < 5 / np.sqrt(n)
+    assert abs(got.data.var() - 1) < 5 * np.sqrt(2 / n)
+
+
+# What goes wrong
+
+
+def gap(packet, begin, end):
+    """A frame of which a stretch never came, as the engine joins it."""
+    return join([recut([packet], [begin])[0], *[p for p in recut([packet], [end]) if p.offset >= end]])
+
+
+def test_a_damaged_header_loses_its_frame_and_no_other():
+    frames = [send(text(frame=n), latent(frame=n)) for n in range(3)]
+    bits = bits_of(frames[1])
+    bits[:HEADER_BITS] = np.random.default_rng(1).integers(0, 2, HEADER_BITS)
+    frames[1], rows = with_bits(frames[1], bits), []
+    context = Context(report=lambda section, frame, values: rows.append((section, frame, values)))
+    made = run_block(BitDeserializer({}, "unpack", context), {"bits": frames})
+    assert [p.tag("status") for p in made["latent"]] == ["ok", "lost", "ok"]
+    assert [(p.tag("status"), p.count, p.last) for p in made["text"]][1] == ("lost", 0, True)
+    assert made["text"][1].tag("reason") == made["latent"][1].tag("reason") == "header damaged"
+    assert rows[1] == (
+        "frames",
+        1,
+        {
+            "caption_received": None,
+            "caption_status": "lost",
+            "latent_status": "lost",
+            "latent_noise_variance": None,
+            "latent_noise_source": None,
+            "status": "lost",
+            "reason": "header damaged",
+        },
+    )
+    assert rows[0][2]["caption_received"] == CAPTION.decode()
+    assert "status" not in rows[0][2]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 575])
+def test_a_frame_cut_within_its_header_is_lost(kept):
+    frame = send(text(), latent())
+    reason = f"header cut short: {kept} bits came" if kept else "nothing of the frame came"
+    for part in receive(with_bits(frame, bits_of(frame)[:kept])):
+        assert (part.tag("status"), part.tag("reason")) == ("lost", reason)
+
+
+def test_a_frame_cut_within_its_caption_loses_the_latent():
+    frame = send(text(), latent((4, 16, 16)))
+    rows = []
+    got_text, got_latent = receive(with_bits(frame, bits_of(frame)[:2000]), rows)
+    assert got_text.tag("status") == "ok"  # two of its three copies came in part, and the CRC fits
+    assert got_latent.tag("status") == "lost"
+    assert got_latent.tag("reason") == f"2000 bits came where the header tells of {frame.count}"
+    assert (rows[0]["status"], rows[0]["reason"]) == ("degraded", got_latent.tag("reason"))
+
+
+@pytest.mark.parametrize("form", ["float64", "float16", "quant8", "quant5"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_never_came_is_zero_and_counts_as_noise(form, soft):
+    values = latent((4, 64, 64))
+    frame = send(text(), values, latent=form)
+    start = frame.count - values.data.size * latents.bits_per_value(form)
+    begin, end = (start + int(share * (frame.count - start)) // 40 * 40 for share in (0.25, 0.5))
+    sent = as_llr(frame) if soft else frame
+    got_text, got = receive(gap(sent, begin, end))
+    assert got_text.tag("status") == "ok"
+    assert got.tag("status") == "damaged"
+    assert got.tag("reason") == f"{end - begin} bits of the latent did not come"
+    flat, clean = got.data.ravel(), values.data.ravel()
+    middle = slice(int(0.26 * clean.size), int(0.49 * clean.size))
+    np.testing.assert_allclose(flat[middle], 0, atol=1e-6)
+    assert np.mean((flat[: clean.size // 5] - clean[: clean.size // 5]) ** 2) < 0.02
+    assert got.tag("noise_variance") == pytest.approx(np.mean((flat - clean) ** 2), rel=0.1)
+
+    _, cut = receive(replace(recut([sent], [end])[0], last=True))
+    assert cut.tag("status") == "damaged"
+    assert cut.tag("reason") == f"{end} bits came where the header tells of {frame.count}"
+    np.testing.assert_allclose(cut.data.ravel()[int(0.51 * clean.size) :], 0, atol=1e-6)
+
+
+def test_more_bits_than_the_header_tells_of():
+    frame = send(text(), latent())
+    longer = with_bits(frame, np.concatenate([bits_of(frame), np.ones(13, np.uint8)]))
+    got_text, got_latent = receive(longer)
+    assert got_text.tag("status") == "ok"
+    assert got_latent.tag("status") == "damaged"
+    assert got_latent.tag("reason") == f"{longer.count} bits came where the header tells of {frame.count}"
+
+
+def test_parts_of_which_nothing_came_are_lost():
+    frame = send(text(), latent())
+    starts = {tag.value: tag.offset for tag in frame.tags}
+    got_text, got_latent = receive(gap(frame, starts["caption"], starts["latent"]))
+    assert (got_text.tag("status"), got_text.tag("reason"), got_text.count) == (
+        "lost",
+        "caption did not come",
+        0,
+    )
+    assert got_latent.tag("status") == "ok"
+    got_text, got_latent = receive(gap(frame, starts["latent"], frame.count - 1))
+    assert got_latent.tag("status") == "damaged"
+    everything = replace(frame, tags=(Tag(0, "erased", frame.count),))
+    assert [part.tag("status") for part in receive(everything)] == ["lost", "lost"]
+
+
+@pytest.mark.parametrize("captions", ["coded", "plain"])
+def test_a_damaged_caption_is_delivered_and_named(captions):
+    frame = send(text(), latent(), caption=captions)
+    bits = bits_of(frame)
+    bits[HEADER_BITS : HEADER_BITS + 8 * len(CAPTION)] ^= np.random.default_rng(1).random(8 * len(CAPTION)) < 0.5
+    rows = []
+    got, got_latent = receive(with_bits(frame, bits), rows)
+    if captions == "coded":  # a third of it at random is nothing
+        assert got.tag("status") == "ok"
+        bits[HEADER_BITS : HEADER_BITS + 35 * 72] = np.random.default_rng(2).integers(0, 2, 35 * 72)
+        got, got_latent = receive(with_bits(frame, bits), rows)
+    assert (got.tag("status"), got.tag("reason"), got.count) == ("damaged", "caption damaged", len(CAPTION))
+    assert ((got.data >= 32) & (got.data < 127)).all()
+    assert got_latent.tag("status") == "ok"
+    assert rows[-1]["status"] == "degraded"
+    assert rows[-1]["caption_received"] == got.data.tobytes().decode()
+
+
+def test_the_papers_caption_is_delivered_as_it_comes():
+    frame = send(text(b"a dog"), latent(), **PAPER)
+    bits = bits_of(frame)
+    bits[3] ^= 1  # "a" becomes "q": nothing tells
+    got, _ = receive(with_bits(frame, bits), header="side")
+    assert (got.data.tobytes(), got.tag("status")) == (b"q dog", "ok")
+    bits[8] ^= 1  # no ASCII any more
+    got, _ = receive(with_bits(frame, bits), header="side")
+    assert (got.data.tobytes(), got.tag("status")) == (b"q?dog", "damaged")
+    assert got.tag("reason") == "caption with unprintable characters"
+    lost, _ = receive(replace(frame, tags=()), header="side")
+    assert (lost.tag("status"), lost.tag("reason")) == ("lost", "no header came beside the frame")
+
+
+def test_a_header_cannot_make_the_receiver_allocate():
+    claim = Header("quant4", (65535, 65535, 65535)).pack()
+    data = np.packbits(claim) ^ scrambling(0, HEADER_BITS // 8)
+    for part in receive(Packet(data, packed=True, last=True)):
+        assert part.tag("status") == "lost"
+        assert part.tag("reason") == f"576 bits came for a latent of {65535**3} values"
+    long = np.packbits(Header(text=True, caption_bytes=65535).pack()) ^ scrambling(0, HEADER_BITS // 8)
+    got_text, _ = receive(Packet(long, packed=True, last=True))
+    assert got_text.tag("status") == "lost"
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(0, 3000),
+    st.integers(0, 2**32),
+    st.sampled_from(["bits", "float32", "int8"]),
+    st.booleans(),
+    st.data(),
+)
+def test_random_bits_never_crash(count, seed, dtype, true_header, draw):
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 2, count).astype(np.uint8)
+    if true_header:
+        form = draw.draw(st.sampled_from([None, *latents.FORMATS]))
+        shape = draw.draw(st.tuples(*[st.integers(1, 12)] * 3)) if form else (0, 0, 0)
+        header = Header(form, shape, draw.draw(st.booleans()), draw.draw(st.integers(0, 99)), draw.draw(st.booleans()))
+        bits = np.concatenate([header.pack() ^ np.unpackbits(scrambling(0, HEADER_BITS // 8)), bits])
+    if dtype == "bits":
+        packet = Packet(np.packbits(bits), count=bits.size, packed=True, last=True)
+    elif dtype == "int8":
+        packet = Packet(np.where(bits, -128, 127).astype(np.int8), last=True)
+    else:
+        values = np.where(bits, -1, 1) * rng.choice([0.1, 9, 1e30, np.inf, np.nan], bits.size)
+        values[:HEADER_BITS] = np.where(bits, -9, 9)[:HEADER_BITS]
+        packet = Packet(values.astype(np.float32), last=True)
+    gaps = draw.draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(-50, 4000)), max_size=3))
+    packet = replace(packet, tags=tuple(Tag(at, "erased", length) for at, length in gaps))
+    _, got = receive(packet, floats=draw.draw(st.sampled_from(["paper", "bounded"])))
+    assert np.isfinite(got.data).all()
+    if got.count:
+        assert 0 <= got.tag("noise_variance") <= 4

@@ -30,7 +30,9 @@ def test_codebook_is_the_extended_golay_code():
     assert weights == {0: 1, 8: 759, 12: 2576, 16: 759, 24: 1}  # the code is linear: these are its distances
     some = np.random.default_rng(1).integers(0, 4096, (2, 500))
     np.testing.assert_array_equal(book[some[0]] ^ book[some[1]], book[some[0] ^ some[1]])
-    np.testing.assert_array_equal(np.packbits(np.pad(book[:, :12], ((0, 0), (4, 0))), axis=1).view(">u2")[:, 0], range(4096))
+    np.testing.assert_array_equal(
+        np.packbits(np.pad(book[:, :12], ((0, 0), (4, 0))), axis=1).view(">u2")[:, 0], range(4096)
+    )
 
 
 @given(st.binary(max_size=60), st.data())
@@ -100,7 +102,9 @@ def test_other_versions_and_unknown_fields_are_named():
             Header.unpack(nothing)
 
 
-@pytest.mark.parametrize("tag", [3, {"shape": [1, 2]}, {"latent": "quant9"}, {"caption_bytes": -1}, {"more": 1}])
+@pytest.mark.parametrize(
+    "tag", [3, {"shape": [1, 2]}, {"latent": "quant9"}, {"caption_bytes": -1}, {"more": 1}]
+)
 def test_a_genie_that_talks_nonsense_is_not_believed(tag):
     with pytest.raises(FrameError, match="header makes no sense"):
         Header.from_tag(tag)

@@ -19,7 +19,11 @@ def write_graph(cli, source=SLOW, relay="{use: lab_relay}", workers=True, wire="
     path = cli.folder / "graph.yaml"
     path.write_text(
         "flowgraph: lab\nseed: 3\n"
-        + ("workers:\n  one: {blocks: [source]}\n  two: {blocks: [relay]}\n  three: {blocks: [tally]}\n" if workers else "")
+        + (
+            "workers:\n  one: {blocks: [source]}\n  two: {blocks: [relay]}\n  three: {blocks: [tally]}\n"
+            if workers
+            else ""
+        )
         + f"blocks:\n  source: {source}\n  relay: {relay}\n  tally: {{use: lab_tally}}\n"
         + f"wires:\n  - source.x -> relay.x\n  - {wire}\n"
         + more
@@ -50,9 +54,7 @@ def expected(frames, size, name="source", seed=3):
     import hashlib
 
     key = int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little")
-    return [
-        zlib.crc32(np.random.default_rng([key, frame]).integers(0, 256, size, np.uint8)) for frame in range(frames)
-    ]
+    return [zlib.crc32(np.random.default_rng([key, frame]).integers(0, 256, size, np.uint8)) for frame in range(frames)]
 
 
 @pytest.mark.parametrize("size", [0, 1, 4097, 300_001])
@@ -71,7 +73,9 @@ def test_bytes_in_are_bytes_out_wherever_the_blocks_run(cli, workers, wire, size
     assert ended.returncode == 0, ended.stderr
     assert [(row["size"], row["crc"]) for row in finished(cli)] == [(size, crc) for crc in expected(7, size)]
     wires = report(cli)["wires"]
-    assert {(wire["packets"], wire["dropped"], wire["lost"]) for wire in wires.values()} == {(7 * max(1, -(-size // 5000)), 0, 0)}
+    assert {(wire["packets"], wire["dropped"], wire["lost"]) for wire in wires.values()} == {
+        (7 * max(1, -(-size // 5000)), 0, 0)
+    }
     assert (cli.folder / "out" / "tally.txt").read_text() == "stopped in order\n"
     assert_nothing_is_left(cli)
 
@@ -79,7 +83,10 @@ def test_bytes_in_are_bytes_out_wherever_the_blocks_run(cli, workers, wire, size
 @pytest.mark.parametrize(
     ("relay", "complaint"),
     [
-        ("{use: lab_relay, raise_at: 5}", r"block relay: ZeroDivisionError: the sky fell \(lab_blocks.py:\d+\)"),
+        (
+            "{use: lab_relay, raise_at: 5}",
+            r"block relay: ZeroDivisionError: the sky fell \(lab_blocks.py:\d+\)",
+        ),
         ("{use: lab_relay, die_at: 5}", r"worker two \(relay\) was killed by SIGKILL"),
     ],
     ids=["raises", "is killed"],
@@ -149,7 +156,10 @@ def test_workers_do_not_outlive_a_supervisor_that_is_killed(cli):
     assert cli.wait_until(lambda: running(cli))
     process.kill()
     process.communicate()
-    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 3.0), (cli.processes(), cli.sockets())
+    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 3.0), (
+        cli.processes(),
+        cli.sockets(),
+    )
 
 
 def test_a_foreign_message_on_a_wire_is_counted_and_named_and_the_run_goes_on(cli):

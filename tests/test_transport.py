@@ -157,7 +157,10 @@ def test_lost_messages_are_counted_by_their_numbers(tcp):
     [
         (b"GET / HTTP/1.1\r\n\r\n" * 20, "does not speak ZeroMQ"),
         (b"\xff" + bytes(8) + b"\x7f" + b"junk" * 50, "breaks the ZeroMQ protocol"),
-        (b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + b"\x06" + b"\x7f" * 8, "broke off, or sent more"),
+        (
+            b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + b"\x06" + b"\x7f" * 8,
+            "broke off, or sent more",
+        ),
     ],
     ids=["http", "junk", "enormous"],
 )

@@ -67,31 +67,219 @@ class ErrorMeter(Block):
             self.keep("constellation.png", self.count.picture())
 
 
-class _Compared:
-    """What counting bits and counting symbols share: the channel that tags tell of, losses, and theory."""
+class _Errors:
+    """What counting bits and counting symbols share: losses, the simulated channel and what theory expects of it."""
 
     unit = ""
 
     def __init__(self) -> None:
-        self.channel: dict[str, Any] | None = None
-        self.channels: list[tuple[int, dict[str, Any] | None]] = []  # items under each channel of the frame at hand
         self.items = self.errors = self.missing = self.lost = 0
-        self.expected: float | None = 0.0  # errors by the closed form, None once it is not known
+        self.channel: dict[str, Any] | None = None
+        self.expected: float | None = 0.0  # errors by the closed form; None once it cannot be told
 
-    def _begin(self, sent: Packet | None, received: Packet | None) -> np.ndarray | None:
-        """Note losses and channels; return which items can be compared, as a mask, or None where no frame can."""
+    def add(self, sent: Packet | None, received: Packet | None) -> float | None:
+        """Take in a frame and return its error rate; None where nothing can be compared."""
         if sent is None or received is None:
             self.lost += 1
             self.missing += sent.count if sent else 0
             return None
         common = min(sent.count, received.count)
-        mask = np.ones(common, bool)
-        for tag in (*sent.tags, *received.tags):
-            if tag.key == "erased":
-                mask[tag.offset : tag.offset + tag.value] = False
-        self.missing += sent.count - int(mask.sum())
-        return mask
+        mask = _arrived(sent, received, common)
+        items = common if mask is None else int(mask.sum())
+        errors = self._compare(sent, received, common, mask)
+        self.items += items
+        self.errors += errors
+        self.missing += sent.count - items
+        self._expect(received, common, items)
+        return errors / items if items else None
 
-    def _expect(self, received: Packet, compared: int, rate: Any) -> None:
-        """Add the errors that theory expects of a frame, where the channel may change on the way."""
-        changes = sorted((t.offset, t.value) for t in received.tags if t.key == "true_channel")
+    def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
+        raise NotImplementedError
+
+    def theory(self, channel: dict[str, Any]) -> float | None:
+        """Return the error rate that is expected over a channel."""
+        raise NotImplementedError
+
+    def _expect(self, received: Packet, common: int, items: int) -> None:
+        """Add the errors expected of a frame, in which the channel may change."""
+        changes = [(t.offset, t.value) for t in received.tags if t.key == "true_channel" and t.offset < max(common, 1)]
+        if not changes or changes[0][0] > 0:
+            changes.insert(0, (0, self.channel))
+        ends = [offset for offset, _ in changes[1:]] + [common]
+        for (start, channel), end in zip(changes, ends, strict=True):
+            self.channel = channel
+            rate = self.theory(channel) if channel else None
+            if self.expected is not None and common:
+                self.expected = None if rate is None else self.expected + rate * (end - start) / common * items
+
+    def _rate(self) -> float | None:
+        return self.errors / self.items if self.items else None
+
+    def _losses(self) -> dict[str, Any]:
+        return {"frames_lost": self.lost, f"{self.unit}_missing": self.missing}
+
+    def _theory(self) -> float | None:
+        return self.expected / self.items if self.items and self.expected is not None else None
+
+    def _snr(self) -> dict[str, Any]:
+        return {key: self.channel.get(key) for key in ("ebn0_db", "esn0_db")} if self.channel else {}
+
+
+def _arrived(sent: Packet, received: Packet, common: int) -> np.ndarray | None:
+    """Return which of the first `common` items arrived on both ways; None where all did."""
+    erased = [tag for tag in (*sent.tags, *received.tags) if tag.key == "erased"]
+    if not erased:
+        return None
+    mask = np.ones(common, bool)
+    for tag in erased:
+        mask[tag.offset : tag.offset + tag.value] = False
+    return mask
+
+
+class _BitErrors(_Errors):
+    """Counts bit errors, and for the interval also by clusters that are independent."""
+
+    unit = "bits"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clustered = True
+        self.clusters = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
+
+    def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
+        size = -(-common // 8)
+        different = sent.data[:size] ^ _decided(received)[:size]
+        if common % 8:
+            different[-1] &= 0xFF << (-common % 8) & 0xFF
+        if mask is not None:
+            different &= np.packbits(mask)
+        channel = received.tag("true_channel", self.channel) or {"fading": None}
+        self.clustered = channel["fading"] != "none"
+        if channel["fading"] in ("symbol", "block"):
+            self._add_clusters(different, common, mask, _cluster_bytes(channel))
+        errors = _ones(different)
+        if channel["fading"] is None:
+            bits = common if mask is None else int(mask.sum())
+            self.clusters += np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
+        return errors
+
+    def _add_clusters(self, different: np.ndarray, common: int, mask: np.ndarray | None, cluster: int) -> None:
+        arrived = np.packbits(np.ones(common, bool) if mask is None else mask)
+        starts = np.arange(0, len(different), cluster)
+        if not len(starts):
+            return
+        e, n = (np.add.reduceat(np.bitwise_count(part), starts, dtype=np.int64) for part in (different, arrived))
+        sums = [len(e), e.sum(), n.sum(), (e * e).sum(), (e * n).sum(), (n * n).sum()]
+        self.clusters += np.array([int(value) for value in sums], object)
+
+    def theory(self, channel: dict[str, Any]) -> float | None:
+        if channel["kind"] == "bit_flip":
+            return channel["ber"]
+        constellation = _BY_BITS.get(channel["bits_per_symbol"])
+        rayleigh = channel["kind"] == "rayleigh"
+        return theory.bit_error_rate(channel["esn0_db"], constellation.name, rayleigh) if constellation else None
+
+    def figures(self) -> dict[str, Any]:
+        """Return what can be told at any time."""
+        rates = {"ber": self._rate(), "ber_theory": self._theory()}
+        return {"bits": self.items, "bit_errors": self.errors, **rates, **self._losses(), **self._snr()}
+
+    def closing_figures(self) -> dict[str, Any]:
+        """Return what is told at the end."""
+        if not self.items:
+            return {"ber_interval": None}
+        if self.clustered:
+            return {"ber_interval": theory.clustered_interval(*self.clusters)}
+        return {"ber_interval": theory.binomial_interval(self.errors, self.items)}
+
+
+def _decided(received: Packet) -> np.ndarray:
+    return received.data if received.packed else np.packbits(received.data < 0)
+
+
+def _cluster_bytes(channel: dict[str, Any]) -> int:
+    """Bytes that hold whole fades."""
+    if channel["fading"] == "symbol":
+        return SYMBOL_CLUSTER_BITS // 8
+    return math.lcm(channel["block_symbols"] * (channel["bits_per_symbol"] or 1), 8) // 8
+
+
+def _ones(packed: np.ndarray) -> int:
+    whole = len(packed) // 8 * 8
+    return int(np.bitwise_count(packed[:whole].view(np.uint64)).sum()) + int(np.bitwise_count(packed[whole:]).sum())
+
+
+class _SymbolErrors(_Errors):
+    """Counts symbol errors, sums up error vectors and keeps symbols for the picture."""
+
+    unit = "symbols"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constellation: Constellation | None = None
+        self.sums = np.zeros(5)  # symbols measured, and the sums of |s|^2, |e|^2, Re e s*, Im e s* for r = s + e
+        self.shown: list[np.ndarray] = []
+
+    def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
+        from blocks.phy import _symbols
+
+        self.constellation = _BY_BITS.get(sent.tag("bits_per_symbol"), self.constellation)
+        reference = self.constellation or CONSTELLATIONS["16qam"]
+        s, r = sent.data[:common], received.data[:common]
+        if mask is not None:
+            s, r = s[mask], r[mask]
+        measured, wrong, *sums = _symbols.compare(
+            s.view(np.float32), r.view(np.float32), np.float32(reference.half_step), len(reference.axis)
+        )
+        self.sums += [measured, *sums]
+        room = SHOWN - sum(map(len, self.shown))
+        if room > 0:
+            self.shown.append(r[:room].copy())
+        return int(wrong)
+
+    def theory(self, channel: dict[str, Any]) -> float | None:
+        if self.constellation is None or channel["esn0_db"] is None:
+            return None
+        return theory.symbol_error_rate(channel["esn0_db"], self.constellation.name, channel["kind"] == "rayleigh")
+
+    def figures(self) -> dict[str, Any]:
+        """Return what can be told at any time."""
+        known = self.constellation is not None  # without it there are no decisions, only error vectors
+        _, s2, e2, re, im = self.sums
+        evm = math.sqrt(e2 / s2) if s2 else None
+        rest = e2 - (re * re + im * im) / s2 if s2 else 0.0
+        snr = theory.ratio_to_db(((s2 + re) ** 2 + im * im) / s2 / rest) if rest > 0 else None
+        return {
+            "symbols": self.items,
+            "ser": self._rate() if known else None,
+            "ser_theory": self._theory() if known else None,
+            "evm_rms": evm,
+            "snr_measured_db": snr,
+            **self._losses(),
+            **self._snr(),
+        }
+
+    def closing_figures(self) -> dict[str, Any]:
+        """Return what is told at the end."""
+        return {}
+
+    def picture(self) -> bytes:
+        """Return the received symbols as a PNG: their density, and the points sent."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.colors import LogNorm
+        from matplotlib.figure import Figure
+
+        symbols = np.concatenate(self.shown)
+        reach = 2.0
+        figure = Figure(figsize=(5, 5), dpi=150, layout="constrained")
+        axes = figure.add_subplot(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
+        bins = np.linspace(-reach, reach, 161)
+        axes.hist2d(symbols.real, symbols.imag, bins=[bins, bins], norm=LogNorm(), cmap="viridis")
+        if self.constellation:
+            points = self.constellation.points
+            axes.plot(points.real, points.imag, "+", color="crimson", markersize=8, label=self.constellation.name)
+            axes.legend(loc="upper right")
+        axes.set(xlabel="in-phase", ylabel="quadrature", title=f"{len(symbols)} symbols received")
+        content = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(content)
+        return content.getvalue()

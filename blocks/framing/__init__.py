@@ -1,0 +1,1 @@
+"""Between meaning and bits: captions and latents become frames of bits, and frames become both again."""

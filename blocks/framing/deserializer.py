@@ -1,0 +1,300 @@
+"""`bit_deserializer`: received bits in, captions and latents out, and how far they can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from blocks.framing import calibration, golay, latents
+from blocks.framing.frame import FrameError, Header, check
+from blocks.framing.scrambler import scrambling
+from flowgraph.block import Block, Packet, Port
+from flowgraph.block import Params as BlockParams
+
+LARGEST_LLR = 1e4  # larger ones, and infinities, are taken for this
+SUREST = 1e-6  # no bit is trusted further than to this error rate
+
+
+class _Received:
+    """Bits of a frame as they came, read by stretches that begin on whole bytes; the others are erased."""
+
+    def __init__(self, packet: Packet):
+        self.count = packet.count
+        self.llr: np.ndarray | None = None
+        if packet.packed:
+            self.hard = packet.data
+        else:
+            scale = 0.25 if packet.data.dtype == np.int8 else 1.0
+            llr = np.nan_to_num(packet.data.astype(np.float32) * np.float32(scale), nan=0.0)
+            self.llr = np.clip(llr, -LARGEST_LLR, LARGEST_LLR)
+            self.hard = np.packbits(self.llr < 0)
+        self.erased: np.ndarray | None = None
+        for tag in packet.tags:
+            if tag.key == "erased" and isinstance(tag.value, int) and tag.value > 0:
+                self._erase(tag.offset, tag.offset + tag.value)
+        self.arrived = self.count - int(self.lost(0, self.count).sum())
+
+    def _erase(self, begin: int, end: int) -> None:
+        if self.erased is None:
+            self.erased = np.zeros(self.count, bool)
+        self.erased[begin:end] = True
+
+    def extend(self, count: int) -> None:
+        """Take what a frame of `count` bits has beyond those that came for erased."""
+        came = self.count
+        if count <= came:
+            return
+        self.count = count
+        self.hard = np.pad(self.hard, (0, -(-count // 8) - len(self.hard)))
+        if self.llr is not None:
+            self.llr = np.pad(self.llr, (0, count - came))
+        if self.erased is not None:
+            self.erased = np.pad(self.erased, (0, count - came))
+        self._erase(came, count)
+
+    def lost(self, begin: int, end: int) -> np.ndarray:
+        """Return which bits of a stretch did not come: bool."""
+        return np.zeros(end - begin, bool) if self.erased is None else self.erased[begin:end]
+
+    def decisions(self, begin: int, end: int, scrambled: bool) -> np.ndarray:
+        """Return hard decisions on a stretch, packed; erased bits are anything."""
+        stop = -(-end // 8)
+        data = self.hard[begin // 8 : stop]
+        return data ^ scrambling(begin // 8, stop) if scrambled else data
+
+    def soft(self, begin: int, end: int, scrambled: bool) -> np.ndarray:
+        """Return a stretch as log-likelihood ratios, or +1 and -1 for hard decisions; 0 is erased."""
+        if self.llr is None:
+            soft = _signs(self.decisions(begin, end, scrambled), end - begin)
+        elif scrambled:
+            soft = self.llr[begin:end] * _signs(scrambling(begin // 8, -(-end // 8)), end - begin)
+        else:
+            soft = self.llr[begin:end].copy()
+        soft[self.lost(begin, end)] = 0
+        return soft
+
+
+def _signs(data: np.ndarray, count: int) -> np.ndarray:
+    """Return packed bits as +1 (for 0) and -1: float32."""
+    return 1 - 2 * np.unpackbits(data, count=count).astype(np.float32)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Code bits that were compared with what was evidently sent, and those among them that differed."""
+
+    bits: int = 0
+    errors: int = 0
+
+    def add(self, soft: np.ndarray, sent: np.ndarray) -> None:
+        self.bits += int(np.count_nonzero(soft))
+        self.errors += int(np.count_nonzero(soft * (1 - 2 * sent.astype(np.float32)) < 0))
+
+
+@dataclass(slots=True)
+class _Part:
+    """A caption or a latent as it is delivered: status ok, damaged, lost or absent."""
+
+    data: np.ndarray
+    status: str
+    reason: str = ""
+    noise_variance: float | None = None
+    noise_source: str | None = None
+
+    def packet(self, frame: int) -> Packet:
+        tags = {
+            "status": self.status,
+            "reason": self.reason or None,
+            "noise_variance": self.noise_variance,
+            "noise_source": self.noise_source,
+        }
+        return Packet(self.data, frame, last=True).tagged(**{k: v for k, v in tags.items() if v is not None})
+
+
+def _no_text(status: str, reason: str = "") -> _Part:
+    return _Part(np.empty(0, np.uint8), status, reason)
+
+
+def _no_latent(status: str, reason: str = "") -> _Part:
+    return _Part(np.empty((0, 0, 0, 0), np.float32), status, reason)
+
+
+class BitDeserializer(Block):
+    """Turn received frames back into captions and latents, and say how noisy each latent is.
+
+    Takes hard decisions, or log-likelihood ratios log p(0)/p(1) as float32 or as int8 (4 LLR). Every frame
+    gives one packet of `text` and one of `latent`, tagged `status`: ok; damaged (a caption whose CRC fails, a
+    latent of which a stretch never came); lost (an empty packet); absent (an empty packet: none was sent),
+    with a `reason` where something is wrong.
+
+    Latents are tagged `noise_variance`, the mean squared error to be expected where clean values are N(0, 1),
+    and `noise_source`:
+
+    posterior  quantised latents, whose values are posterior means E[z | y] (shrunk to variance 1 - D): the mean
+               D of Var[z | y]
+    table      floats, taken as they came: an error rate looked up in a table (`blocks.framing.calibration`)
+
+    The error rate, which a quantiser needs too if decisions are hard, is the first of: the demapper's
+    `estimate`; the mean of 1 / (1 + exp |LLR|); the share of floats that look damaged, where nothing was
+    coded; errors found in coded header and caption, as (errors + 1/2) / (bits + 50), the mean under a beta prior
+    of 1 %. Errors are taken to
+    spread as over 16QAM in the first two cases (the first two bits of a symbol err half as often as the last
+    two), evenly in the others. What was erased is 0 and counts with variance 1. What the channel truly did is
+    never looked at.
+    """
+
+    class Params(BlockParams):
+        header: Literal["coded", "side"] = Field(
+            "coded", description="found within the frame, or in the tag `side_header` (a genie)"
+        )
+        floats: Literal["bounded", "paper"] = Field(
+            "bounded",
+            description="absurd floats: NaN, infinite and |z| > 10 become 0, the rest is clipped at 4; or, "
+            "as in the paper, NaN, infinite, |z| > 10 and |z| < 0.01 become draws of N(0, 1)",
+        )
+
+    inputs = (Port("bits", ("bits", "float32", "int8"), "received frames", whole=True),)
+    outputs = (
+        Port("text", "uint8", "caption, one frame a caption", unit="ASCII"),
+        Port("latent", "float32", "scaled latent: channels, height, width", (None, None, None)),
+    )
+
+    def work(self, bits: Packet) -> dict[str, Packet]:
+        received, count = _Received(bits), _Count()
+        length = ""
+        try:
+            header = self._header(bits, received, count)
+            if received.count != header.bits:
+                length = f"{bits.count} bits came where the header tells of {header.bits}"
+            received.extend(header.bits)
+            text = self._text(header, received, count)
+            latent = self._latent(header, received, count, bits, length)
+        except FrameError as error:
+            text, latent = _no_text("lost", str(error)), _no_latent("lost", str(error))
+        self._report(bits.frame, text, latent)
+        return {"text": text.packet(bits.frame), "latent": latent.packet(bits.frame)}
+
+    def _header(self, packet: Packet, received: _Received, count: _Count) -> Header:
+        if not received.arrived:
+            raise FrameError("nothing of the frame came")
+        if self.params.header == "side":
+            header = Header.from_tag(packet.tag("side_header"))
+        else:
+            size = Header().caption_start
+            if received.count < size:
+                raise FrameError(f"header cut short: {received.count} bits came")
+            soft = received.soft(0, size, scrambled=True)
+            header = Header.unpack(soft)
+            count.add(soft, header.pack())
+        # What a header claims is believed only as far as bits have come for it: a value takes four or more.
+        if header.values > received.arrived:
+            raise FrameError(f"{received.arrived} bits came for a latent of {header.values} values")
+        return header
+
+    def _text(self, header: Header, received: _Received, count: _Count) -> _Part:
+        if not header.text:
+            return _no_text("absent")
+        begin, end = header.caption_start, header.latent_start
+        lost = received.lost(begin, end)
+        if lost.size and lost.all():
+            return _no_text("lost", "caption did not come")
+        if header.coded:
+            soft = received.soft(begin, end, header.scrambled)
+            decoded = golay.decode(soft)
+            data = np.packbits(decoded).tobytes()
+        else:
+            data = received.decisions(begin, end, header.scrambled).tobytes()
+        caption, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
+        if header.checked and check(caption) == checksum:
+            if header.coded:
+                count.add(soft, golay.encode(decoded))
+            return _Part(np.frombuffer(caption, np.uint8), "ok")
+        letters = np.frombuffer(caption, np.uint8)
+        printable = (letters >= 32) & (letters < 127)
+        if header.checked:
+            reason = "caption damaged"
+        elif lost.any():
+            reason = "caption came in part"
+        else:
+            reason = "" if printable.all() else "caption with unprintable characters"
+        return _Part(np.where(printable, letters, ord("?")), "damaged" if reason else "ok", reason)
+
+    def _latent(self, header: Header, received: _Received, count: _Count, packet: Packet, length: str) -> _Part:
+        form, begin, end = header.latent, header.latent_start, header.bits
+        if form is None:
+            return _no_latent("absent")
+        lost = received.lost(begin, end)
+        if lost.size and lost.all():
+            return _no_latent("lost", length or "latent did not come")
+        reason = length or (f"{np.count_nonzero(lost)} bits of the latent did not come" if lost.any() else "")
+        if latents.is_float(form):
+            values, variance = self._floats(header, received, count, packet)
+            source = "table"
+        else:
+            llr = received.soft(begin, end, header.scrambled)
+            if received.llr is None:
+                ber, spread = self._error_rate(packet, received, count)
+                p = np.maximum(calibration.rates(ber, spread, 4), SUREST).astype(np.float32)
+                llr *= np.resize(np.log((1 - p) / p), llr.size)
+            values, variances = latents.read_quantised(llr, form)
+            variance, source = float(variances.mean(dtype=np.float64)) if variances.size else 0.0, "posterior"
+        status = "damaged" if reason else "ok"
+        return _Part(values.reshape(1, *header.shape), status, reason, variance, source)
+
+    def _floats(self, header: Header, received: _Received, count: _Count, packet: Packet) -> tuple[np.ndarray, float]:
+        """Return a latent's values and its mean squared error."""
+        form, policy = header.latent, self.params.floats
+        assert form is not None
+        begin, end = header.latent_start, header.bits
+        raw = latents.read_floats(received.decisions(begin, end, header.scrambled), form)
+        # Drawn for every value, used or not: what becomes of a value does not depend on its neighbours.
+        noise = np.random.Generator(np.random.Philox(key=[self.key, packet.frame]))
+        draws = noise.standard_normal(raw.size if policy == "paper" else 0)
+        values = latents.mend(raw, policy, draws)
+        gone = received.lost(begin, end).reshape(raw.size, -1).any(1)
+        values[gone] = 0
+        came = ~gone
+        if not came.any():
+            return values, 1.0
+        ber, spread = self._error_rate(packet, received, count, form, raw[came])
+        variance = calibration.mean_squared_error(form, policy, spread, ber)
+        return values, float(variance * came.mean() + gone.mean())
+
+    def _error_rate(
+        self,
+        packet: Packet,
+        received: _Received,
+        count: _Count,
+        form: str = "",
+        floats: np.ndarray | None = None,
+    ) -> tuple[float, str]:
+        """Return the bit error rate as far as the receiver can tell, and how the errors are spread."""
+        estimate = packet.tag("estimate")
+        ber = estimate.get("ber") if isinstance(estimate, dict) else None
+        if isinstance(ber, int | float) and 0 <= ber <= 1:
+            return min(float(ber), 0.5), "16qam"
+        if received.llr is not None:
+            wrong = np.exp(-np.abs(received.llr[: packet.count]))
+            wrong /= 1 + wrong
+            came = ~received.lost(0, packet.count)
+            return float(wrong[came].mean(dtype=np.float64)), "16qam"
+        if count.bits or floats is None or not floats.size:
+            return min((count.errors + 0.5) / (count.bits + 50), 0.5), "equal"
+        return calibration.error_rate(form, "equal", float(latents.implausible(floats).mean())), "equal"
+
+    def _report(self, frame: int, text: _Part, latent: _Part) -> None:
+        figures = {
+            "caption_received": text.data.tobytes().decode("ascii") if text.status in ("ok", "damaged") else None,
+            "caption_status": text.status,
+            "latent_status": latent.status,
+            "latent_noise_variance": latent.noise_variance,
+            "latent_noise_source": latent.noise_source,
+        }
+        sent = [part for part in (text, latent) if part.status != "absent"]
+        if any(part.status != "ok" for part in sent):
+            figures["status"] = "lost" if all(part.status == "lost" for part in sent) else "degraded"
+            figures["reason"] = "; ".join(dict.fromkeys(part.reason for part in sent if part.reason))
+        self.report("frames", frame, **figures)

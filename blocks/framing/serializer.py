@@ -1,0 +1,161 @@
+"""`bit_serializer`: captions and latents in, frames of bits out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from blocks.framing import golay, latents
+from blocks.framing.frame import LONGEST, Header, check
+from blocks.framing.scrambler import scrambling
+from flowgraph.block import Block, BlockError, Packet, Port, Tag
+from flowgraph.block import Params as BlockParams
+
+
+class BitSerializer(Block):
+    """Turn captions and latents into frames of bits: a header, the caption, the latent, scrambled.
+
+    The header (shape and format of the latent, length of the caption) is sent within the frame, coded at rate
+    1/6, and so is the caption. `header: side`, a genie, hands it to the receiver in the tag `side_header`
+    instead, for configs that reproduce the paper. With `caption: plain` as well, a frame is what the paper
+    counts: the caption's ASCII bytes, then the latent's numbers. Bits are tagged `protection` where the
+    header, the caption and the latent begin. A part whose frame was lost before it came here is left out.
+
+    `payload` is reported as means over the frames so far: bytes; complex symbols an image; those per pixel
+    value (`cbr`); bytes as shares of the image in float64 and in 8-bit RGB. The last three are null once a
+    frame had no latent: its image's size is not known here.
+
+    >>> block = BitSerializer({"latent": "float64", "header": "side", "caption": "plain", "scramble": False})
+    >>> block.start()
+    >>> bytes(block.work(latent=Packet(np.full((1, 1, 1, 1), -2, np.float32), last=True)).data).hex()
+    'c000000000000000'
+    """
+
+    class Params(BlockParams):
+        latent: latents.Format = Field(
+            "quant8", description="IEEE-754 numbers, or a quantiser of 4 to 8 bits from -4 to 4"
+        )
+        header: Literal["coded", "side"] = Field(
+            "coded", description="sent within the frame, or known to the receiver beforehand (a genie)"
+        )
+        caption: Literal["coded", "plain"] = Field(
+            "coded", description="protected as the header is, or bare ASCII bytes"
+        )
+        scramble: bool = Field(True, description="add a pseudo-random sequence (3GPP TS 38.211, clause 5.2.1)")
+        bits_per_symbol: int = Field(4, ge=1, le=16, description="for the report: bits in a complex symbol")
+        pixels_per_latent: int = Field(
+            8, ge=1, le=64, description="for the report: how many times larger than the latent the image is"
+        )
+
+    inputs = (
+        Port("text", "uint8", "caption, one frame a caption", unit="ASCII", whole=True, optional=True),
+        Port(
+            "latent",
+            "float32",
+            "scaled latent: channels, height, width",
+            (None, None, None),
+            whole=True,
+            optional=True,
+        ),
+    )
+    outputs = (Port("bits", "bits", "one frame an image"),)
+
+    def start(self) -> None:
+        self.sums = dict.fromkeys(("frames", "caption", "latent", "total", "symbols", "pixel_values"), 0)
+        self.without_latent = False
+
+    def work(self, text: Packet | None = None, latent: Packet | None = None) -> Packet:
+        p = self.params
+        frame = next(packet.frame for packet in (text, latent) if packet is not None)
+        caption = _caption(text)
+        values = None if latent is None or not latent.count else self._values(latent)
+        header = Header(
+            latent=None if values is None else p.latent,
+            shape=(0, 0, 0) if values is None else values.shape,
+            text=caption is not None,
+            caption_bytes=len(caption or b""),
+            coded=p.caption == "coded",
+            scrambled=p.scramble,
+            side=p.header == "side",
+        )
+        parts = [] if header.side else [np.packbits(header.pack()) ^ scrambling(0, header.caption_start // 8)]
+        if caption is not None:
+            caption_data = np.frombuffer(caption + check(caption) * header.checked, np.uint8)
+            if header.coded:
+                caption_data = np.packbits(golay.encode(np.unpackbits(caption_data)))
+            parts.append(caption_data)
+        if values is not None:
+            if latents.is_float(p.latent):
+                parts.append(latents.write_floats(values.ravel(), p.latent))
+            else:
+                parts.append(np.packbits(latents.write_quantised(values.ravel(), p.latent)))
+        data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+        if header.scrambled:
+            after = header.caption_start // 8
+            data[after:] ^= scrambling(after, len(data))
+            data[-1:] &= 0xFF << -header.bits % 8 & 0xFF
+        self._report(header)
+        tags = [
+            Tag(at, "protection", part)
+            for at, size, part in (
+                (0, header.caption_start, "header"),
+                (header.caption_start, header.caption_bits, "caption"),
+                (header.latent_start, header.latent_bits, "latent"),
+            )
+            if size
+        ]
+        if header.side:
+            tags.append(Tag(0, "side_header", header.as_tag()))
+        return Packet(data, frame, 0, header.bits, True, tuple(tags), True)
+
+    def _values(self, packet: Packet) -> np.ndarray:
+        """Return the numbers to be sent: finite, (channels, height, width)."""
+        if packet.data.ndim != 4 or packet.count != 1:
+            raise BlockError(
+                f"latent must be one array of channels x height x width a frame, not {packet.count} of "
+                f"{packet.data.ndim - 1} dimensions (frame {packet.frame})"
+            )
+        values = packet.data[0]
+        if not all(1 <= side <= LONGEST for side in values.shape):
+            raise BlockError(f"latent must have 1 to {LONGEST} values a side, not {'x'.join(map(str, values.shape))}")
+        bad = np.count_nonzero(~np.isfinite(values))
+        if bad:
+            self.warn(f"frame {packet.frame}: {bad} of {values.size} latent values are not finite: sent as 0")
+            values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+        return values
+
+    def _report(self, header: Header) -> None:
+        p, sums = self.params, self.sums
+        sums["frames"] += 1
+        sums["caption"] += 8 * header.caption_bytes
+        sums["latent"] += header.latent_bits
+        sums["total"] += header.bits
+        sums["symbols"] += -(-header.bits // p.bits_per_symbol)
+        _, height, width = header.shape
+        sums["pixel_values"] += 3 * height * width * p.pixels_per_latent**2
+        self.without_latent |= not header.values
+        pixel_values = None if self.without_latent else sums["pixel_values"]
+        self.report(
+            "payload",
+            caption_bytes=sums["caption"] / 8 / sums["frames"],
+            latent_bytes=sums["latent"] / 8 / sums["frames"],
+            overhead_bytes=(sums["total"] - sums["caption"] - sums["latent"]) / 8 / sums["frames"],
+            symbols_per_image=sums["symbols"] / sums["frames"],
+            cbr=pixel_values and sums["symbols"] / pixel_values,
+            share_of_float64_image=pixel_values and sums["total"] / 64 / pixel_values,
+            share_of_rgb8_image=pixel_values and sums["total"] / 8 / pixel_values,
+        )
+
+
+def _caption(packet: Packet | None) -> bytes | None:
+    """Return the caption to be sent, None where there is none."""
+    if packet is None:
+        return None
+    if packet.count > LONGEST:
+        raise BlockError(f"caption must be at most {LONGEST} bytes, not {packet.count} (frame {packet.frame})")
+    if packet.data.size and packet.data.max() > 127:
+        shown = packet.data.tobytes()[:40].decode("utf-8", "replace")
+        raise BlockError(f"caption must be ASCII, not {shown!r} (frame {packet.frame})")
+    return packet.data.tobytes()

@@ -1,0 +1,100 @@
+"""`numpy_function`: a user's NumPy function as a block, without any packaging."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from flowgraph.block import Block, BlockError, Packet, Port
+from flowgraph.block import Params as BlockParams
+
+Item = Literal["bits", "uint8", "int8", "int16", "int32", "int64", "float32", "float64", "complex64", "complex128"]
+ITEMS = Item.__args__  # type: ignore[attr-defined]
+
+
+def _check_name(text: str) -> str:
+    place, colon, name = text.rpartition(":")
+    if not (place and colon and name.isidentifier()):
+        raise ValueError(f'must be "module:name" or "file.py:name", not {text!r}')
+    return text
+
+
+def _check_ratio(text: str | int) -> str:
+    try:
+        ratio = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        ratio = Fraction(0)
+    if ratio <= 0:
+        raise ValueError(f'must be a positive number of items out per item in, such as 2 or "1/4", not {text!r}')
+    return str(ratio)
+
+
+class NumpyFunction(Block):
+    """Call a function of one NumPy array on every packet's items.
+
+    The function gets the items of a packet and returns an array of `ratio` times as many. It must treat items alike
+    wherever a packet begins (with a ratio of p/q it gets multiples of q, the end of a frame excepted, where
+    it returns the whole number at or above). Bits are given as an array of 0 and 1, uint8. Raise `ValueError` for bad
+    input; its text is shown. It runs in the block's worker, with that worker's rights; its module or file must be there.
+    """
+
+    class Params(BlockParams):
+        function: Annotated[str, AfterValidator(_check_name)] = Field(description='"module:name" or "file.py:name"')
+        input: Item = Field("complex64", description="type of the items it gets")
+        output: Item = Field("complex64", description="type of the items it returns")
+        ratio: Annotated[str | int, AfterValidator(_check_ratio)] = Field(1, description='items out per item in: 2, "1/4"')
+
+    inputs = (Port("items", ITEMS, "what the function gets", align=lambda p: Fraction(p.ratio).denominator),)
+    outputs = (Port("items", ITEMS, "what it returns", chosen=lambda p: p.output),)
+    ratio = staticmethod(lambda p: Fraction(p.ratio))
+
+    def start(self) -> None:
+        self.function = load_function(self.params.function)
+
+    def work(self, items: Packet) -> Packet:
+        p = self.params
+        if items.dtype != p.input:
+            raise BlockError(f"input must carry {p.input}, not {items.dtype}: set `input` to what arrives")
+        data = np.unpackbits(items.data, count=items.count) if items.packed else items.data
+        try:
+            out = self.function(data)
+        except Exception as error:
+            raise BlockError(f"{p.function} failed on {items.count} {p.input}: {type(error).__name__}: {error}") from error
+        wanted = -(-items.count * Fraction(p.ratio) // 1)
+        dtype = np.dtype("uint8" if p.output == "bits" else p.output)
+        if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != (wanted,):
+            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise BlockError(f"{p.function} must return an array {dtype} ({wanted},) for {items.count} items, not {got}")
+        if p.output == "bits":
+            return items.derive(np.packbits(out), Fraction(p.ratio), count=len(out), packed=True)
+        return items.derive(np.ascontiguousarray(out), Fraction(p.ratio))
+
+
+def load_function(text: str) -> Callable[[np.ndarray], Any]:
+    """Return the function that "module:name" or "file.py:name" names. Raises `BlockError` when there is none."""
+    place, _, name = text.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            if not Path(place).is_file():
+                raise BlockError(f"function must be in a file that exists, and {place} does not")
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except BlockError:
+        raise
+    except Exception as error:
+        raise BlockError(f"{place} could not be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BlockError(f"{place} has no function {name}")
+    return function

@@ -1,0 +1,255 @@
+"""Compiled kernels behind `blocks.phy.noise`: Philox words, Gaussian noise, fading, bit flips.
+
+All are written so that LLVM vectorises them and every machine computes the same bits: products and sums are rounded
+one by one or fused where `fma` says so, never as the compiler likes. Arrays in may be read-only and unaligned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import float32, int32, njit, types, uint8, uint32, uint64
+from numba.extending import intrinsic
+
+FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+def array_in(dtype: types.Type) -> types.Array:
+    """Type of an array that is only read, wherever it lies."""
+    return types.Array(dtype, 1, "C", readonly=True, aligned=False)
+
+
+@intrinsic
+def fma(context, a, b, c):  # type: ignore[no-untyped-def]
+    """a b + c, rounded once."""
+
+    def build(context, builder, signature, args):
+        return builder.fma(*args)
+
+    return float32(float32, float32, float32), build
+
+
+@intrinsic
+def _bits_of(context, x):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return int32(float32), build
+
+
+@intrinsic
+def _float_of(context, x):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return float32(int32), build
+
+
+@njit(inline="always", **FLAGS)
+def philox(c0, c1, c2, c3, key):
+    """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four words of a counter."""
+    k0 = uint32(key)
+    k1 = uint32(key >> uint64(32))
+    for _ in range(10):
+        a = uint64(c0) * uint64(0xD2511F53)
+        b = uint64(c2) * uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (
+            uint32(uint32(b >> uint64(32)) ^ c1 ^ k0),
+            uint32(b),
+            uint32(uint32(a >> uint64(32)) ^ c3 ^ k1),
+            uint32(a),
+        )
+        k0 = uint32(k0 + uint32(0x9E3779B9))
+        k1 = uint32(k1 + uint32(0xBB67AE85))
+    return c0, c1, c2, c3
+
+
+# Minimax polynomials by Lawson's algorithm, rounded to float32: ln(1+m)/m on [sqrt(1/2)-1, sqrt(2)-1] (relative error
+# 3e-8), sin(pi/4 y)/y and cos(pi/4 y) in y^2 on [0, 1] (2e-9 and 5e-11).
+L0, L1, L2, L3, L4, L5, L6, L7, L8 = (
+    float32(c)
+    for c in (
+        1.0,
+        -0.4999997913837433,
+        0.3333415985107422,
+        -0.25002947449684143,
+        0.19958417117595673,
+        -0.16543737053871155,
+        0.149173766374588,
+        -0.1448218822479248,
+        0.08959918469190598,
+    )
+)
+S0, S1, S2, S3 = (
+    float32(c) for c in (0.7853981852531433, -0.08074543625116348, 0.002490007085725665, -3.595450834836811e-05)
+)
+C0, C1, C2, C3, C4 = (
+    float32(c)
+    for c in (1.0, -0.3084251284599304, 0.015854325145483017, -0.00032593862852081656, 3.529811237967806e-06)
+)
+LN2 = float32(0.6931471805599453)
+SQRT_HALF_BITS = int32(0x3F3504F3)
+HALF = float32(0.5)
+ONE = float32(1.0)
+
+
+@njit(inline="always", **FLAGS)
+def _neglog(word):
+    """-ln((w + 1/2) / 2^31) of the upper 31 bits w: from 22.2 (a radius of 6.66 sigma) down to 0."""
+    x = float32(int32(word >> uint32(1))) + HALF
+    bits = _bits_of(x)
+    exponent = (bits - SQRT_HALF_BITS) >> int32(23)
+    m = _float_of(bits - (exponent << int32(23))) - ONE
+    p = fma(m, L8, L7)
+    p = fma(m, p, L6)
+    p = fma(m, p, L5)
+    p = fma(m, p, L4)
+    p = fma(m, p, L3)
+    p = fma(m, p, L2)
+    p = fma(m, p, L1)
+    p = fma(m, p, L0)
+    return fma(float32(int32(31) - exponent), LN2, -(m * p))
+
+
+@njit(inline="always", **FLAGS)
+def _normal(u, v, scale):
+    """Box-Muller: `scale` sqrt(-ln U) (cos 2 pi V, sin 2 pi V), each part of variance scale^2 / 2."""
+    radius = scale * np.sqrt(max(_neglog(u), float32(0.0)))
+    y = float32(int32(v << uint32(2))) * float32(2.0**-31)  # within the quarter turn `quarter`, from -1 to 1
+    quarter = int32((v + uint32(0x20000000)) >> uint32(30))
+    w = y * y
+    sine = y * fma(w, fma(w, fma(w, S3, S2), S1), S0)
+    cosine = fma(w, fma(w, fma(w, fma(w, C4, C3), C2), C1), C0)
+    odd = (quarter & int32(1)) != int32(0)
+    i = sine if odd else cosine
+    q = cosine if odd else sine
+    i = _float_of(_bits_of(i) ^ (((quarter + int32(1)) & int32(2)) << int32(30)))
+    q = _float_of(_bits_of(q) ^ ((quarter & int32(2)) << int32(30)))
+    return radius * i, radius * q
+
+
+@njit(inline="always", **FLAGS)
+def _pair(index, frame, stream, key, scale):
+    """The complex normals 2 `index` and 2 `index` + 1 of a stream."""
+    a, b, c, d = philox(uint32(index), uint32(index >> uint64(32)), uint32(frame), uint32(stream), key)
+    i0, q0 = _normal(a, b, scale)
+    i1, q1 = _normal(c, d, scale)
+    return i0, q0, i1, q1
+
+
+@njit("void(uint64, uint64, uint64, uint64, float32, float32[::1])", **FLAGS)
+def _normal_pairs(index, frame, stream, key, scale, out):
+    for i in range(out.size // 4):
+        i0, q0, i1, q1 = _pair(index + uint64(i), frame, stream, key, scale)
+        out[4 * i] = i0
+        out[4 * i + 1] = q0
+        out[4 * i + 2] = i1
+        out[4 * i + 3] = q1
+
+
+@njit("void(uint64, uint64, uint64, uint64, float32, float32[::1])", **FLAGS)
+def complex_normal(offset, frame, stream, key, scale, out):
+    """Fill `out` (I, Q, I, Q, ...) with the stream's complex normals from number `offset` on; E|n|^2 = scale^2."""
+    n = out.size // 2
+    head = np.int64(offset & uint64(1)) if n else 0
+    body = (n - head) // 2
+    edge = np.empty(4, np.float32)
+    if head:
+        _normal_pairs(offset >> uint64(1), frame, stream, key, scale, edge)
+        out[:2] = edge[2:]
+    first = (offset + uint64(head)) >> uint64(1)
+    _normal_pairs(first, frame, stream, key, scale, out[2 * head : 2 * head + 4 * body])
+    if head + 2 * body < n:
+        _normal_pairs(first + uint64(body), frame, stream, key, scale, edge)
+        out[2 * n - 2 :] = edge[:2]
+
+
+FLOATS_IN = array_in(float32)
+
+
+@njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, float32[::1]), **FLAGS)
+def _awgn_pairs(index, frame, stream, key, scale, x, out):
+    for i in range(out.size // 4):
+        i0, q0, i1, q1 = _pair(index + uint64(i), frame, stream, key, scale)
+        out[4 * i] = x[4 * i] + i0
+        out[4 * i + 1] = x[4 * i + 1] + q0
+        out[4 * i + 2] = x[4 * i + 2] + i1
+        out[4 * i + 3] = x[4 * i + 3] + q1
+
+
+@njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, float32[::1]), **FLAGS)
+def awgn(offset, frame, stream, key, scale, x, out):
+    """out = x + n with the complex normals of `complex_normal`."""
+    n = out.size // 2
+    head = np.int64(offset & uint64(1)) if n else 0
+    body = (n - head) // 2
+    first = (offset + uint64(head)) >> uint64(1)
+    a = 2 * head
+    b = a + 4 * body
+    _awgn_pairs(first, frame, stream, key, scale, x[a:b], out[a:b])
+    if head:
+        complex_normal(offset, frame, stream, key, scale, out[:2])
+        out[0] += x[0]
+        out[1] += x[1]
+    if b < 2 * n:
+        complex_normal(offset + uint64(n - 1), frame, stream, key, scale, out[b:])
+        out[b] += x[b]
+        out[b + 1] += x[b + 1]
+
+
+@njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
+def fade(offset, frame, stream, key, scale, h, x, out):
+    """out = h x + n with the complex normals of `complex_normal`."""
+    complex_normal(offset, frame, stream, key, scale, out)
+    for i in range(out.size // 2):
+        a = h[2 * i]
+        b = h[2 * i + 1]
+        c = x[2 * i]
+        d = x[2 * i + 1]
+        out[2 * i] = fma(a, c, fma(-b, d, out[2 * i]))
+        out[2 * i + 1] = fma(a, d, fma(b, c, out[2 * i + 1]))
+
+
+@njit(types.void(float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
+def equalize(n0, h, y, out):
+    """out = y h* / (|h|^2 + N0), 0 where h is 0."""
+    for i in range(out.size // 2):
+        a = h[2 * i]
+        b = h[2 * i + 1]
+        power = fma(a, a, fma(b, b, n0))
+        weight = ONE / power if power > float32(0) else float32(0)
+        out[2 * i] = fma(a, y[2 * i], b * y[2 * i + 1]) * weight
+        out[2 * i + 1] = fma(a, y[2 * i + 1], -(b * y[2 * i])) * weight
+
+
+@njit("void(uint64, uint64, uint64, uint64, uint32[::1])", **FLAGS)
+def words(index, frame, stream, key, out):
+    """Fill `out` with the words of the counters from number `index` on, four each."""
+    for i in range(out.size // 4):
+        c = index + uint64(i)
+        out[4 * i], out[4 * i + 1], out[4 * i + 2], out[4 * i + 3] = philox(
+            uint32(c), uint32(c >> uint64(32)), uint32(frame), uint32(stream), key
+        )
+
+
+@njit("void(uint64, uint64, uint64, uint64, uint64, uint8[::1])", **FLAGS)
+def rare_bits(index, frame, stream, key, threshold, out):
+    """Fill `out` with packed bits from byte `index` on: bit b is 1 where word b of the stream is below `threshold`."""
+    for i in range(out.size):
+        c = uint64(2) * (index + uint64(i))
+        high = uint32(c >> uint64(32))
+        a0, a1, a2, a3 = philox(uint32(c), high, uint32(frame), uint32(stream), key)
+        b0, b1, b2, b3 = philox(uint32(c) + uint32(1), high, uint32(frame), uint32(stream), key)
+        upper = (
+            (int32(a0 < threshold) << 7)
+            | (int32(a1 < threshold) << 6)
+            | (int32(a2 < threshold) << 5)
+            | (int32(a3 < threshold) << 4)
+        )
+        lower = (
+            (int32(b0 < threshold) << 3)
+            | (int32(b1 < threshold) << 2)
+            | (int32(b2 < threshold) << 1)
+            | int32(b3 < threshold)
+        )
+        out[i] = uint8(upper | lower)

@@ -1,0 +1,248 @@
+"""Compiled kernels of the modem: map, decide, LLRs, decision errors.
+
+Symbols come and go as float32 (I, Q, I, Q, ...), bits packed, most significant first. 16QAM (TS 38.211 labelling) has
+kernels of its own, made of comparisons; any other constellation goes by its table of points.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import complex64, complex128, float32, float64, int8, int32, int64, njit, types, uint8, uint32
+
+from blocks.phy._noise import FLAGS, FLOATS_IN, array_in
+
+BYTES_IN = array_in(uint8)
+THRESHOLD = float32(2 / np.sqrt(10))  # between the inner and the outer points of 16QAM
+ZERO = float32(0)
+LARGEST = float32(np.finfo(np.float32).max)
+LLR_LARGEST = float32(1e30)
+ROUND = float32(1.5 * 2**23)  # (x + ROUND) - ROUND is x rounded, halves to even
+
+
+@njit(types.void(BYTES_IN, complex128[::1], complex128[::1]), **FLAGS)
+def map_byte_pairs(packed, table, out):
+    """Map bytes to the two 4-bit symbols of `table`, which lie in one complex128."""
+    for i in range(out.size):
+        out[i] = table[packed[i]]
+
+
+@njit(types.void(BYTES_IN, int64, complex64[::1], complex64[::1]), **FLAGS)
+def map_table(packed, bits_per_symbol, points, out):
+    """Map every `bits_per_symbol` bits to a point; bits past the end are 0."""
+    mask = uint32((1 << bits_per_symbol) - 1)
+    for i in range(out.size):
+        first = i * bits_per_symbol
+        byte = first >> 3
+        window = uint32(packed[byte]) << uint32(8)
+        if byte + 1 < packed.size:
+            window |= uint32(packed[byte + 1])
+        out[i] = points[(window >> uint32(16 - bits_per_symbol - (first & 7))) & mask]
+
+
+@njit(inline="always", **FLAGS)
+def _finite(i, q):
+    return (abs(i) <= LARGEST) & (abs(q) <= LARGEST)
+
+
+@njit(inline="always", **FLAGS)
+def _decide_16qam(i, q):
+    label = (
+        (int32(i < ZERO) << 3)
+        | (int32(q < ZERO) << 2)
+        | (int32(abs(i) > THRESHOLD) << 1)
+        | int32(abs(q) > THRESHOLD)
+    )
+    return label & -int32(_finite(i, q))
+
+
+@njit(types.void(FLOATS_IN, uint8[::1]), **FLAGS)
+def decide_16qam(y, out):
+    """Decide two symbols a byte; one that is not finite gives 0000."""
+    whole = y.size // 4
+    for i in range(whole):
+        out[i] = uint8(
+            (_decide_16qam(y[4 * i], y[4 * i + 1]) << 4) | _decide_16qam(y[4 * i + 2], y[4 * i + 3])
+        )
+    if y.size & 2:
+        out[whole] = uint8(_decide_16qam(y[4 * whole], y[4 * whole + 1]) << 4)
+
+
+@njit(types.void(FLOATS_IN, int64, complex64[::1], uint8[::1]), **FLAGS)
+def decide_table(y, bits_per_symbol, points, out):
+    """Decide for the next point; a symbol that is not finite gives zeros."""
+    out[:] = 0
+    for s in range(y.size // 2):
+        i = y[2 * s]
+        q = y[2 * s + 1]
+        best = 0
+        if _finite(i, q):
+            least = np.inf
+            for label in range(points.size):
+                a = float64(i) - float64(points[label].real)
+                b = float64(q) - float64(points[label].imag)
+                if a * a + b * b < least:
+                    least = a * a + b * b
+                    best = label
+        window = uint32(best) << uint32(16 - bits_per_symbol - ((s * bits_per_symbol) & 7))
+        byte = (s * bits_per_symbol) >> 3
+        out[byte] |= uint8(window >> uint32(8))
+        if byte + 1 < out.size:
+            out[byte + 1] |= uint8(window & uint32(255))
+
+
+@njit(inline="always", **FLAGS)
+def _bounded(x, bound):
+    return min(max(x, -bound), bound)
+
+
+@njit(inline="always", **FLAGS)
+def _axis_llr(x, scale, usable):
+    excess = abs(x) - THRESHOLD
+    beyond = max(excess, ZERO)
+    sign = scale * (x + (beyond if x >= ZERO else -beyond))
+    size = -scale * excess
+    return (sign if usable else ZERO), (size if usable else ZERO)
+
+
+@njit(types.void(FLOATS_IN, float32, float32[::1]), **FLAGS)
+def llr_16qam(y, scale, out):
+    """Max-log LLRs of 16QAM, four a symbol; `scale` = 4 / (sqrt(10) N0). A symbol that is not finite gives zeros."""
+    for s in range(y.size // 2):
+        i = y[2 * s]
+        q = y[2 * s + 1]
+        usable = _finite(i, q)
+        a, c = _axis_llr(i, scale, usable)
+        b, d = _axis_llr(q, scale, usable)
+        out[4 * s] = _bounded(a, LLR_LARGEST)
+        out[4 * s + 1] = _bounded(b, LLR_LARGEST)
+        out[4 * s + 2] = _bounded(c, LLR_LARGEST)
+        out[4 * s + 3] = _bounded(d, LLR_LARGEST)
+
+
+@njit(inline="always", **FLAGS)
+def _rounded(x):
+    return int8(int32((_bounded(x, float32(127)) + ROUND) - ROUND))
+
+
+@njit(types.void(FLOATS_IN, float32, int8[::1]), **FLAGS)
+def llr8_16qam(y, scale, out):
+    """The LLRs of `llr_16qam` times 4, as int8: `scale` = 16 / (sqrt(10) N0)."""
+    for s in range(y.size // 2):
+        i = y[2 * s]
+        q = y[2 * s + 1]
+        usable = _finite(i, q)
+        a, c = _axis_llr(i, scale, usable)
+        b, d = _axis_llr(q, scale, usable)
+        out[4 * s] = _rounded(a)
+        out[4 * s + 1] = _rounded(b)
+        out[4 * s + 2] = _rounded(c)
+        out[4 * s + 3] = _rounded(d)
+
+
+@njit(types.void(FLOATS_IN, float32, int64, complex64[::1], float32[::1]), **FLAGS)
+def llr_table(y, scale, bits_per_symbol, points, out):
+    """Max-log LLRs by search: (min over points with bit 1 of |y-x|^2, less that with bit 0) times `scale` = 1 / N0."""
+    for s in range(y.size // 2):
+        i = y[2 * s]
+        q = y[2 * s + 1]
+        for bit in range(bits_per_symbol):
+            zero = np.inf
+            one = np.inf
+            for label in range(points.size):
+                a = float64(i) - float64(points[label].real)
+                b = float64(q) - float64(points[label].imag)
+                if (label >> (bits_per_symbol - 1 - bit)) & 1:
+                    one = min(one, a * a + b * b)
+                else:
+                    zero = min(zero, a * a + b * b)
+            llr = float32((one - zero) * scale) if _finite(i, q) else ZERO
+            out[s * bits_per_symbol + bit] = _bounded(llr, LLR_LARGEST)
+
+
+@njit(types.void(float32[::1], int64, FLOATS_IN), **FLAGS)
+def weigh(llr, bits_per_symbol, h):
+    """Multiply the LLRs of every symbol by |h|^2, in place; by 0 where that is not finite."""
+    for s in range(h.size // 2):
+        weight = h[2 * s] * h[2 * s] + h[2 * s + 1] * h[2 * s + 1]
+        weight = weight if weight <= LARGEST else ZERO
+        for bit in range(bits_per_symbol):
+            at = s * bits_per_symbol + bit
+            llr[at] = _bounded(llr[at] * weight, LLR_LARGEST)
+
+
+@njit(types.void(FLOATS_IN, int8[::1]), **FLAGS)
+def to_int8(llr, out):
+    """out = round(4 LLR), saturated at +-127."""
+    for i in range(out.size):
+        out[i] = _rounded(float32(4) * llr[i])
+
+
+@njit(int64(FLOATS_IN), **FLAGS)
+def count_not_finite(y):
+    """Number of symbols with a part that is NaN or infinite."""
+    count = int32(0)
+    total = int64(0)
+    for s in range(y.size // 2):
+        count += int32(not _finite(y[2 * s], y[2 * s + 1]))
+        if s & 0xFFFFF == 0xFFFFF:
+            total += count
+            count = int32(0)
+    return total + count
+
+
+@njit(inline="always", **FLAGS)
+def _next_amplitude(x, half_step, levels):
+    """The one next to x of `levels` amplitudes: odd multiples of `half_step`, about 0."""
+    place = (x / half_step + float32(levels - 1)) * float32(0.5)
+    place = (min(max(place, ZERO), float32(levels - 1)) + ROUND) - ROUND
+    return half_step * (float32(2) * place - float32(levels - 1))
+
+
+@njit(types.UniTuple(int64, 2)(FLOATS_IN, float32, int64), **FLAGS)
+def decision_errors(y, half_step, levels):
+    """Sum of |y - next point|^2 in units of 2^-20, each at most 2^10, and the number of symbols that are finite.
+
+    Whole numbers, so that the sum over a frame is the same however it is cut.
+    """
+    total = int64(0)
+    count = int64(0)
+    for s in range(y.size // 2):
+        i = y[2 * s]
+        q = y[2 * s + 1]
+        usable = _finite(i, q)
+        a = i - _next_amplitude(i, half_step, levels)
+        b = q - _next_amplitude(q, half_step, levels)
+        error = min(a * a + b * b, float32(1 << 10))
+        total += int64(int32(error * float32(1 << 20) + float32(0.5))) if usable else int64(0)
+        count += int64(usable)
+    return total, count
+
+
+@njit(types.UniTuple(float64, 6)(FLOATS_IN, FLOATS_IN, float32, int64), **FLAGS)
+def compare(sent, received, half_step, levels):
+    """Of sent s and received s + e: symbols measured, decided wrongly, and the sums of |s|^2, |e|^2, Re e s*, Im e s*.
+
+    A symbol that is not finite is a wrong one, and is left out of the sums.
+    """
+    measured = 0
+    wrong = 0
+    s2 = e2 = re = im = 0.0
+    for k in range(sent.size // 2):
+        i = received[2 * k]
+        q = received[2 * k + 1]
+        if not _finite(i, q):
+            wrong += 1
+            continue
+        a = sent[2 * k]
+        b = sent[2 * k + 1]
+        measured += 1
+        miss_i = abs(_next_amplitude(i, half_step, levels) - a)
+        miss_q = abs(_next_amplitude(q, half_step, levels) - b)
+        wrong += (miss_i > half_step) | (miss_q > half_step)
+        x = float64(i) - a
+        y = float64(q) - b
+        s2 += float64(a) * a + float64(b) * b
+        e2 += x * x + y * y
+        re += x * a + y * b
+        im += y * a - x * b
+    return float64(measured), float64(wrong), s2, e2, re, im

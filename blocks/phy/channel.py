@@ -1,0 +1,198 @@
+"""Simulated channels: `awgn_channel`, `rayleigh_channel` and `bit_flip_channel`; and `equalizer`, which undoes fading.
+
+Physics and receiver are blocks of their own: what estimates gains over a real channel feeds the same equaliser that
+here is fed the true ones.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from blocks.phy import noise, theory
+from flowgraph.block import Block, BlockError, Packet, Port
+from flowgraph.block import Params as BlockParams
+from flowgraph.units import Decibel
+
+LIVE = {"live": True}
+
+
+class _SnrParams(BlockParams):
+    """How strong the noise is; symbols have unit power."""
+
+    ebn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
+        None, description="energy per bit over N0; N0 is the noise power of a complex sample", json_schema_extra=LIVE
+    )
+    esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
+        None, description="energy per symbol over N0", json_schema_extra=LIVE
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> _SnrParams:
+        if (self.ebn0 is None) == (self.esn0 is None):
+            raise ValueError("must have exactly one of ebn0 and esn0")
+        return self
+
+
+class _NoisyChannel(Block):
+    """What the channels with Gaussian noise share: how strong it is, and the tag that tells meters."""
+
+    def start(self) -> None:
+        self.bits_per_symbol: int | None = None
+        self.told: dict[str, Any] | None = None
+        noise.kernels()
+
+    def _look(self, symbols: Packet, **fading: Any) -> tuple[float, dict[str, Any]]:
+        """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
+        self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
+        per_symbol = theory.ratio_to_db(self.bits_per_symbol) if self.bits_per_symbol else None
+        ebn0, esn0 = self.params.ebn0, self.params.esn0
+        if esn0 is None:
+            if per_symbol is None:
+                raise BlockError("ebn0 needs to know the bits per symbol, which a mapper tags: give esn0 instead")
+            esn0 = ebn0 + per_symbol
+        elif per_symbol is not None:
+            ebn0 = esn0 - per_symbol
+        n0 = theory.db_to_ratio(-esn0)
+        channel = {"n0": n0, "esn0_db": esn0, "ebn0_db": ebn0, "bits_per_symbol": self.bits_per_symbol, **fading}
+        due = symbols.offset == 0 or channel != self.told
+        self.told = channel
+        return n0, {"true_channel": channel} if due else {}
+
+
+class AwgnChannel(_NoisyChannel):
+    """Add white Gaussian noise: y = x + n, E|n|^2 = N0 (N0/2 in each of I and Q)."""
+
+    Params = _SnrParams
+    inputs = (Port("symbols", "complex64", "Es = 1"),)
+    outputs = (Port("symbols", "complex64", "with noise"),)
+    ratio = Fraction(1)
+
+    def work(self, symbols: Packet) -> Packet:
+        n0, tags = self._look(symbols, kind="awgn", fading="none", block_symbols=None)
+        return symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
+
+
+class RayleighChannel(_NoisyChannel):
+    """Fade flatly and add white Gaussian noise: y = h x + n, h complex Gaussian with E|h|^2 = 1, E|n|^2 = N0.
+
+    A gain is drawn for every symbol, or for every block of symbols, the first of which begins with the frame; gains are
+    independent. They go out beside the symbols for receivers that know the channel.
+    """
+
+    class Params(_SnrParams):
+        fading: Literal["symbol", "block"] = Field("symbol", description="what one gain holds for")
+        block_symbols: int | None = Field(None, ge=1, description="symbols of a block, for fading: block")
+
+        @model_validator(mode="after")
+        def _block(self) -> RayleighChannel.Params:
+            if (self.fading == "block") != (self.block_symbols is not None):
+                raise ValueError("must have block_symbols with fading: block, and only then")
+            return self
+
+    inputs = (Port("symbols", "complex64", "Es = 1"),)
+    outputs = (Port("symbols", "complex64", "faded, with noise"), Port("gains", "complex64", "h of every symbol"))
+    ratio = Fraction(1)
+
+    def work(self, symbols: Packet) -> dict[str, Packet]:
+        n0, tags = self._look(
+            symbols, kind="rayleigh", fading=self.params.fading, block_symbols=self.params.block_symbols
+        )
+        gains = self._gains(symbols.frame, symbols.offset, symbols.count)
+        faded = noise.fade(symbols.data, gains, n0, self.key, symbols.frame, symbols.offset)
+        return {"symbols": symbols.derive(faded, **tags), "gains": symbols.derive(gains, **tags)}
+
+    def _gains(self, frame: int, offset: int, count: int) -> np.ndarray:
+        block = self.params.block_symbols
+        if block is None:
+            return noise.complex_normal(count, self.key, frame, offset, stream=noise.FADES)
+        first, last = offset // block, -(-(offset + count) // block)
+        drawn = noise.complex_normal(last - first, self.key, frame, first, stream=noise.FADES)
+        return np.repeat(drawn, block)[offset - first * block :][:count]
+
+
+class Equalizer(Block):
+    """Undo a gain for every symbol: y / h (zero forcing), or y h* / (|h|^2 + N0) (minimum mean squared error).
+
+    Zero forcing keeps the constellation's size: take it before a demapper, and give that the gains too. MMSE comes nearest to
+    the sent value on average, and shrinks it: take it for analog values. A gain of 0 gives 0.
+    """
+
+    class Params(BlockParams):
+        method: Literal["zf", "mmse"] = Field("zf", description="zero forcing or minimum mean squared error")
+        noise: Literal["known"] | Annotated[float, Field(ge=0)] = Field(
+            "known", description="N0 for mmse: the simulated channel's own (tag true_channel), or a number"
+        )
+
+    inputs = (Port("symbols", "complex64", "faded"), Port("gains", "complex64", "h of every symbol"))
+    outputs = (Port("symbols", "complex64", "Es = 1"),)
+    equal_rates = ("symbols", "gains")
+    ratio = Fraction(1)
+
+    def start(self) -> None:
+        self.known: float | None = None
+        noise.kernels()
+
+    def work(self, symbols: Packet | None, gains: Packet | None) -> Packet | None:
+        if symbols is None:
+            return None
+        if gains is None or gains.count != symbols.count:
+            came = 0 if gains is None else gains.count
+            raise BlockError(f"frame {symbols.frame} has {symbols.count} symbols but {came} gains")
+        return symbols.derive(noise.equalize(symbols.data, gains.data, self._n0(symbols)))
+
+    def _n0(self, symbols: Packet) -> float:
+        true_channel = symbols.tag("true_channel")
+        if true_channel:
+            self.known = true_channel["n0"]
+        if self.params.method == "zf":
+            return 0.0
+        if self.params.noise != "known":
+            return self.params.noise
+        if self.known is None:
+            raise BlockError("noise: known needs symbols with the tag true_channel of a simulated channel: give a number")
+        return self.known
+
+
+class BitFlipChannel(Block):
+    """Flip every bit independently with 16QAM's bit error rate at an Eb/N0, the paper's own stand-in for a radio.
+
+    `formula: paper` is the rate that the paper's program takes (`theory.paper_bit_error_rate`), `exact` the true mean
+    over a symbol's bits. Either is rounded to a multiple of 2^-32.
+    """
+
+    class Params(BlockParams):
+        ebn0: Annotated[Decibel, Field(ge=-300, le=300)] = Field(
+            description="energy per bit over N0", json_schema_extra=LIVE
+        )
+        formula: Literal["paper", "exact"] = Field("paper", description="how Eb/N0 becomes an error rate")
+
+    inputs = (Port("bits", "bits", "sent"),)
+    outputs = (Port("bits", "bits", "received"),)
+    ratio = Fraction(1)
+
+    def start(self) -> None:
+        self.told: dict[str, Any] | None = None
+        noise.kernels()
+
+    def work(self, bits: Packet) -> Packet:
+        ebn0 = self.params.ebn0
+        esn0 = ebn0 + theory.ratio_to_db(4)
+        rate = theory.paper_bit_error_rate(ebn0) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
+        channel = {
+            "kind": "bit_flip",
+            "n0": None,
+            "esn0_db": esn0,
+            "ebn0_db": ebn0,
+            "bits_per_symbol": 4,
+            "fading": "none",
+            "block_symbols": None,
+            "ber": rate,
+        }
+        due = bits.offset == 0 or channel != self.told
+        self.told = channel
+        flipped = bits.data ^ noise.flips(bits.count, rate, self.key, bits.frame, bits.offset)
+        return bits.derive(flipped, count=bits.count, packed=True, **({"true_channel": channel} if due else {}))

@@ -1,0 +1,102 @@
+"""Random numbers that can be asked for at any place: noise, fades and bits addressed by (key, stream, frame, item).
+
+The generator is Philox4x32-10 (J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a keyed
+bijection of a 128-bit counter, here (item, frame, stream). What it gives for an item depends neither on how a
+stream is cut into packets nor on where a block runs, to the last bit. Frame numbers count modulo 2^32.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+
+# Streams of one key: what the numbers are drawn for.
+NOISE, FADES, BITS, FLIPS = range(4)
+
+
+def kernels() -> ModuleType:
+    """Return the compiled kernels; the first call in a process loads them, the first on a machine compiles them."""
+    from blocks.phy import _noise
+
+    return _noise
+
+
+def philox(counter: tuple[int, int, int, int], key: int) -> tuple[int, int, int, int]:
+    """Return the four 32-bit words that Philox4x32-10 makes of a counter and a 64-bit key.
+
+    >>> [f"{word:08x}" for word in philox((0, 0, 0, 0), 0)]
+    ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    out = np.empty(4, np.uint32)
+    kernels().words(np.uint64(counter[0] | counter[1] << 32), *_address(counter[2], counter[3], key), out)
+    return tuple(out.tolist())  # type: ignore[return-value]
+
+
+def complex_normal(
+    count: int, key: int, frame: int = 0, offset: int = 0, power: float = 1.0, stream: int = NOISE
+) -> np.ndarray:
+    """Return `count` circular Gaussian samples n with E|n|^2 = `power`, complex64, from item `offset` of a frame on.
+
+    n = sqrt(-power ln U) e^(2 pi i V), after Box and Muller (1958), in float32; |n|^2 reaches 22 times `power`, which is
+    6.66 standard deviations of a part.
+
+    >>> a = complex_normal(5, key=1)
+    >>> bool((a[3:] == complex_normal(2, key=1, offset=3)).all())
+    True
+    """
+    out = np.empty(count, np.complex64)
+    kernels().complex_normal(np.uint64(offset), *_address(frame, stream, key), _scale(power), out.view(np.float32))
+    return out
+
+
+def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
+    """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame."""
+    out = np.empty(len(symbols), np.complex64)
+    kernels().awgn(
+        np.uint64(offset), *_address(frame, NOISE, key), _scale(n0), symbols.view(np.float32), out.view(np.float32)
+    )
+    return out
+
+
+def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
+    """Return y = h x + n for complex64 symbols x and gains h, with the noise of `awgn`."""
+    out = np.empty(len(symbols), np.complex64)
+    parts = gains.view(np.float32), symbols.view(np.float32), out.view(np.float32)
+    kernels().fade(np.uint64(offset), *_address(frame, NOISE, key), _scale(n0), *parts)
+    return out
+
+
+def equalize(symbols: np.ndarray, gains: np.ndarray, n0: float = 0.0) -> np.ndarray:
+    """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h; 0 where h is 0."""
+    out = np.empty(len(symbols), np.complex64)
+    parts = gains.view(np.float32), symbols.view(np.float32), out.view(np.float32)
+    kernels().equalize(np.float32(n0), *parts)
+    return out
+
+
+def random_bytes(count: int, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
+    """Return `count` uniform bytes from byte `offset` of a frame on, a multiple of 16."""
+    if offset % 16:
+        raise ValueError(f"offset must be a multiple of 16 bytes, not {offset}")
+    out = np.empty(-(-count // 16) * 4, np.uint32)
+    kernels().words(np.uint64(offset // 16), *_address(frame, BITS, key), out)
+    return out.astype("<u4", copy=False).view(np.uint8)[:count]
+
+
+def flips(count: int, probability: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
+    """Return `count` independent bits, packed, that are 1 with `probability` (to within 2^-33), from bit `offset` on."""
+    first, last = offset // 8, -(-(offset + count) // 8)
+    out = np.empty(last - first, np.uint8)
+    kernels().rare_bits(np.uint64(first), *_address(frame, FLIPS, key), np.uint64(round(probability * 2**32)), out)
+    if offset % 8 or count % 8:
+        out = np.packbits(np.unpackbits(out)[offset % 8 : offset % 8 + count])
+    return out
+
+
+def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, np.uint64]:
+    return np.uint64(frame & 0xFFFFFFFF), np.uint64(stream), np.uint64(key)
+
+
+def _scale(power: float) -> np.float32:
+    return np.float32(np.sqrt(power))

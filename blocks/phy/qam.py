@@ -1,0 +1,319 @@
+"""`qam_mapper` and `qam_demapper`: bits to complex symbols, and back as hard decisions or LLRs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from blocks.phy import theory
+from blocks.phy.constellation import CONSTELLATIONS, Constellation, Modulation
+from flowgraph.block import Block, BlockError, Packet, Port, Tag
+from flowgraph.block import Params as BlockParams
+
+STRETCH = 16384  # symbols: LLRs are scaled anew every so many
+SAMPLED = 1024  # of each stretch so many symbols, the first, tell the noise; all of a frame's first stretch do
+WEIGHTED = 2048  # symbols of a frame that tell the noise where gains are known
+
+
+def map_symbols(packed: np.ndarray, count: int, modulation: str = "16qam") -> np.ndarray:
+    """Return the complex64 symbols of `count` packed bits; the last one is filled up with zero bits.
+
+    >>> map_symbols(np.array([0x2F], np.uint8), 8) * 10**0.5
+    array([ 3.+1.j, -3.-3.j], dtype=complex64)
+    """
+    from blocks.phy import _symbols
+
+    constellation = CONSTELLATIONS[modulation]
+    bits = constellation.bits_per_symbol
+    symbols = -(-count // bits)
+    points = constellation.points.astype(np.complex64)
+    if bits != 4:
+        out = np.empty(symbols, np.complex64)
+        _symbols.map_table(packed, bits, points, out)
+        return out
+    out = np.empty(symbols + symbols % 2, np.complex64)
+    _symbols.map_byte_pairs(packed, _byte_table(points), out.view(np.complex128))
+    return out[:symbols]
+
+
+def _byte_table(points: np.ndarray) -> np.ndarray:
+    """Two 4-bit symbols by byte, side by side in one complex128."""
+    byte = np.arange(256)
+    return np.stack([points[byte >> 4], points[byte & 15]], axis=1).view(np.complex128).ravel()
+
+
+def decide(symbols: np.ndarray, modulation: str = "16qam") -> np.ndarray:
+    """Return the packed bits of the points next to complex64 symbols; those of a symbol that is NaN or infinite are 0."""
+    from blocks.phy import _symbols
+
+    bits = CONSTELLATIONS[modulation].bits_per_symbol
+    out = np.empty(-(-len(symbols) * bits // 8), np.uint8)
+    y = symbols.view(np.float32)
+    if modulation == "16qam":
+        _symbols.decide_16qam(y, out)
+    else:
+        _symbols.decide_table(y, bits, CONSTELLATIONS[modulation].points.astype(np.complex64), out)
+    return out
+
+
+def llr(
+    symbols: np.ndarray, n0: float, modulation: str = "16qam", gains: np.ndarray | None = None, int8: bool = False
+) -> np.ndarray:
+    """Return the max-log LLRs ln p(bit = 0) / p(bit = 1) of complex64 symbols, float32, or 4 times them as int8.
+
+    For every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0, times |h|^2 where `gains` h were
+    equalised, bounded to +-1e30 (+-127 for int8). Those of a symbol or gain that is NaN or infinite are 0.
+    """
+    from blocks.phy import _symbols
+
+    bits = CONSTELLATIONS[modulation].bits_per_symbol
+    y = symbols.view(np.float32)
+    scale = 4 / math.sqrt(10) / n0
+    if modulation == "16qam" and int8 and gains is None:
+        small = np.empty(len(symbols) * bits, np.int8)
+        _symbols.llr8_16qam(y, np.float32(min(4 * scale, 1e36)), small)
+        return small
+    out = np.empty(len(symbols) * bits, np.float32)
+    if modulation == "16qam":
+        _symbols.llr_16qam(y, np.float32(min(scale, 1e36)), out)
+    else:
+        points = CONSTELLATIONS[modulation].points.astype(np.complex64)
+        _symbols.llr_table(y, np.float32(min(1 / n0, 1e36)), bits, points, out)
+    if gains is not None:
+        _symbols.weigh(out, bits, gains.view(np.float32))
+    if not int8:
+        return out
+    small = np.empty(len(out), np.int8)
+    _symbols.to_int8(out, small)
+    return small
+
+
+class QamMapper(Block):
+    """Map bits to symbols of unit mean power, labelled as in 3GPP TS 38.211, clause 5.1.
+
+    A frame's last symbol is filled up with zero bits; their number is the tag `pad` at the frame's end. A frame begins with
+    the tag `bits_per_symbol`.
+    """
+
+    class Params(BlockParams):
+        modulation: Modulation = Field("16qam", description="square QAM with Gray labels")
+
+    inputs = (
+        Port("bits", "bits", "what to send", align=lambda p: math.lcm(8, CONSTELLATIONS[p.modulation].bits_per_symbol)),
+    )
+    outputs = (Port("symbols", "complex64", "Es = 1"),)
+    ratio = staticmethod(lambda p: Fraction(1, CONSTELLATIONS[p.modulation].bits_per_symbol))
+
+    def start(self) -> None:
+        map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)
+
+    def work(self, bits: Packet) -> Packet:
+        per_symbol = CONSTELLATIONS[self.params.modulation].bits_per_symbol
+        symbols = map_symbols(bits.data, bits.count, self.params.modulation)
+        out = bits.derive(symbols, Fraction(1, per_symbol))
+        pad = len(symbols) * per_symbol - bits.count
+        tags = out.tags
+        if bits.offset == 0:
+            tags += (Tag(0, "bits_per_symbol", per_symbol),)
+        if pad:
+            tags += (Tag(out.end, "pad", pad),)
+        return replace(out, tags=tags)
+
+
+def _demapper_align(params: Any) -> int:
+    """Whole bytes for decisions; whole stretches where each is scaled by the noise estimated so far."""
+    bits = CONSTELLATIONS[params.modulation].bits_per_symbol
+    return STRETCH if params.output != "hard" and params.noise == "estimate" else math.lcm(8, bits) // bits
+
+
+class QamDemapper(Block):
+    """Turn symbols into bits: hard decisions, or max-log LLRs ln p(0)/p(1) as float32, or as int8 of 4 LLR within +-127.
+
+    The noise power N0, which scales LLRs, is estimated from the symbols themselves: the mean squared distance to the next
+    point is set equal to its expectation (`theory.decision_error`), unbiased from Eb/N0 = 0 dB up. Every frame ends with what was
+    found, tag `estimate`: n0, esn0_db, ber (closed form), source. An estimate reaches from -30 to 60 dB.
+
+    With `gains` the symbols are taken as equalised by them (y / h): LLRs and estimate weigh each symbol by |h|^2.
+
+    A symbol that is NaN or infinite gives bits 0 or LLRs 0, is left out of the estimate, and is told once.
+    """
+
+    class Params(BlockParams):
+        modulation: Modulation = Field("16qam", description="square QAM with Gray labels")
+        output: Literal["hard", "llr", "llr8"] = Field("hard", description="decisions, float32 LLRs or int8 LLRs")
+        noise: Literal["estimate", "known"] | Annotated[float, Field(gt=0)] = Field(
+            "estimate",
+            description="N0 for the LLRs: estimated, the simulated channel's own (tag true_channel), or a number",
+        )
+
+    inputs = (
+        Port("symbols", "complex64", "Es = 1, equalised", align=_demapper_align),
+        Port("gains", "complex64", "channel gains that were equalised", optional=True),
+    )
+    outputs = (
+        Port(
+            "bits",
+            ("bits", "float32", "int8"),
+            "decisions or LLRs",
+            chosen=lambda p: {"hard": "bits", "llr": "float32", "llr8": "int8"}[p.output],
+        ),
+    )
+    equal_rates = ("symbols", "gains")
+    ratio = staticmethod(lambda p: Fraction(CONSTELLATIONS[p.modulation].bits_per_symbol))
+
+    def start(self) -> None:
+        self.constellation = CONSTELLATIONS[self.params.modulation]
+        self.estimator = NoiseEstimator(self.constellation)
+        self.known: float | None = None
+        self.strange = 0
+        decide(np.zeros(0, np.complex64), self.params.modulation)
+
+    def work(self, symbols: Packet | None, gains: Packet | None = None) -> Packet | None:
+        if symbols is None:
+            return None
+        y, bits = symbols.data, self.constellation.bits_per_symbol
+        h = gains.data if gains is not None else None
+        if h is not None and len(h) != len(y):
+            raise BlockError(f"frame {symbols.frame} has {len(y)} symbols but {len(h)} gains")
+        self._look_for_strange(y)
+        if symbols.offset == 0:
+            self.estimator.reset()
+        true_channel = symbols.tag("true_channel")
+        if true_channel:
+            self.known = true_channel["n0"]
+        if h is not None:
+            self.estimator.weigh(y, h)
+        if self.params.output == "hard":
+            if h is None:
+                self.estimator.add(y, symbols.offset)
+            data = decide(y, self.params.modulation)
+        else:
+            data = self._llrs(y, h, symbols.offset)
+        pad = symbols.tag("pad", 0) if symbols.last else 0
+        return self._packet(symbols, data, len(y) * bits - pad)
+
+    def _llrs(self, y: np.ndarray, h: np.ndarray | None, offset: int) -> np.ndarray:
+        int8 = self.params.output == "llr8"
+        if self.params.noise == "estimate" and h is None:
+            parts = []
+            for at in range(0, len(y), STRETCH):
+                part = y[at : at + STRETCH]
+                self.estimator.add(part, offset + at)
+                parts.append(llr(part, self.estimator.n0, self.params.modulation, None, int8))
+            return np.concatenate(parts) if parts else np.empty(0, np.int8 if int8 else np.float32)
+        if h is None:
+            self.estimator.add(y, offset)
+        return llr(y, self._n0(), self.params.modulation, h, int8)
+
+    def _n0(self) -> float:
+        if self.params.noise == "estimate":
+            return self.estimator.n0
+        if self.params.noise != "known":
+            return self.params.noise
+        if self.known is None:
+            raise BlockError(
+                "noise: known needs symbols from a simulated channel, and these carry no tag true_channel: "
+                "set noise: estimate, or a number"
+            )
+        return self.known
+
+    def _packet(self, symbols: Packet, data: np.ndarray, count: int) -> Packet:
+        hard, bits = self.params.output == "hard", self.constellation.bits_per_symbol
+        if not hard:
+            data = data[:count]
+        elif count % 8:
+            data = data[: -(-count // 8)]
+            data[-1] &= 0xFF << (-count % 8) & 0xFF
+        elif len(data) * 8 > count:
+            data = data[: count // 8]
+        out = symbols.derive(data, bits, count, packed=hard)
+        tags = tuple(tag for tag in out.tags if tag.key != "pad")
+        if symbols.last and self.estimator.symbols:
+            tags += (Tag(out.end, "estimate", self.estimator.estimate()),)
+        return replace(out, tags=tags)
+
+    def _look_for_strange(self, y: np.ndarray) -> None:
+        from blocks.phy import _symbols
+
+        strange = _symbols.count_not_finite(y.view(np.float32))
+        if strange and not self.strange:
+            self.warn("symbols that are NaN or infinite came in; their bits are 0 (LLRs 0)")
+        self.strange += strange
+
+
+class NoiseEstimator:
+    """Estimates N0 from a frame's symbols alone, the same however the frame is cut.
+
+    Sums squared distances to the next point (16QAM at Es/N0 12 dB: 1 % off after 16384 symbols) and finds the N0 for
+    which `theory.decision_error` is their mean. Long frames are sampled: all of the first 16384 symbols, a 16th of the rest.
+    """
+
+    def __init__(self, constellation: Constellation):
+        name = constellation.name
+        self.half_step, self.levels = np.float32(constellation.half_step), len(constellation.axis)
+        self.log_n0 = np.linspace(-6, 3, 901)
+        self.log_error = np.log10([theory.decision_error(10**x, name) for x in self.log_n0])
+        self.ber = np.array([theory.bit_error_rate(-10 * x, name) for x in self.log_n0])
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a frame."""
+        self.total = self.symbols = 0
+        self._weights = np.ones(1)
+        self._n0: float | None = None
+
+    def add(self, y: np.ndarray, offset: int) -> None:
+        """Take in symbols from `offset` of the frame on."""
+        from blocks.phy import _symbols
+
+        end = offset + len(y)
+        for stretch in range(offset - offset % STRETCH, end, STRETCH):
+            a = max(stretch, offset) - offset
+            b = min(stretch + (SAMPLED if stretch else STRETCH), end) - offset
+            if a < b:
+                total, count = _symbols.decision_errors(y[a:b].view(np.float32), self.half_step, self.levels)
+                self.total += total
+                self.symbols += count
+        self._n0 = None
+
+    def weigh(self, y: np.ndarray, h: np.ndarray) -> None:
+        """Take in a whole frame of symbols that were equalised by the gains h."""
+        step = max(1, -(-len(y) // WEIGHTED))
+        y, weights = y[::step].astype(np.complex128), np.abs(h[::step].astype(np.complex128)) ** 2
+        usable = np.isfinite(y) & np.isfinite(weights) & (weights > 0)
+        y, weights = y[usable], weights[usable]
+        self.symbols = len(y)
+        if not len(y):
+            return
+        target = float(weights @ (self._axis_error(y.real) ** 2 + self._axis_error(y.imag) ** 2))
+        low, high = -6.0, 3.0
+        for _ in range(30):  # the expectation rises with N0: halve the range
+            middle = (low + high) / 2
+            expected = weights * 10 ** np.interp(middle - np.log10(weights), self.log_n0, self.log_error)
+            low, high = (middle, high) if expected.sum() < target else (low, middle)
+        self._weights, self._n0 = weights, 10 ** ((low + high) / 2)
+
+    def _axis_error(self, x: np.ndarray) -> np.ndarray:
+        place = np.clip(np.rint((x / self.half_step + self.levels - 1) / 2), 0, self.levels - 1)
+        return x - self.half_step * (2 * place - self.levels + 1)
+
+    @property
+    def n0(self) -> float:
+        """The estimate so far; 1 while nothing is known."""
+        if self._n0 is None:
+            if not self.symbols:
+                return 1.0
+            mean = max(self.total / self.symbols / 2**20, 1e-6)
+            self._n0 = float(10 ** np.interp(math.log10(mean), self.log_error, self.log_n0))
+        return self._n0
+
+    def estimate(self) -> dict[str, Any]:
+        """Return the tag `estimate` of a frame."""
+        n0 = self.n0
+        ber = np.interp(math.log10(n0) - np.log10(self._weights), self.log_n0, self.ber).mean()
+        return {"n0": n0, "esn0_db": -theory.ratio_to_db(n0), "ber": float(ber), "source": "decision-directed"}

@@ -1,0 +1,182 @@
+"""Measures the figures of the model card: `python -m models.evaluation --test FOLDER --train FOLDER`.
+
+The test folder holds `images/` and `captions.jsonl` (one `{"file", "captions"}` a line); every image is
+squeezed to the model's size. The link is simulated directly on the bits of the float64 latents (see
+`bit_errors`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .autoencoder import load_autoencoder
+from .bit_errors import bit_error_rates, flip_bits, repair
+from .captioner import load_captioner
+from .content_words import best_constant, content_f1
+from .receiver import Receiver, load_receiver
+
+if TYPE_CHECKING:
+    from .training.data import Photographs
+
+BATCH = 10
+
+
+def read_test(folder: Path, size: tuple[int, int]) -> Photographs:
+    """The test photographs, squeezed to `size` (height, width) by PIL's Lanczos filter."""
+    from PIL import Image
+
+    from .training.data import Photographs
+
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    images = [
+        np.asarray(
+            Image.open(folder / "images" / row["file"])
+            .convert("RGB")
+            .resize((size[1], size[0]), Image.Resampling.LANCZOS)
+        )
+        for row in rows
+    ]
+    return Photographs(np.stack(images), [row["file"] for row in rows], [row["captions"] for row in rows])
+
+
+def difference_hash(images: np.ndarray) -> np.ndarray:
+    """256 bits per image, bool [N, 256]: whether each of 16x16 grey cells is brighter than its left
+    neighbour.
+
+    Two encodings of one photograph differ in a few bits, different photographs in about half of them.
+    """
+    from PIL import Image
+
+    cells = np.stack(
+        [
+            np.asarray(Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX))
+            for image in images
+        ]
+    ).astype(np.int16)
+    return (cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(images), -1)
+
+
+def nearest(a: np.ndarray, b: np.ndarray) -> int:
+    """The smallest number of bits in which a hash of `a` differs from one of `b`."""
+    one, other = a.astype(np.float32), b.astype(np.float32)
+    return int((one.sum(1)[:, None] + other.sum(1)[None] - 2 * one @ other.T).min())
+
+
+def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """PSNR = 10 log10(255^2 / MSE) in dB of each image uint8 [N, H, W, 3]: float64 [N]."""
+    error = np.square(images.astype(np.float64) - originals).mean((1, 2, 3))
+    return 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+
+
+def interval(values: np.ndarray) -> str:
+    """Mean and 95 % confidence interval of the mean, as text."""
+    return f"{values.mean():.2f} +- {1.96 * values.std(ddof=1) / len(values) ** 0.5:.2f}"
+
+
+def evaluate_autoencoder(model: str, test: Photographs) -> None:
+    vae = load_autoencoder(model)
+    figures, latents = [], []
+    for i in range(0, len(test.images), BATCH):
+        z = vae.encode(test.images[i : i + BATCH])
+        figures.append(psnr(vae.decode(z), test.images[i : i + BATCH]))
+        latents.append(z)
+    every = np.concatenate(latents)
+    print(
+        f"autoencoder alone, {len(every)} images: PSNR {interval(np.concatenate(figures))} dB; "
+        f"latents: mean {every.mean():.2f}, deviation {every.std():.2f}, "
+        f"beyond 4: {(np.abs(every) > 4).mean():.1e}"
+    )
+
+
+def evaluate_link(receiver: Receiver, test: Photographs, ebn0_db: float, schedule: list[int]) -> None:
+    """T = 0, the matched start and the paper's schedule, paired, under both rules for absurd floats."""
+    images, vae = test.images, receiver.vae
+    batches = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
+    sent = np.concatenate([vae.encode(images[rows]) for rows in batches])
+    alone = psnr(np.concatenate([vae.decode(sent[rows]) for rows in batches]), images)
+    print(f"Eb/N0 {ebn0_db} dB, {len(images)} images, guidance 1: autoencoder alone {interval(alone)} dB")
+    for rule in ("paper", "clip"):
+        random = np.random.default_rng(2026)
+        z = repair(flip_bits(sent, bit_error_rates(ebn0_db), random), rule, random)  # type: ignore[arg-type]
+        variance = float(np.square(z - sent).mean())
+        plain = psnr(np.concatenate([vae.decode(z[rows]) for rows in batches]), images)
+
+        def regenerated(steps, z=z, variance=variance):
+            parts = []
+            for rows in batches:
+                count = len(z[rows])
+                captions = [captions[0] for captions in test.captions[rows]]
+                parts.append(
+                    receiver.regenerate(
+                        z[rows], captions, steps=steps, noise_variance=[variance] * count, guidance=1.0,
+                        seeds=list(range(rows.start, rows.start + count)),
+                    )
+                )  # fmt: skip
+            return psnr(np.concatenate([part for part, _ in parts]), images), parts[0][1][0]
+
+        matched, taken = regenerated("matched")
+        print(
+            f"  rule {rule}: sigma^2 {variance:.4f}; T = 0 {interval(plain)} dB; "
+            f"matched (T = {taken}) {interval(matched)} dB, gain {interval(matched - plain)} dB, "
+            f"below the autoencoder by {interval(alone - matched)} dB"
+        )
+        for steps in schedule if rule == "paper" else []:
+            figures, _ = regenerated(steps)
+            gain = interval(figures - plain)
+            print(f"    the paper's schedule, T = {steps}: {interval(figures)} dB, gain {gain} dB")
+
+
+def evaluate_captioner(model: str, test: Photographs, train: Photographs) -> None:
+    captioner = load_captioner(model)
+    said = [
+        text
+        for i in range(0, len(test.images), BATCH)
+        for text in captioner.caption(list(test.images[i : i + BATCH]))
+    ]
+    constant = best_constant(train.captions)
+    scores = np.array([content_f1(c, r) for c, r in zip(said, test.captions, strict=True)])
+    floor = np.array([content_f1(constant, r) for r in test.captions])
+    print(
+        f"captions, {len(said)} images: content-word F1 {interval(100 * scores)} %, "
+        f"best constant caption ({constant!r}) {interval(100 * floor)} %, "
+        f"gain {interval(100 * (scores - floor))} points"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.evaluation", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="embedded", help="embedded, a folder or a hub id")
+    parser.add_argument("--test", type=Path, required=True, help="folder with images/ and captions.jsonl")
+    parser.add_argument("--train", type=Path, required=True, help="folder with {train,val}.npz")
+    parser.add_argument("--count", type=int, default=100, help="images for the figures over the link")
+    arguments = parser.parse_args()
+    from .training.data import Photographs, read_training
+
+    receiver = load_receiver(arguments.model)
+    test = read_test(arguments.test, receiver.size)
+    used, _ = read_training(arguments.train)
+    distance = nearest(difference_hash(test.images), difference_hash(used.images))
+    shared = len(set(test.names) & set(used.names))
+    print(
+        f"{len(used.names)} training and {len(test.names)} test images: {shared} names in common, "
+        f"nearest pair of 256-bit difference hashes {distance} bits apart"
+    )
+    evaluate_autoencoder(arguments.model, test)
+    evaluate_captioner(arguments.model, test, used)
+    some = Photographs(*(part[: arguments.count] for part in test))
+    evaluate_link(receiver, some, 14.0, [])
+    evaluate_link(receiver, some, 7.5, [2, 4, 6, 8, 10])
+    latents = receiver.vae.encode(test.images[:1])
+    begin = time.monotonic()
+    receiver.regenerate(latents, [test.captions[0][0]], steps=30, guidance=9.0, seeds=[0])
+    print(f"one image at T = 30 with guidance 9: {time.monotonic() - begin:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Trains the embedded receiver, a UNet and its text encoder, on the autoencoder's latents."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+
+from ..autoencoder import Autoencoder, load_autoencoder
+from ..bit_errors import bit_error_rates, flip_bits, repair
+from ..receiver import Receiver
+from ..weights import place
+from .data import read_training
+from .loop import train
+
+BATCH = 32
+DROPPED = 0.15  # share of the captions left out, for guidance and for the latent-only fallback
+FLIPPED = 0.4  # share of the batch whose noise is that of flipped bits instead of Gaussian
+
+
+def build(tokenizer):
+    """A UNet of 9.6 M parameters, a text encoder of 1.9 M, Stable Diffusion 1.5's noise schedule."""
+    import torch
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(2026)
+    width = 192
+    unet = UNet2DConditionModel(
+        sample_size=24,
+        block_out_channels=(96, 128, 160),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        cross_attention_dim=width,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            projection_dim=width,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    return unet.to(memory_format=torch.channels_last), text_encoder, scheduler
+
+
+def encode_all(vae: Autoencoder, images: np.ndarray, stored: Path) -> np.ndarray:
+    """The latents of all images, kept in a file: encoding takes minutes."""
+    if not stored.exists():
+        np.save(stored, np.concatenate([vae.encode(images[i : i + 16]) for i in range(0, len(images), 16)]))
+    return np.load(stored)
+
+
+def received(latents: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Each latent after a link of its own Eb/N0 and rule for absurd floats."""
+    out = np.empty_like(latents)
+    for row, sent in zip(out, latents, strict=True):
+        rates = bit_error_rates(random.uniform(4, 12))
+        row[:] = repair(flip_bits(sent, rates, random), random.choice(["paper", "clip"]), random)
+    return out
+
+
+def run(data: Path, out: Path, minutes: float) -> None:
+    """Train, print the gain at Eb/N0 7.5 dB as it goes, write `unet`, `text_encoder` and `scheduler`."""
+    import torch
+    from torch import nn
+    from transformers import CLIPTokenizer
+
+    used, held_out = read_training(data)
+    placement = place("cpu", "float32")
+    vae = load_autoencoder(str(out / "vae"), "cpu")
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    unet, text_encoder, scheduler = build(tokenizer)
+    model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (unet, text_encoder)]
+    print("receiver: UNet {:.2f} M, text encoder {:.2f} M parameters".format(*sizes), flush=True)
+    scheduler.save_pretrained(out / "scheduler")
+
+    latents = encode_all(vae, used.images, out / "latents.npy")
+    print(f"latents: mean {latents.mean((0, 2, 3))}, deviation {latents.std((0, 2, 3))}", flush=True)
+    tokens = np.array(
+        [tokenizer(captions, padding="max_length", truncation=True).input_ids for captions in used.captions]
+    )
+    empty = np.array(tokenizer("", padding="max_length").input_ids)
+    power = scheduler.alphas_cumprod.numpy()
+    # Half of the steps where a received latent starts (t < 300), half over the whole schedule.
+    last = len(power)
+
+    def loss_of(random: np.random.Generator, progress: float):
+        chosen = random.integers(0, len(latents), BATCH)
+        z = latents[chosen]
+        t = np.where(
+            random.random(BATCH) < 0.5, random.integers(0, 300, BATCH), random.integers(0, last, BATCH)
+        )
+        noise = random.standard_normal(z.shape, np.float32)
+        flipped = int(FLIPPED * BATCH)
+        noise[:flipped] = received(z[:flipped], random) - z[:flipped]
+        variance = np.square(noise[:flipped]).mean((1, 2, 3))
+        t[:flipped] = np.abs(power - 1 / (1 + variance[:, None])).argmin(1)
+        # The same equation for both: z_t = sqrt(abar) z + sqrt(1 - abar) e.
+        signal = power[t].reshape(-1, 1, 1, 1)
+        noise[:flipped] *= np.sqrt(signal / (1 - signal))[:flipped]
+        noisy = np.sqrt(signal) * z + np.sqrt(1 - signal) * noise
+        ids = tokens[chosen, random.integers(0, tokens.shape[1], BATCH)]
+        ids[random.random(BATCH) < DROPPED] = empty
+        said = text_encoder(torch.from_numpy(ids)).last_hidden_state
+        x = torch.from_numpy(noisy.astype(np.float32)).contiguous(memory_format=torch.channels_last)
+        predicted = unet(x, torch.from_numpy(t), said).sample
+        return nn.functional.mse_loss(predicted, torch.from_numpy(noise))
+
+    sent = encode_all(vae, held_out.images[:12], out / "held_out.npy")
+    pictures = held_out.images[:12].astype(np.float32)
+
+    def psnr(images: np.ndarray) -> float:
+        return float(np.mean(10 * np.log10(255**2 / np.square(images - pictures).mean((1, 2, 3)))))
+
+    def validate(averaged) -> str:
+        receiver = Receiver(
+            vae, averaged["unet"], averaged["text_encoder"], tokenizer, copy.deepcopy(scheduler), placement
+        )
+        figures = []
+        for rule in ("paper", "clip"):
+            random = np.random.default_rng(7)
+            z = repair(flip_bits(sent, bit_error_rates(7.5), random), rule, random)
+            variance = np.square(z - sent).mean((1, 2, 3))
+            images, _ = receiver.regenerate(
+                z, [c[0] for c in held_out.captions[:12]], steps="matched", noise_variance=variance.tolist(),
+                guidance=1.0, seeds=list(range(12)),
+            )  # fmt: skip
+            figures.append(f"{rule} {psnr(vae.decode(z)):.2f} -> {psnr(images):.2f}")
+        return f"PSNR at 7.5 dB {', '.join(figures)} dB of {psnr(vae.decode(sent)):.2f}"
+
+    def save(averaged) -> None:
+        for name in ("unet", "text_encoder"):
+            copy.deepcopy(averaged[name]).half().save_pretrained(out / name)
+
+    train(
+        model,
+        loss_of,
+        validate,
+        out / "checkpoints" / "receiver.safetensors",
+        minutes=minutes,
+        learning_rate=1e-3,
+        on_checkpoint=save,
+    )
