@@ -84,7 +84,7 @@ class Flowgraph:
         from flowgraph.supervisor import Supervisor
 
         if self._blocks is not None:
-            check(self._spec)
+            check(self._spec, self._blocks)
         folder = out if isinstance(out, RunFolder) else RunFolder.for_run(self._spec.name, out)
         try:
             folder.write("flowgraph.yaml", dump(self._spec))

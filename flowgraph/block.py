@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 BITS = "bits"  # the one item type that NumPy lacks: bits packed into uint8, most significant first
 
+ERASED = "erased"  # key of the tag whose value counts the items that are missing from its offset on
+
 
 class BlockError(Exception):
     """A fault that a person can mend: one sentence, shown as it is with the block's name before it."""
@@ -85,7 +87,9 @@ class Packet:
             offset, kept = self.offset, self.tags
         else:
             offset = int(self.offset * ratio)
-            kept = tuple(Tag(int(t.offset * ratio), t.key, t.value) for t in self.tags)
+            kept = tuple(
+                Tag(int(t.offset * ratio), t.key, int(t.value * ratio) if t.key == ERASED else t.value) for t in self.tags
+            )
         added = tuple(Tag(offset, k, v) for k, v in tags.items())
         return Packet(data, self.frame, offset, count, packed, kept + added, self.last)
 

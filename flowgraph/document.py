@@ -190,7 +190,7 @@ def parse(text: str, file: str = STRING) -> tuple[Node, list[Mistake]]:
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
-        line = (text.splitlines() or [""])[min(mark.line, text.count("\n"))]
+        line = [*text.splitlines(), ""][: mark.line + 1][-1]
         hint = " (inside { }, a text with ${...} needs quotes)" if re.search(r"\{.*\$\{", line) else ""
         _refuse(file, f"must be YAML: {error.problem or error.context}{hint}", mark.line + 1, mark.column + 1)
     except yaml.reader.ReaderError as error:

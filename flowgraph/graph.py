@@ -137,9 +137,7 @@ def examine(flat: Flat) -> list[Mistake]:
         if wire.target and wire.target in writers:
             first = writers[wire.target].target_at
             place = f", at {first.file}:{first.line}:{first.col}" if first.line else ""
-            mistakes.append(
-                wire.target_at.wrong(f"must be the only wire to {wire.target}, not the second{place}")
-            )
+            mistakes.append(wire.target_at.wrong(f"must be the only wire to {wire.target}, not the second{place}"))
             continue
         if wire.target:
             writers[wire.target] = wire
@@ -180,7 +178,7 @@ def _misfit(flat: Flat, wire: Wire, source: Port, target: Port) -> str | None:
 
 
 def _shape(port: Port) -> str:
-    return "x".join("any" if length is None else str(length) for length in port.shape or ()) or "one number"
+    return " x ".join("any" if length is None else str(length) for length in port.shape or ()) or "one number"
 
 
 def _open_inputs(flat: Flat, writers: Mapping[str, Wire], vague: set[str]) -> Iterator[Mistake]:
@@ -188,9 +186,7 @@ def _open_inputs(flat: Flat, writers: Mapping[str, Wire], vague: set[str]) -> It
     for name, part in flat.blocks.items():
         ports = part.block.inputs if part.block and name not in vague else ()
         if ports and all(port.optional and f"{name}.{port.name}" not in writers for port in ports):
-            yield part.at.wrong_key(
-                f"must have an input connected ({', '.join(port.name for port in ports)})"
-            )
+            yield part.at.wrong_key(f"must have an input connected ({', '.join(port.name for port in ports)})")
         for port in ports:
             endpoint = f"{name}.{port.name}"
             if port.optional or endpoint in writers or endpoint in vague or f".{port.name}" in vague:
@@ -288,15 +284,11 @@ def mermaid(spec: GraphSpec) -> str:
         lines.append(f'    subgraph w{i}["{_quoted(worker.name + where)}"]')
         for block in spec.blocks:
             if block.worker == worker.name:
-                lines.append(
-                    f'        {ids[block.name]}["{_quoted(block.name)}<br/><i>{_quoted(block.type)}</i>"]'
-                )
+                lines.append(f'        {ids[block.name]}["{_quoted(block.name)}<br/><i>{_quoted(block.type)}</i>"]')
         lines.append("    end")
     for wire in spec.wires:
         label = (
-            wire.source_port
-            if wire.source_port == wire.target_port
-            else f"{wire.source_port} to {wire.target_port}"
+            wire.source_port if wire.source_port == wire.target_port else f"{wire.source_port} to {wire.target_port}"
         )
         if wire.policy != "block":
             label += f", {wire.policy}"
@@ -317,9 +309,7 @@ def dump(spec: GraphSpec) -> str:
         "workers:",
     ]
     for worker in spec.workers:
-        entry: dict[str, Any] = {
-            "blocks": [block.name for block in spec.blocks if block.worker == worker.name]
-        }
+        entry: dict[str, Any] = {"blocks": [block.name for block in spec.blocks if block.worker == worker.name]}
         entry |= _given(worker, ("host", "threads"))
         lines.append(f"  {_flow(worker.name)}: {_flow(entry)}")
     if network := _given(spec.network, ("listen", "keys", "insecure")):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flowgraph.document import Mistakes, Node, parse, read
+from flowgraph.document import MAX_DEPTH, Mistakes, Node, parse, read
 from flowgraph.mistake import ConfigError, Mistake, unknown
 
 JOB_KEYS = ("flowgraph", "seed", "vars", "extends", "workers", "network", "blocks", "wires", "made_with")
@@ -28,8 +28,8 @@ class Document:
         keys = dict(self.keys)
         for key, node in over.keys.items():
             below = keys.get(key)
-            if node.value is None:
-                keys.pop(key, None)
+            if node.value is None and below:
+                del keys[key]
             elif below and key in MERGED and isinstance(below.value, dict) and isinstance(node.value, dict):
                 merged = dict(below.value)
                 for name, each in node.value.items():
@@ -42,6 +42,11 @@ class Document:
                 keys[key] = node
         return Document(self.at, keys, self.whole and over.whole)
 
+    def settled(self) -> Document:
+        """Return this document for good: no file will come below whose keys an empty one could remove."""
+        keys = {key: node for key, node in self.keys.items() if node.value is not None}
+        return Document(self.at, keys, self.whole)
+
 
 class Files:
     """Reads files, each once, and notes the mistakes in them."""
@@ -50,6 +55,7 @@ class Files:
         self.mistakes = mistakes
         self.trees: dict[str, Node | list[Mistake]] = {}  # by name, in the order wanted; or why there is none
         self.documents: dict[str, Document] = {}
+        self.real: dict[str, str] = {}  # where a name leads to, links followed
 
     def put(self, file: str, text: str) -> None:
         """Take a text for the content of a file."""
@@ -97,11 +103,24 @@ class Files:
         for base in _list(own.pop("extends", None)):
             if self.mistakes.expect(base, str, "a file to extend") is None:
                 continue
-            if row := circle((*above, file), beside(base)):
+            if row := self.circle((*above, file), beside(base)):
                 self.mistakes.add(base.wrong(f"must not extend itself: {row}"))
+            elif len(above) == MAX_DEPTH:
+                self.mistakes.add(base.wrong(f"must be at most {MAX_DEPTH} files away from the first"))
             else:
                 document = document.under(self.document(beside(base), base, (*above, file)))
         return document.under(Document(tree, own))
+
+    def circle(self, above: tuple[str, ...], file: str) -> str:
+        """Return how a file comes back to one of those above it, `a -> b -> a`, or nothing."""
+        names = [*above, file]
+        for each in names:
+            if each not in self.real:
+                self.real[each] = os.path.realpath(each)
+        real = [self.real[each] for each in names]
+        if real[-1] not in real[:-1]:
+            return ""
+        return " -> ".join(Path(each).name for each in names[real.index(real[-1]) :])
 
 
 def _list(node: Node | None) -> Iterable[Node]:
@@ -112,12 +131,4 @@ def _list(node: Node | None) -> Iterable[Node]:
 
 def beside(node: Node) -> str:
     """Return the file that a node names, relative to the file that wrote it."""
-    return os.path.normpath(node.folder / Path(node.value).expanduser())
-
-
-def circle(above: tuple[str, ...], file: str) -> str:
-    """Return how a file comes back to itself, `a -> b -> a`, or nothing."""
-    names = [os.path.realpath(each) for each in (*above, file)]
-    if names[-1] not in names[:-1]:
-        return ""
-    return " -> ".join(Path(each).name for each in names[names.index(names[-1]) :])
+    return os.path.normpath(node.folder / os.path.expanduser(node.value))

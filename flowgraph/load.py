@@ -25,7 +25,7 @@ from flowgraph.block import BlockError
 from flowgraph.control import matching_files
 from flowgraph.document import MAX_DEPTH, MAX_VALUES, STRING, UNRESOLVED, Mistakes, Node, TooMany, node_of
 from flowgraph.graph import Flat, Part, Side, Wire, dtypes, examine, find_port
-from flowgraph.layers import Document, Files, beside, circle
+from flowgraph.layers import Document, Files, beside
 from flowgraph.mistake import ConfigError, Mistake, nearest, unknown
 from flowgraph.options import (
     BlockOptions,
@@ -117,22 +117,18 @@ class _Loader:
         self.hosts: list[Node] = []
         self.values = 0  # in all blocks and wires
 
-    def load(
-        self, file: str, overlays: list[str], settings: Mapping[str, Any], seed: int | None
-    ) -> GraphSpec:
+    def load(self, file: str, overlays: list[str], settings: Mapping[str, Any], seed: int | None) -> GraphSpec:
         spec = None
         try:
             document = self.files.document(file)
             for overlay in overlays:
                 document = document.under(self.files.document(overlay))
-            spec = self._job(document, settings, seed)
+            spec = self._job(document.settled(), settings, seed)
         except TooMany:
             pass
         if self.mistakes or spec is None:
             order = {name: number for number, name in enumerate(self.files.trees)}
-            raise ConfigError(
-                sorted(self.mistakes, key=lambda each: (order.get(each.file, -1), each.line, each.col))
-            )
+            raise ConfigError(sorted(self.mistakes, key=lambda each: (order.get(each.file, -1), each.line, each.col)))
         return spec
 
     def _job(self, document: Document, settings: Mapping[str, Any], seed: int | None) -> GraphSpec | None:
@@ -143,7 +139,7 @@ class _Loader:
         for name, value in settings.items():
             if name in written:
                 written[name] = node_of(value, "--set", name)
-            elif document.whole:
+            elif document.whole or nearest(name, written):
                 self.mistakes.add(Mistake("--set", 0, 0, name, unknown("a variable", name, written)))
         level = _Level(document, Variables(written, {}, self.mistakes, document.whole))
         self._contents(level)
@@ -166,10 +162,10 @@ class _Loader:
         """Take in the blocks and wires of a level."""
         document = level.document
         self.flat.whole = self.flat.whole and document.whole
-        blocks = self._mapping(document, "blocks")
-        if document.whole and not blocks:
+        blocks = document.keys.get("blocks", Node({}))
+        if document.whole and blocks.value == {}:
             self.mistakes.add(document.keys.get("blocks", document.at).wrong("must have blocks"))
-        for name, node in blocks.items():
+        for name, node in self._mapping(document, "blocks").items():
             if not _NAME.fullmatch(name) and "made_with" not in document.keys:
                 self.mistakes.add(node.wrong_key(f"{_NAME_RULE}, not {name!r}"))
             level.names[name] = self._block(level, name, level.variables.resolve(node))
@@ -236,7 +232,7 @@ class _Loader:
         is_path = isinstance(extra, dict) and extra.get("path")
         if not is_path or not isinstance(node.value, str) or (info and node.value == info.default):
             return node  # a default is a word of the block's, such as "sample"
-        folder, path = node.folder.absolute(), Path(node.value).expanduser()
+        folder, path = node.folder.absolute(), Path(os.path.expanduser(node.value))
         absolute = os.path.normpath(folder / path)
         if not os.path.exists(absolute) and not path.is_absolute():
             absolute = os.path.normpath(glob.escape(str(folder)) + os.sep + str(path))
@@ -254,18 +250,16 @@ class _Loader:
         if self.mistakes.expect(graph, str, "a sub-graph file") is None:
             return used
         file = beside(graph)
-        if row := circle(level.above, file):
+        if row := self.files.circle(level.above, file):
             self.mistakes.add(graph.wrong(f"must not contain itself: {row}"))
             return used
         if len(level.above) == MAX_DEPTH:
             self.mistakes.add(graph.wrong(f"must be at most {MAX_DEPTH} sub-graphs deep"))
             return used
-        document = self.files.document(file, graph)
+        document = self.files.document(file, graph).settled()
         if "subgraph" not in document.keys:
             if document.whole:
-                self.mistakes.add(
-                    graph.wrong(f"must be a sub-graph file, not {file}, which has no `subgraph:`")
-                )
+                self.mistakes.add(graph.wrong(f"must be a sub-graph file, not {file}, which has no `subgraph:`"))
             return used
         self.mistakes.expect(document.keys["subgraph"], str, "the name of the sub-graph")
         written = self._mapping(document, "vars")
@@ -317,8 +311,7 @@ class _Loader:
         written = self._mapping(document, side)
         for name in signature.keys() - written.keys():
             at = document.keys.get(side, document.keys["signature"])
-            has = ", ".join(written) or "none"
-            self.mistakes.add(at.wrong_key(f"must have the {side[:-1]} {name!r} of {file}, not only {has}"))
+            self.mistakes.add(at.wrong_key(f"must have the {side[:-1]} {name!r} that {file} asks for"))
         for name, at in written.items():
             if name not in signature:
                 self.mistakes.add(at.wrong_key(unknown(f"an {side[:-1]} of {file}", name, signature)))
@@ -330,9 +323,7 @@ class _Loader:
                 fits = allowed <= found if side == "inputs" else found <= allowed
                 if not fits:
                     verb, said = "take" if side == "inputs" else "give", " or ".join(sorted(allowed))
-                    self.mistakes.add(
-                        at.wrong(f"must {verb} {said}, as {file} says, not {' or '.join(sorted(found))}")
-                    )
+                    self.mistakes.add(at.wrong(f"must {verb} {said}, as {file} says, not {' or '.join(sorted(found))}"))
 
     # Wires
 
@@ -356,9 +347,13 @@ class _Loader:
             self.mistakes.add(text.wrong(f"must be {_WIRE_RULE}, not {text.value!r}"))
             self.flat.whole = False
             return
+        found = True  # what stands in the middle of a row and is no input need not be told to be no output either
         for (left, left_at), (right, right_at) in pairwise(ends):
-            source = next(iter(self._end(level, left, left_at, "outputs")), None)
-            for target in self._end(level, right, right_at, "inputs") or (None,):
+            sources = self._end(level, left, left_at, "outputs") if found else []
+            targets = self._end(level, right, right_at, "inputs")
+            found = bool(targets)
+            for target in targets or (None,):
+                source = sources[0] if sources else None
                 self.wires.append(_Laid(Wire(source, target, left_at, right_at), options, text))
 
     def _end(self, level: _Level, text: str, at: Node, side: Side) -> list[str]:
@@ -429,9 +424,7 @@ class _Loader:
         self.blocks = [structs.replace(block, worker=worker_of.get(block.name, "")) for block in self.blocks]
         return specs
 
-    def _worker(
-        self, level: _Level, name: str, written: Node
-    ) -> tuple[WorkerOptions | None, list[tuple[Node, str]]]:
+    def _worker(self, level: _Level, name: str, written: Node) -> tuple[WorkerOptions | None, list[tuple[Node, str]]]:
         """Return what is said of a worker, and the names of its blocks with their places."""
         node = level.variables.resolve(written)
         if not _NAME.fullmatch(name):

@@ -37,9 +37,7 @@ class JobOptions(_Options):
 
 
 class BlockOptions(_Options):
-    memory: Bytes = Field(
-        BlockSpec("", "", {}, "").memory, gt=0, description="frames that may wait for their partners"
-    )
+    memory: Bytes = Field(BlockSpec("", "", {}, "").memory, gt=0, description="frames that may wait for their partners")
 
 
 class WireOptions(_Options):
@@ -53,12 +51,8 @@ class WireOptions(_Options):
 
 
 class WorkerOptions(_Options):
-    blocks: list[str] = Field(
-        min_length=1, description="blocks, sub-graphs, or single blocks of these: link.channel"
-    )
-    host: str | None = Field(
-        None, min_length=1, description="address of the machine where it is started by hand"
-    )
+    blocks: list[str] = Field(min_length=1, description="blocks, sub-graphs, or single blocks of these: link.channel")
+    host: str | None = Field(None, min_length=1, description="address of the machine where it is started by hand")
     threads: int | None = Field(None, ge=1, le=1024, description="compute threads")
 
 

@@ -44,9 +44,7 @@ def all_blocks() -> dict[str, type[Block]]:
 def _the_one(name: str, classes: list[type[Block]]) -> type[Block]:
     if len(classes) > 1:
         places = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
-        raise BlockError(
-            f"must be one block type, not two: {name!r} is {places}; rename one or uninstall its package"
-        )
+        raise BlockError(f"must be one block type, not two: {name!r} is {places}; rename one or uninstall its package")
     return classes[0]
 
 
@@ -79,9 +77,7 @@ def _walk(module: ModuleType, failures: dict[str, str]) -> Iterator[type[Block]]
         if defined_here and issubclass(value, Block) and not name.startswith("_"):
             yield value
     for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
-        if info.name.rpartition(".")[2].startswith(
-            "_"
-        ):  # private, a program among them: to import that is to run it
+        if info.name.rpartition(".")[2].startswith("_"):  # private, a program among them: to import that is to run it
             continue
         inner = _imported(info.name, failures)
         if inner is not None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from flowgraph.block import Block, BlockError, Output, Packet, Tag
+from flowgraph.block import ERASED, Block, BlockError, Output, Packet, Tag
 
 Emit = Callable[[str, Packet], None]
 
@@ -26,7 +26,7 @@ def join(pieces: list[Packet]) -> Packet:
     for piece in pieces:
         if piece.offset != expected:
             contiguous = contiguous and piece.offset == expected
-            tags.append(Tag(expected, "erased", piece.offset - expected))
+            tags.append(Tag(expected, ERASED, piece.offset - expected))
         expected = piece.end
     tags.sort(key=lambda tag: tag.offset)
     count = expected

@@ -117,9 +117,7 @@ def _unit(info: FieldInfo) -> str:
     found = [item.symbol for item in info.metadata if isinstance(item, Unit)]
 
     def look(annotation: Any) -> None:
-        found.extend(
-            item.symbol for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Unit)
-        )
+        found.extend(item.symbol for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Unit))
         for inner in typing.get_args(annotation):
             look(inner)
 
@@ -149,9 +147,7 @@ def describe(block: type[Block]) -> str:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _port(port: Port) -> tuple[str, ...]:

@@ -33,6 +33,12 @@ from flowgraph.worker import Worker
 TICK_MS = 20
 LEAVE_WITHIN_S = 2.2
 SILENT_AFTER_S = 5.0
+# For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
 WRITE_EVERY_S = 2.0
 
 
@@ -317,6 +323,7 @@ def _still_here(member: _Member) -> bool:
 def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
     threads = str(spec.threads or len(os.sched_getaffinity(0)))
     environment = {
+        **KEEP_MEMORY,
         **os.environ,
         "SEMFLOW_CONNECT": connect,
         "SEMFLOW_WORKER": spec.name,

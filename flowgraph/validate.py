@@ -30,13 +30,9 @@ def validate(
         made = model.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        texts = {
-            id(node) for each in errors if (node := _text_wanted(each, _locate(owner, sure, each["loc"])))
-        }
+        texts = {id(node) for each in errors if (node := _text_wanted(each, _locate(owner, sure, each["loc"])))}
         if texts:
-            return validate(
-                model, owner, given | {k: _as_text(v, texts) for k, v in sure.items()}, kind, known
-            )
+            return validate(model, owner, given | {k: _as_text(v, texts) for k, v in sure.items()}, kind, known)
         unsure = given.keys() - sure.keys()
         errors = [each for each in errors if each["type"] != "missing" or each["loc"][0] not in unsure]
         return None, data, _mistakes(model, owner, sure, errors, kind, known)

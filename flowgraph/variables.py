@@ -21,9 +21,7 @@ class Variables:
     a known one.
     """
 
-    def __init__(
-        self, written: dict[str, Node], given: dict[str, Node], mistakes: Mistakes, whole: bool = True
-    ):
+    def __init__(self, written: dict[str, Node], given: dict[str, Node], mistakes: Mistakes, whole: bool = True):
         self.written, self.mistakes, self.whole = written, mistakes, whole
         self.found = dict(given)
         self.row: list[str] = []  # variables on the way to a value
@@ -58,9 +56,7 @@ class Variables:
                 return "$" if dollar else match[0]
             found = self._find(name, node)
             if isinstance(found.value, dict | list):
-                self.mistakes.add(
-                    node.wrong(f"must put one value into a text, not {shown(found.value)} (${{{name}}})")
-                )
+                self.mistakes.add(node.wrong(f"must put one value into a text, not {shown(found.value)} (${{{name}}})"))
             if found.value is UNRESOLVED or isinstance(found.value, dict | list):
                 sure = False
                 return ""

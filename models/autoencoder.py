@@ -59,9 +59,7 @@ class Autoencoder:
         if how == "sample" and (seeds is None or len(seeds) != len(images)):
             raise ValueError("seeds must hold one seed per image to sample latents")
         with torch.inference_mode():
-            pixels = (
-                torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(self.placement.device)
-            )
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(self.placement.device)
             encoded = self.module.encode((pixels.float() / 127.5 - 1).to(self.placement.dtype))
             if hasattr(encoded, "latents"):
                 latents = encoded.latents.float()
@@ -81,15 +79,7 @@ class Autoencoder:
         with torch.inference_mode():
             scaled = torch.from_numpy(np.ascontiguousarray(latents, np.float32)).to(self.placement.device)
             pixels = self.module.decode((scaled / self.scaling).to(self.placement.dtype)).sample.float()
-            return (
-                (pixels * 127.5 + 127.5)
-                .round()
-                .clamp(0, 255)
-                .to(torch.uint8)
-                .permute(0, 2, 3, 1)
-                .cpu()
-                .numpy()
-            )
+            return (pixels * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def load_autoencoder(

@@ -50,7 +50,6 @@ def load_captioner(
         processor = BlipProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         raise weights.ModelMissing(
-            f"model folder {folder} has no complete BlipProcessor; fetch its preprocessor and tokenizer "
-            f"files again"
+            f"model folder {folder} has no complete BlipProcessor; fetch its preprocessor and tokenizer files again"
         ) from error
     return Captioner(module, processor, placement)

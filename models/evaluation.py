@@ -54,10 +54,7 @@ def difference_hash(images: np.ndarray) -> np.ndarray:
     from PIL import Image
 
     cells = np.stack(
-        [
-            np.asarray(Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX))
-            for image in images
-        ]
+        [np.asarray(Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX)) for image in images]
     ).astype(np.int16)
     return (cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(images), -1)
 
@@ -135,9 +132,7 @@ def evaluate_link(receiver: Receiver, test: Photographs, ebn0_db: float, schedul
 def evaluate_captioner(model: str, test: Photographs, train: Photographs) -> None:
     captioner = load_captioner(model)
     said = [
-        text
-        for i in range(0, len(test.images), BATCH)
-        for text in captioner.caption(list(test.images[i : i + BATCH]))
+        text for i in range(0, len(test.images), BATCH) for text in captioner.caption(list(test.images[i : i + BATCH]))
     ]
     constant = best_constant(train.captions)
     scores = np.array([content_f1(c, r) for c, r in zip(said, test.captions, strict=True)])

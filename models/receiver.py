@@ -133,9 +133,7 @@ class Receiver:
             raise ValueError(f"size must be multiples of {self.vae.factor}, not {(height, width)}")
         shape = (self.vae.channels, height // self.vae.factor, width // self.vae.factor)
         z = torch.stack([gaussian(seed, shape) for seed in seeds])
-        self._denoise(
-            z, [self.schedule.start(steps, steps)] * len(seeds), captions, guidance, steps, negative_prompt
-        )
+        self._denoise(z, [self.schedule.start(steps, steps)] * len(seeds), captions, guidance, steps, negative_prompt)
         return self.vae.decode(z.numpy())
 
     def _denoise(
@@ -209,9 +207,7 @@ def load_receiver(
 
     try:
         # The paper's sampler, whatever sampler the pipeline came with: only its noise schedule is read.
-        scheduler = DDIMScheduler.from_pretrained(
-            folder / "scheduler", local_files_only=True, clip_sample=False
-        )
+        scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True, clip_sample=False)
     except (OSError, ValueError) as error:
         raise weights.ModelMissing(
             f"model folder {folder} is incomplete: scheduler/scheduler_config.json must exist; fetch it again"

@@ -43,8 +43,8 @@ def test_eleven_errors_a_word_are_corrected(data, draw):
     words = coded.size // 72
     rng = np.random.default_rng(draw.draw(st.integers(0, 2**32)))
     for word in range(words):
-        where = rng.choice(72, 11, replace=False)  # bit j of copy c of a word stands at (24 c + j) W + w
-        coded[where * words + word] ^= 1
+        nibble, bit = np.divmod(rng.choice(72, 11, replace=False), 4)  # four bits of every word in turn
+        coded[4 * (nibble * words + word) + bit] ^= 1
     np.testing.assert_array_equal(golay.decode(soft(coded))[: bits.size], bits)
 
 
@@ -102,9 +102,7 @@ def test_other_versions_and_unknown_fields_are_named():
             Header.unpack(nothing)
 
 
-@pytest.mark.parametrize(
-    "tag", [3, {"shape": [1, 2]}, {"latent": "quant9"}, {"caption_bytes": -1}, {"more": 1}]
-)
+@pytest.mark.parametrize("tag", [3, {"shape": [1, 2]}, {"latent": "quant9"}, {"caption_bytes": -1}, {"more": 1}])
 def test_a_genie_that_talks_nonsense_is_not_believed(tag):
     with pytest.raises(FrameError, match="header makes no sense"):
         Header.from_tag(tag)
@@ -135,7 +133,7 @@ def test_headers_survive_at_5_db(channel):
         errors += np.count_nonzero(received != coded)
         assert Header.unpack(soft(received)) == EXAMPLE
     rate = errors / (6000 * HEADER_BITS)
-    assert rate == pytest.approx(0.0419, rel=0.015)  # the channel was as bad as claimed
+    assert rate == pytest.approx(0.0419, rel=0.03)  # the channel was as bad as claimed
 
 
 def test_captions_survive_where_headers_do():

@@ -172,8 +172,13 @@ def test_files_are_laid_over_one_another(tmp_path):
 
 
 def test_wires_of_an_overlay_replace_all(tmp_path):
-    write(tmp_path, job=JOB, link=LINK, over="wires: [source.bits -> link.bits, source.bits -> sink.bits]\nblocks:\n"
-          "  errors: null\n  sink: {use: hard_sink}\n")
+    write(
+        tmp_path,
+        job=JOB,
+        link=LINK,
+        over="wires: [source.bits -> link.bits, source.bits -> sink.bits]\nblocks:\n"
+        "  errors: null\n  sink: {use: hard_sink}\n",
+    )
     assert len(load(tmp_path / "job.yaml", [str(tmp_path / "over.yaml")]).wires) == 4
 
 
@@ -230,7 +235,9 @@ def test_files_that_a_parameter_names_start_at_the_file_that_wrote_it(tmp_path, 
         (tmp_path / name / f"{name}.png").write_bytes(b"")
     write(tmp_path / "base", base="vars: {images: base.png}\n")
     write(tmp_path / "link", link="subgraph: s\nvars: {images: '*.png'}\nblocks: {b: {use: bits, images: $images}}\n")
-    blocks = "  a: {use: bits, images: $images}\n  s: {graph: link/link.yaml}\n  t: {graph: link/link.yaml, images: link}"
+    blocks = (
+        "  a: {use: bits, images: $images}\n  s: {graph: link/link.yaml}\n  t: {graph: link/link.yaml, images: link}"
+    )
     write(tmp_path, job=job(blocks, more="extends: base/base.yaml"))
     monkeypatch.chdir(tmp_path / "here")
     paths = [block.params["images"] for block in load("../job.yaml").blocks]
@@ -244,10 +251,10 @@ def test_files_that_a_parameter_names_start_at_the_file_that_wrote_it(tmp_path, 
 CASES = {
     "syntax": ("flowgraph: job\nblocks: ▸]\n", [": must be YAML: did not find expected node content"]),
     "braces in braces": (
-        "vars: {a: 1, b: x▸${a}}",
+        "vars: {a: 1, b: x$▸{a}}",
         [": must be YAML: did not find expected ',' or '}' (inside { }, a text with ${...} needs quotes)"],
     ),
-    "tab": ("flowgraph: job\n▸\tseed: 3", [": must be YAML: found character '\\t' that cannot start any token"]),
+    "tab": ("flowgraph: job\n▸\tseed: 3", [": must be YAML: found a tab character that violates indentation"]),
     "control character": ("flowgraph: ▸\x07", [": must be YAML: control characters are not allowed"]),
     "empty": ("▸# nothing\n", [": must be a mapping, not an empty file"]),
     "list": ("▸- flowgraph", [": must be a mapping (flowgraph:, blocks:, wires:), not a list"]),
@@ -313,7 +320,10 @@ CASES = {
         ["blocks.a.ebn0: must be a parameter of bits (use, memory, count, images, label, live), not 'ebn0'"],
     ),
     "missing parameter": (
-        job("  a: {use: bits}\n  m: {use: mapper}\n  ▸c: {use: channel}", "  - a.bits -> m.bits\n  - m.symbols -> c.symbols"),
+        job(
+            "  a: {use: bits}\n  m: {use: mapper}\n  ▸c: {use: channel}",
+            "  - a.bits -> m.bits\n  - m.symbols -> c.symbols",
+        ),
         ["blocks.c: must have 'ebn0', a parameter of channel: energy of a bit over the noise density"],
     ),
     "wrong type": (
@@ -347,7 +357,9 @@ CASES = {
         ],
     ),
     "bound exceeded": (
-        job("  a: {use: bits, count: ▸2000000, memory: ▸0 B}\n  ▸c: {use: channel, ebn0: ▸500 dB, rate: ▸0 Hz, taps: ▸[]}"),
+        job(
+            "  a: {use: bits, count: ▸2000000, memory: ▸0 B}\n  ▸c: {use: channel, ebn0: ▸500 dB, rate: ▸0 Hz, taps: ▸[]}"
+        ),
         [
             "blocks.a.count: must be at most 1000000, not 2000000",
             "blocks.a.memory: must be more than 0 B, not '0 B'",
@@ -377,7 +389,10 @@ CASES = {
         ["blocks.a.count: must be at least 0, not -3 (from vars.m = -3, <string>:2:11)"],
     ),
     "wires that are none": (
-        job("  a: {use: bits}\n  b: {use: hard_sink}", "  - ▸a.bits\n  - ▸3\n  - ▸a -> b\n  - ▸a.bits -> -> b.bits\n  - ▸{queue: 3}"),
+        job(
+            "  a: {use: bits}\n  b: {use: hard_sink}",
+            "  - ▸a.bits\n  - ▸3\n  - ▸a -> b\n  - ▸a.bits -> -> b.bits\n  - ▸{queue: 3}",
+        ),
         [
             "wires[0]: must be 'block.output -> block.input', not 'a.bits'",
             "wires[1]: must be 'block.output -> block.input', or a mapping with `wire:`, not 3",
@@ -404,7 +419,10 @@ CASES = {
         ["wires[0]: must be an input of c (there is none), not its output 'bits'"],
     ),
     "input used as output": (
-        job("  a: {use: bits}\n  b: {use: hard_sink}\n  m: {use: meter}", "  - a.bits -> ▸b.bits -> m.sent\n  - ▸m.sent -> m.received"),
+        job(
+            "  a: {use: bits}\n  b: {use: hard_sink}\n  m: {use: meter}",
+            "  - a.bits -> ▸b.bits -> m.sent\n  - ▸m.sent -> m.received",
+        ),
         [
             "wires[0]: must be an output of b (there is none), not its input 'bits'",
             "wires[1]: must be an output of m (there is none), not its input 'sent'",
@@ -481,7 +499,10 @@ CASES = {
             "  a: {use: bits}\n  b: {use: bits}\n  ▸c: {use: bits}",
             more="workers: {t: {blocks: [a, b]}, u: {blocks: [▸a]}}",
         ),
-        ["workers.u.blocks[0]: must run in one worker, not in both t and u", "blocks.c: must be listed in a worker (t, u)"],
+        [
+            "workers.u.blocks[0]: must run in one worker, not in both t and u",
+            "blocks.c: must be listed in a worker (t, u)",
+        ],
     ),
     "worker options": (
         job(
@@ -499,7 +520,10 @@ CASES = {
             "workers.x.threads: must be at least 1, not 0",
         ],
     ),
-    "no workers": (job("  ▸a: {use: bits}", more="workers: {}"), ["blocks.a: must be listed in a worker (there is none)"]),
+    "no workers": (
+        job("  ▸a: {use: bits}", more="workers: {}"),
+        ["blocks.a: must be listed in a worker (there is none)"],
+    ),
     "a host that cannot be reached": (
         job(more="workers: {t: {blocks: [a], host: ▸127.0.0.2}}"),
         ["workers.t.host: must come with `network: {listen: tcp://ADDRESS:PORT}`"],
@@ -533,3 +557,303 @@ def test_every_mistake_is_told_with_its_place(case):
     expected = [f"<string>:{line}:{col}: {message}" for (line, col), message in zip(places, case[1], strict=True)]
     found = [str(mistake) for mistake in mistakes(loads, text)]
     assert found == [line.replace(": : ", ": ") for line in expected]
+
+
+def test_ten_mistakes_in_three_files_are_found_in_one_pass():
+    found = mistakes(load, TEN / "base.yaml", [TEN / "overlay.yaml"])
+    base, overlay, link = (str(TEN / name) for name in ("base.yaml", "overlay.yaml", "links/link.yaml"))
+    assert list(map(str, found)) == [
+        f"{base}:3:1: sede: must be a key of a flowgraph, not 'sede' (did you mean 'seed'?)",
+        f"{base}:8:30: blocks.source.count: must be a variable, not 'cuont' (did you mean 'count'?)",
+        f"{base}:11:3: blocks.sink: must have its input 'bits' connected",
+        f"{base}:15:41: workers.tx.threads: must be an integer, not 'none'",
+        f"{overlay}:2:36: blocks.spare.imagse: must be a parameter of bits, not 'imagse' (did you mean 'images'?)",
+        f"{overlay}:5:22: wires[0]: must be an input of link, not 'bitz' (did you mean 'bits'?)",
+        f"{overlay}:6:49: wires[1].queue: must be at least 1, not -2",
+        f"{link}:6:33: blocks.map.order: must be a multiple of 2, not 3",
+        f"{link}:7:33: blocks.channel.ebn0: must be in dB, not 'Hz' (from blocks.link.ebn0 = 10 Hz, {base}:9:42)",
+        f"{link}:8:34: blocks.demap.soft: must be true or false, not 'maybe'",
+    ]
+
+
+FILES = {
+    "a missing base": (
+        {"job": job(more="extends: [▸nowhere.yaml, ▸.]")},
+        [
+            "extends[0]: {0}/nowhere.yaml must be a file that can be read: No such file or directory",
+            "extends[1]: {0} must be a file, not a folder",
+        ],
+    ),
+    "a missing base hides no misspelt name": (
+        {
+            "job": job(
+                "  a: {use: bits, count: ▸$cuont, label: $other}",
+                "  - a.bits -> elsewhere.x",
+                "extends: ▸no.yaml\nvars: {count: 3}",
+            )
+        },
+        [
+            "extends: {0}/no.yaml must be a file that can be read: No such file or directory",
+            "blocks.a.count: must be a variable, not 'cuont' (did you mean 'count'?)",
+        ],
+    ),
+    "a base that extends itself": (
+        {"job": job(more="extends: a.yaml"), "a": "extends: b.yaml", "b": "extends: ▸a.yaml"},
+        ["extends: must not extend itself: a.yaml -> b.yaml -> a.yaml"],
+    ),
+    "a file that extends itself": (
+        {"job": job(more="extends: ▸./job.yaml")},
+        ["extends: must not extend itself: job.yaml -> job.yaml"],
+    ),
+    "a broken base": (
+        {"job": job(more="extends: a.yaml"), "a": "vars: ▸]"},
+        ["must be YAML: did not find expected node content"],
+    ),
+    "a missing sub-graph, twice": (
+        {
+            "job": job(
+                "  a: {graph: ▸no.yaml, x: 1}\n  b: {graph: ▸no.yaml}\n  c: {use: bits}\n  d: {use: hard_sink}",
+                "  - c.bits -> a.bits -> d.bits",
+            )
+        },
+        [
+            "blocks.a.graph: {0}/no.yaml must be a file that can be read: No such file or directory",
+            "blocks.b.graph: {0}/no.yaml must be a file that can be read: No such file or directory",
+        ],
+    ),
+    "a sub-graph that is none": (
+        {"job": job("  a: {graph: ▸other.yaml}\n  b: {graph: ▸[x]}"), "other": job()},
+        [
+            "blocks.a.graph: must be a sub-graph file, not {0}/other.yaml, which has no `subgraph:`",
+            "blocks.b.graph: must be a sub-graph file, not a list",
+        ],
+    ),
+    "a sub-graph as a job": (
+        {"job": "▸subgraph: x\nblocks: {a: {use: bits}}"},
+        ["subgraph: must be a flowgraph, not a sub-graph"],
+    ),
+    "a sub-graph in itself": (
+        {
+            "job": job("  a: {graph: a.yaml}"),
+            "a": "subgraph: a\nblocks: {b: {graph: b.yaml}}",
+            "b": "subgraph: b\nblocks: {a: {graph: ▸a.yaml}}",
+        },
+        ["blocks.a.graph: must not contain itself: a.yaml -> b.yaml -> a.yaml"],
+    ),
+    "what a parent says of a sub-graph": (
+        {
+            "job": JOB.replace("ebn0: $ebn0", "▸ebno: 3")
+            .replace("link.bits -> errors", "▸link.bitz -> errors")
+            .replace("wires:", "  sink: {use: hard_sink}\nwires:\n  - ▸link.bots -> sink.bits"),
+            "link": LINK,
+        },
+        [
+            "blocks.link.ebno: must be a variable of {0}/link.yaml, not 'ebno' (did you mean 'ebn0'?)",
+            "wires[0]: must be an output of link, not 'bots' (did you mean 'bits'?)",
+            "wires[1]: must be an input of link, not 'bitz' (did you mean 'bits'?)",
+        ],
+    ),
+    "a sub-graph's input that nothing feeds": (
+        {
+            "job": JOB.replace("  link:", "  ▸link:").replace(
+                "source.bits -> link.bits -> errors", "link.bits -> errors"
+            ),
+            "link": LINK,
+        },
+        ["blocks.link: must have its input 'bits' connected"],
+    ),
+    "keys and ports of a sub-graph": (
+        {
+            "job": JOB,
+            "link": LINK.replace("inputs: {bits: mapper.bits}", "▸workers: {}\ninputs: {bits: ▸mapper.bitz}").replace(
+                "demapper.bits}", "▸[demapper.bits]}"
+            ),
+        },
+        [
+            "workers: must be a key of a sub-graph, not 'workers' (did you mean 'wires'?)",
+            "inputs.bits: must be an input of mapper, not 'bitz' (did you mean 'bits'?)",
+            "outputs.bits: must be the output of a block, 'block.port', not a list",
+        ],
+    ),
+    "a signature": (
+        {
+            "job": JOB.replace("link.bits -> e", "▸link.bits -> e"),
+            "link": LINK.replace("inputs: {bits", "signature: phy.yaml\n▸inputs: {▸bots").replace(
+                "outputs: {", "outputs: {▸symbols: channel.symbols, "
+            ),
+            "phy": "inputs: {bits: bits}\noutputs: {bits: [bits, float32, int8]}\n",
+        },
+        [
+            "wires[0]: must be an input of link, not 'bits' (did you mean 'bots'?)",
+            "inputs: must have the input 'bits' that {0}/phy.yaml asks for",
+            "inputs.bots: must be an input of {0}/phy.yaml, not 'bots' (did you mean 'bits'?)",
+            "outputs.symbols: must be an output of {0}/phy.yaml (bits), not 'symbols'",
+        ],
+    ),
+    "types of a signature": (
+        {
+            "job": JOB.replace("ebn0: $ebn0", "soft: yes"),
+            "link": LINK.replace("inputs: {", "signature: phy.yaml\ninputs: {").replace("{bits: ", "{bits: ▸"),
+            "phy": "inputs: {bits: [bits, uint8]}\noutputs: {bits: bits}\n",
+        },
+        [
+            "inputs.bits: must take bits or uint8, as {0}/phy.yaml says, not bits",
+            "outputs.bits: must give bits, as {0}/phy.yaml says, not float32",
+        ],
+    ),
+    "a signature that is none": (
+        {"job": JOB, "link": LINK + "signature: phy.yaml", "phy": "▸input: {bits: bits}\noutputs: {bits: ▸{a: b}}"},
+        [
+            "input: must be a key of a signature, not 'input' (did you mean 'inputs'?)",
+            "outputs.bits: must be text or a list, not a mapping",
+        ],
+    ),
+    "files that a parameter names": (
+        {"job": job("  a: {use: bits, images: ▸none/*.png}\n  b: {use: bits, images: ▸$i}", more="vars: {i: empty}")},
+        [
+            "blocks.a.images: must be a file, a folder with files or a glob of files, not '{0}/none/*.png'",
+            "blocks.b.images: must be a file, a folder with files or a glob of files, not '{0}/empty' (from vars.i = empty, {0}/job.yaml:2:11)",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES.values(), ids=FILES.keys())
+def test_mistakes_between_files_are_told_where_they_were_written(case, tmp_path):
+    (tmp_path / "empty").mkdir()
+    places = write(tmp_path, **case[0])
+    expected = [
+        f"{file}:{line}:{col}: {message.replace('{0}', str(tmp_path))}"
+        for (file, line, col), message in zip(places, case[1], strict=True)
+    ]
+    assert list(map(str, mistakes(load, tmp_path / "job.yaml"))) == expected
+
+
+def test_what_comes_from_outside_is_checked_too(tmp_path):
+    write(tmp_path, job=JOB, link=LINK)
+    found = mistakes(load, tmp_path / "job.yaml", ["no.yaml"], {"ebno": 3, "ebn0": "3 Hz"}, -1)
+    assert list(map(str, found)) == [
+        "--set: ebno: must be a variable, not 'ebno' (did you mean 'ebn0'?)",
+        "--seed: must be at least 0, not -1",
+        "no.yaml: must be a file that can be read: No such file or directory",
+        f"{tmp_path}/link.yaml:7:33: blocks.channel.ebn0: must be in dB, not 'Hz' (from ebn0 = 3 Hz)",
+    ]
+
+
+def test_a_mistake_in_a_subgraph_used_twice_is_told_once(tmp_path):
+    more = "  again: {graph: link.yaml}\nwires:\n  - source.bits -> again.bits\n"
+    write(tmp_path, job=JOB.replace("wires:\n", more), link=LINK.replace("{use: mapper}", "{use: mapper, order: 3}"))
+    assert [mistake.path for mistake in mistakes(load, tmp_path / "job.yaml")] == ["blocks.mapper.order"]
+
+
+def test_a_module_that_cannot_be_imported_is_named_only_where_a_block_is_missing(monkeypatch):
+    from toy_blocks import TOYS
+
+    from flowgraph import registry
+
+    monkeypatch.setattr(registry, "_scan", lambda: registry._Found(TOYS, {"mine.blocks": "ImportError: no sdr"}))
+    loads(job())
+    (mistake,) = mistakes(loads, job("  a: {use: my_filter}"))
+    assert mistake.message.endswith("not 'my_filter'; mine.blocks could not be imported: ImportError: no sdr")
+
+
+# Files that mean harm, or are not what they seem
+
+
+def bomb(width=9, depth=9):
+    """Return YAML whose aliases stand for `width ** depth` values."""
+    lines = ["flowgraph: bomb", f"vars: &a0 {{x: [{', '.join(['lol'] * width)}]}}"]
+    lines += [f"x{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, depth)]
+    return "\n".join(lines) + "\n"
+
+
+def test_a_bomb_of_aliases_is_refused(tmp_path):
+    (mistake,) = mistakes(loads, bomb())
+    assert (mistake.line, mistake.path) == (7, "x5[5]") or mistake.line > 2
+    assert mistake.message == "must have at most 50000 values, aliases counted as often as they are used"
+    (tmp_path / "big.yaml").write_text(bomb() + "# " + "x" * 10_000_000)
+    (mistake,) = mistakes(load, tmp_path / "big.yaml")
+    assert mistake.message == f"must be at most 1000000 bytes, not {(tmp_path / 'big.yaml').stat().st_size}"
+    assert mistakes(loads, " " * 1_000_001)[0].message == "must be at most 1000000 characters, not 1000001"
+
+
+def test_too_many_values_are_refused():
+    (mistake,) = mistakes(loads, "x: [" + "1," * 60_000 + "]")
+    assert mistake.message == "must have at most 50000 values, aliases counted as often as they are used"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "{a: " * 5000, "- " * 5000, "a: &a [" * 50], ids=["lists", "maps", "dashes", "anchors"]
+)
+def test_nesting_is_limited(text):
+    (mistake,) = mistakes(loads, text)
+    assert mistake.message == "must be nested at most 20 deep" or "must be YAML" in mistake.message
+
+
+def test_variables_cannot_be_blown_up():
+    chain = ", ".join(f"v{i}: '${{v{i - 1}}}${{v{i - 1}}}'" for i in range(1, 19))
+    assert "must be at most 100000 characters" in str(
+        mistakes(loads, job(more=f"vars: {{v0: {'x' * 1000}, {chain}}}"))[0]
+    )
+    chain = ", ".join(f"v{i}: [$v{i - 1}, $v{i - 1}]" for i in range(1, 19))
+    assert "must have at most 50000 values" in str(mistakes(loads, job(more=f"vars: {{v0: x, {chain}}}"))[0])
+    chain = ", ".join(f"v{i}: $v{i + 1}" for i in range(5000))
+    assert "must be at most 20 variables away from a value" in str(
+        mistakes(loads, job(more=f"vars: {{{chain}, v5000: 1}}"))[0]
+    )
+    many = "\n".join(f"  a{i}: {{use: anything, data: $x}}" for i in range(100))
+    text = job(many, more=f"vars: {{x: [{'1, ' * 5000}]}}")
+    assert [mistake.message for mistake in mistakes(loads, text)] == [
+        "must make a graph of at most 50000 values in all"
+    ]
+
+
+def test_subgraphs_cannot_be_blown_up(tmp_path):
+    for level in range(15):
+        blocks = "".join(f"  b{i}: {{graph: s{level + 1}.yaml}}\n" for i in range(10))
+        (tmp_path / f"s{level}.yaml").write_text(f"subgraph: s\nblocks:\n{blocks}")
+    (tmp_path / "s15.yaml").write_text("subgraph: s\nblocks: {a: {use: bits}}")
+    write(tmp_path, job=job("  a: {graph: s0.yaml}"))
+    (mistake,) = mistakes(load, tmp_path / "job.yaml")
+    assert mistake.message == "must make a graph of at most 50000 values in all"
+    for level in range(25):
+        (tmp_path / f"s{level}.yaml").write_text(f"subgraph: s\nblocks: {{b: {{graph: s{level + 1}.yaml}}}}")
+    (mistake,) = mistakes(load, tmp_path / "job.yaml")
+    assert mistake.message == "must be at most 20 sub-graphs deep"
+
+
+def test_very_many_mistakes_end_the_search():
+    assert 500 <= len(mistakes(loads, job(wires="\n".join(["  - x"] * 3000)))) <= 510
+
+
+def test_files_that_are_no_text_are_told_apart(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"flowgraph: job\nseed: \xff\xfe\n")
+    assert str(mistakes(load, path)[0]) == f"{path}:2:7: must be UTF-8 text, not the byte 0xff"
+    path.write_bytes(b"\xef\xbb\xbf" + job().encode())
+    assert load(path).name == "job"
+    assert str(mistakes(load, tmp_path)[0]) == f"{tmp_path}: must be a file, not a folder"
+    os.mkfifo(tmp_path / "pipe")
+    assert str(mistakes(load, tmp_path / "pipe")[0]) == f"{tmp_path}/pipe: must be a regular file"
+    assert "embedded null byte" in str(mistakes(load, "a\0b")[0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=60), st.integers(0, len(JOB)), st.integers(0, 40))
+def test_whatever_a_text_holds_only_a_config_error_comes_of_it(noise, at, gone):
+    text = JOB.replace("{graph: link.yaml, ebn0: $ebn0}", "{use: anything, data: $ebn0}")
+    for each in (noise, text[:at] + noise + text[at + gone :]):
+        found = []
+        try:
+            loads(each)
+        except ConfigError as error:
+            found = error.mistakes
+        assert all(re.match(r"<string>:\d+:\d+: .*must", str(mistake)) for mistake in found)
+
+
+def test_check_imports_nothing_heavy():
+    """The command line answers in half a second: no model, plot or science library may come with the engine."""
+    heavy = "{'torch', 'diffusers', 'transformers', 'numba', 'scipy', 'matplotlib', 'skimage', 'rich'}"
+    code = f"import sys, flowgraph.load, flowgraph.graph, flowgraph.schema; print(sorted({heavy} & sys.modules.keys()))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -28,9 +28,7 @@ def received_over_16qam(bits, ebn0_db, rng):
     p = {a: np.exp(-((y - a / math.sqrt(10)) ** 2) / n0) for a in (-3, -1, 1, 3)}
     sign = np.log((p[1] + p[3]) / (p[-1] + p[-3]))
     amplitude = np.log((p[1] + p[-1]) / (p[3] + p[-3]))
-    return np.stack([sign, amplitude], 1).reshape(-1).astype(np.float32) * (1 - 2.0 * scrambler).astype(
-        np.float32
-    )
+    return np.stack([sign, amplitude], 1).reshape(-1).astype(np.float32) * (1 - 2.0 * scrambler).astype(np.float32)
 
 
 def certain(bits):
@@ -153,6 +151,4 @@ def test_errors_over_16qam_are_those_of_theory(ebn0, published):
     for values, bound in ((doubted, 0.85 * certain_error(ber * OURS)), (llr, published)):
         mean, variance = read_quantised(values, "quant8")
         assert np.mean((mean - z) ** 2) < bound
-        assert variance.mean() == pytest.approx(
-            np.mean((mean - z) ** 2), rel=0.06
-        )  # they know their own error
+        assert variance.mean() == pytest.approx(np.mean((mean - z) ** 2), rel=0.06)  # they know their own error

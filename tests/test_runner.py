@@ -117,6 +117,7 @@ def test_what_is_missing_inside_a_frame_is_an_erasure_of_known_length():
     got, want = np.unpackbits(frame.data, count=64), np.unpackbits(packet.data)
     np.testing.assert_array_equal(got, np.where((np.arange(64) >= 13) & (np.arange(64) < 33), 0, want))
     assert frame.tags == (Tag(13, "erased", 20),)
+    assert frame.derive(np.zeros(16), Fraction(1, 4)).tags == (Tag(3, "erased", 5),)
 
 
 def test_a_frame_without_its_end_is_delivered_and_says_so():

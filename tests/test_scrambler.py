@@ -24,6 +24,10 @@ def test_is_the_gold_sequence(c_init, length):
     assert gold_sequence(c_init, length).tolist() == gold_bit_by_bit(c_init, length)
 
 
+def test_the_frames_sequence_is_the_documented_one():
+    assert scrambling(0, 8).tobytes().hex() == "5b0284aeaa8bae41"
+
+
 def test_any_stretch_is_cut_from_the_same_sequence():
     whole = np.packbits(gold_sequence(C_INIT, 8 * 70_000))
     for start, stop in ((0, 10), (69_000, 70_000), (0, 70_000), (5, 5), (123, 456)):

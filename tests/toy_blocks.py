@@ -59,9 +59,7 @@ class Demapper(Block):
         soft: bool = Field(False, description="hand out LLRs")
 
     inputs = (Port("symbols", "complex64"),)
-    outputs = (
-        Port("bits", BITS_OR_LLR, chosen=lambda params: "float32" if params.soft else "bits", doc="the bits"),
-    )
+    outputs = (Port("bits", BITS_OR_LLR, chosen=lambda params: "float32" if params.soft else "bits", doc="the bits"),)
     ratio = staticmethod(lambda params: Fraction(params.order))
 
 
@@ -109,7 +107,6 @@ class Anything(Block):
         data: Any = None
         text: str = ""
 
-    inputs = (Port("x", "uint8", optional=True),)
     outputs = (Port("x", "uint8"),)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from blocks.framing import calibration, golay, latents
-from blocks.framing.frame import FrameError, Header, check
+from blocks.framing.frame import HEADER_BITS, FrameError, Header, check
 from blocks.framing.scrambler import scrambling
 from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
@@ -138,12 +138,11 @@ class BitDeserializer(Block):
     table      floats, taken as they came: an error rate looked up in a table (`blocks.framing.calibration`)
 
     The error rate, which a quantiser needs too if decisions are hard, is the first of: the demapper's
-    `estimate`; the mean of 1 / (1 + exp |LLR|); the share of floats that look damaged, where nothing was
-    coded; errors found in coded header and caption, as (errors + 1/2) / (bits + 50), the mean under a beta prior
-    of 1 %. Errors are taken to
-    spread as over 16QAM in the first two cases (the first two bits of a symbol err half as often as the last
-    two), evenly in the others. What was erased is 0 and counts with variance 1. What the channel truly did is
-    never looked at.
+    `estimate`; the mean of 1 / (1 + exp |LLR|); errors found in the coded header and caption; where nothing was
+    coded, the share of floats that look damaged. Found errors count as (errors + 1/2) / (bits + 50), the mean
+    under a beta prior of 1 %. Errors are taken to spread as over 16QAM in the first two cases (the first two
+    bits of a symbol err half as often as the last two), evenly in the others. What was erased is 0 and counts
+    with variance 1. What the channel truly did is never looked at.
     """
 
     class Params(BlockParams):
@@ -178,15 +177,14 @@ class BitDeserializer(Block):
         return {"text": text.packet(bits.frame), "latent": latent.packet(bits.frame)}
 
     def _header(self, packet: Packet, received: _Received, count: _Count) -> Header:
-        if not received.arrived:
+        side = self.params.header == "side"
+        header = Header.from_tag(packet.tag("side_header")) if side else None
+        if not received.arrived and (header is None or header.bits):
             raise FrameError("nothing of the frame came")
-        if self.params.header == "side":
-            header = Header.from_tag(packet.tag("side_header"))
-        else:
-            size = Header().caption_start
-            if received.count < size:
+        if header is None:
+            if received.count < HEADER_BITS:
                 raise FrameError(f"header cut short: {received.count} bits came")
-            soft = received.soft(0, size, scrambled=True)
+            soft = received.soft(0, HEADER_BITS, scrambled=True)
             header = Header.unpack(soft)
             count.add(soft, header.pack())
         # What a header claims is believed only as far as bits have come for it: a value takes four or more.
@@ -208,7 +206,7 @@ class BitDeserializer(Block):
         else:
             data = received.decisions(begin, end, header.scrambled).tobytes()
         caption, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
-        if header.checked and check(caption) == checksum:
+        if header.checked and check(caption) == checksum and caption.isascii():
             if header.coded:
                 count.add(soft, golay.encode(decoded))
             return _Part(np.frombuffer(caption, np.uint8), "ok")

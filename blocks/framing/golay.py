@@ -2,9 +2,10 @@
 
 Twelve bits become a codeword of the extended Golay code (24, 12, 8): the message, its remainder modulo
 g(x) = x^11 + x^10 + x^6 + x^5 + x^4 + x^2 + 1 (Golay, "Notes on digital coding", Proc. IRE 37, 1949), and an
-even parity bit. Bit j of all codewords of a stretch stands before bit j + 1 of any, so that a burst is shared
-out among them; the whole is sent three times over, so that a fade must come back to harm. The rate is 1/6. By
-the union bound over its 759 nearest neighbours the resulting (72, 12, 24) code fails once in 5 x 10^7
+even parity bit. The first four bits of all codewords of a stretch stand before the second four of any, and so on:
+a burst is shared out among the words, and every word has as many sign bits of 16QAM symbols as amplitude bits,
+which err twice as often. The whole is sent three times over, so that a fade must come back to harm. The rate is
+1/6. By the union bound over its 759 nearest neighbours the resulting (72, 12, 24) code fails once in 5 x 10^7
 words at a bit error rate of .042, once in 3,000 at .1.
 """
 
@@ -48,7 +49,7 @@ def encode(bits: np.ndarray) -> np.ndarray:
     filled = np.zeros((-(-bits.size // MESSAGE), MESSAGE), np.uint8)
     filled.ravel()[: bits.size] = bits
     messages = filled @ (1 << np.arange(MESSAGE - 1, -1, -1))
-    return np.tile(codebook()[messages].T.ravel(), COPIES)
+    return np.tile(codebook()[messages].reshape(-1, WORD // 4, 4).swapaxes(0, 1).ravel(), COPIES)
 
 
 def decode(soft: np.ndarray) -> np.ndarray:
@@ -56,7 +57,7 @@ def decode(soft: np.ndarray) -> np.ndarray:
 
     Where all bits are equally reliable, hard decisions as +1 and -1 do as well as log-likelihood ratios.
     """
-    words = soft.reshape(COPIES, WORD, -1).sum(0).T
+    words = soft.reshape(COPIES, WORD // 4, -1, 4).sum(0).swapaxes(0, 1).reshape(-1, WORD)
     antipodal = (1 - 2 * codebook().astype(np.float32)).T
     messages = [(words[at : at + _AT_ONCE] @ antipodal).argmax(1) for at in range(0, len(words), _AT_ONCE)]
     return codebook()[np.concatenate(messages) if messages else np.empty(0, int), :MESSAGE].ravel()

@@ -110,6 +110,10 @@ class BitSerializer(Block):
             tags.append(Tag(0, "side_header", header.as_tag()))
         return Packet(data, frame, 0, header.bits, True, tuple(tags), True)
 
+    def flush(self) -> None:
+        if not self.sums["frames"]:
+            self.warn("nothing came to be sent: connect text, latent or both")
+
     def _values(self, packet: Packet) -> np.ndarray:
         """Return the numbers to be sent: finite, (channels, height, width)."""
         if packet.data.ndim != 4 or packet.count != 1:

@@ -1,7 +1,8 @@
 """Compiled kernels behind `blocks.phy.noise`: Philox words, Gaussian noise, fading, bit flips.
 
 All are written so that LLVM vectorises them and every machine computes the same bits: products and sums are rounded
-one by one or fused where `fma` says so, never as the compiler likes. Arrays in may be read-only and unaligned.
+one by one or fused where `fma` says so, never as the compiler likes. Numba widens the sum of two int32 to int64, which halves the
+speed: hence the casts. Arrays in may be read-only and unaligned.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ def philox(c0, c1, c2, c3, key):
     return c0, c1, c2, c3
 
 
+@njit(inline="always", **FLAGS)
+def _with_sign(x, place):
+    """x, or -x where `place` has its second bit set."""
+    return _float_of(int32(uint32(_bits_of(x)) ^ uint32(uint32(place & uint32(2)) << uint32(30))))
+
+
 # Minimax polynomials by Lawson's algorithm, rounded to float32: ln(1+m)/m on [sqrt(1/2)-1, sqrt(2)-1] (relative error
 # 3e-8), sin(pi/4 y)/y and cos(pi/4 y) in y^2 on [0, 1] (2e-9 and 5e-11).
 L0, L1, L2, L3, L4, L5, L6, L7, L8 = (
@@ -98,8 +105,8 @@ def _neglog(word):
     """-ln((w + 1/2) / 2^31) of the upper 31 bits w: from 22.2 (a radius of 6.66 sigma) down to 0."""
     x = float32(int32(word >> uint32(1))) + HALF
     bits = _bits_of(x)
-    exponent = (bits - SQRT_HALF_BITS) >> int32(23)
-    m = _float_of(bits - (exponent << int32(23))) - ONE
+    exponent = int32(int32(bits - SQRT_HALF_BITS) >> int32(23))
+    m = _float_of(int32(bits - int32(exponent << int32(23)))) - ONE
     p = fma(m, L8, L7)
     p = fma(m, p, L6)
     p = fma(m, p, L5)
@@ -108,23 +115,23 @@ def _neglog(word):
     p = fma(m, p, L2)
     p = fma(m, p, L1)
     p = fma(m, p, L0)
-    return fma(float32(int32(31) - exponent), LN2, -(m * p))
+    return fma(float32(int32(int32(31) - exponent)), LN2, -(m * p))
 
 
 @njit(inline="always", **FLAGS)
 def _normal(u, v, scale):
     """Box-Muller: `scale` sqrt(-ln U) (cos 2 pi V, sin 2 pi V), each part of variance scale^2 / 2."""
     radius = scale * np.sqrt(max(_neglog(u), float32(0.0)))
-    y = float32(int32(v << uint32(2))) * float32(2.0**-31)  # within the quarter turn `quarter`, from -1 to 1
-    quarter = int32((v + uint32(0x20000000)) >> uint32(30))
+    y = float32(int32(uint32(v << uint32(2)))) * float32(2.0**-31)  # within the quarter turn `quarter`, from -1 to 1
+    quarter = uint32(uint32(v + uint32(0x20000000)) >> uint32(30))
     w = y * y
     sine = y * fma(w, fma(w, fma(w, S3, S2), S1), S0)
     cosine = fma(w, fma(w, fma(w, fma(w, C4, C3), C2), C1), C0)
-    odd = (quarter & int32(1)) != int32(0)
+    odd = uint32(quarter & uint32(1)) != uint32(0)
     i = sine if odd else cosine
     q = cosine if odd else sine
-    i = _float_of(_bits_of(i) ^ (((quarter + int32(1)) & int32(2)) << int32(30)))
-    q = _float_of(_bits_of(q) ^ ((quarter & int32(2)) << int32(30)))
+    i = _with_sign(i, uint32(quarter + uint32(1)))
+    q = _with_sign(q, quarter)
     return radius * i, radius * q
 
 

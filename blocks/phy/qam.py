@@ -55,7 +55,7 @@ def decide(symbols: np.ndarray, modulation: str = "16qam") -> np.ndarray:
     out = np.empty(-(-len(symbols) * bits // 8), np.uint8)
     y = symbols.view(np.float32)
     if modulation == "16qam":
-        _symbols.decide_16qam(y, out)
+        _symbols.decide_16qam(y, _symbols.SIGN_BITS, _symbols.SIZE_BITS, out)
     else:
         _symbols.decide_table(y, bits, CONSTELLATIONS[modulation].points.astype(np.complex64), out)
     return out
@@ -170,6 +170,7 @@ class QamDemapper(Block):
         self.constellation = CONSTELLATIONS[self.params.modulation]
         self.estimator = NoiseEstimator(self.constellation)
         self.known: float | None = None
+        self.frame = -1
         self.strange = 0
         decide(np.zeros(0, np.complex64), self.params.modulation)
 
@@ -181,7 +182,8 @@ class QamDemapper(Block):
         if h is not None and len(h) != len(y):
             raise BlockError(f"frame {symbols.frame} has {len(y)} symbols but {len(h)} gains")
         self._look_for_strange(y)
-        if symbols.offset == 0:
+        if symbols.frame != self.frame:
+            self.frame = symbols.frame
             self.estimator.reset()
         true_channel = symbols.tag("true_channel")
         if true_channel:
@@ -290,13 +292,16 @@ class NoiseEstimator:
         self.symbols = len(y)
         if not len(y):
             return
-        target = float(weights @ (self._axis_error(y.real) ** 2 + self._axis_error(y.imag) ** 2))
-        low, high = -6.0, 3.0
-        for _ in range(30):  # the expectation rises with N0: halve the range
-            middle = (low + high) / 2
-            expected = weights * 10 ** np.interp(middle - np.log10(weights), self.log_n0, self.log_error)
-            low, high = (middle, high) if expected.sum() < target else (low, middle)
-        self._weights, self._n0 = weights, 10 ** ((low + high) / 2)
+        seen = float(weights @ (self._axis_error(y.real) ** 2 + self._axis_error(y.imag) ** 2))
+        target, log_weights = math.log10(max(seen, 1e-30)), np.log10(weights)
+        log_n0 = 0.0
+        for _ in range(40):
+            expected = weights @ 10 ** np.interp(log_n0 - log_weights, self.log_n0, self.log_error)
+            step = target - math.log10(expected)
+            log_n0 = min(max(log_n0 + step, -6.0), 3.0)
+            if abs(step) < 1e-4:  # the expectation rises with N0^0.5 to N0^1, so that no step overshoots
+                break
+        self._weights, self._n0 = weights, 10**log_n0
 
     def _axis_error(self, x: np.ndarray) -> np.ndarray:
         place = np.clip(np.rint((x / self.half_step + self.levels - 1) / 2), 0, self.levels - 1)

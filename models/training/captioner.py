@@ -109,9 +109,7 @@ def views(images: np.ndarray, random: np.random.Generator):
     affine[:, 0, 0] = scale[:, 0] * random.choice([-1, 1], count)
     affine[:, 1, 1] = scale[:, 1]
     affine[:, :, 2] = shift
-    grid = functional.affine_grid(
-        torch.from_numpy(affine), [count, 3, TEACHER_SIDE, TEACHER_SIDE], align_corners=False
-    )
+    grid = functional.affine_grid(torch.from_numpy(affine), [count, 3, TEACHER_SIDE, TEACHER_SIDE], align_corners=False)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     x = functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     gain = torch.from_numpy(random.uniform(0.8, 1.2, (count, 3, 1, 1)).astype(np.float32))
@@ -131,9 +129,7 @@ def run(data: Path, out: Path, minutes: float, teacher: Path) -> None:
     captioner = build(tokenizer)
     features = squeezenet(teacher)
     width = captioner.config.vision_config.hidden_size
-    model = nn.ModuleDict(
-        {"captioner": captioner, "see": nn.Linear(width, 512), "name": nn.Linear(width, WORDS)}
-    )
+    model = nn.ModuleDict({"captioner": captioner, "see": nn.Linear(width, 512), "name": nn.Linear(width, WORDS)})
     print(f"captioner: {sum(p.numel() for p in captioner.parameters()) / 1e6:.2f} M parameters", flush=True)
 
     counts = Counter(word for captions in used.captions for c in captions for word in content_words(c))
@@ -147,8 +143,7 @@ def run(data: Path, out: Path, minutes: float, teacher: Path) -> None:
 
     ends = (tokenizer.bos_token_id, tokenizer.sep_token_id)
     tokens = [
-        [[ends[0], *ids[1:-1][:40], ends[1]] for ids in tokenizer(captions).input_ids]
-        for captions in used.captions
+        [[ends[0], *ids[1:-1][:40], ends[1]] for ids in tokenizer(captions).input_ids] for captions in used.captions
     ]
     mean = torch.tensor(processor.image_processor.image_mean).view(1, 3, 1, 1)
     deviation = torch.tensor(processor.image_processor.image_std).view(1, 3, 1, 1)

@@ -41,22 +41,18 @@ def train(
 
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
 
     def blend(old, new, count) -> None:
         torch._foreach_lerp_(old, new, max(1 - average, 10 / (int(count) + 10)))
 
-    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=blend)
     elapsed, step = _resume(checkpoint, averaged, optimizer, model) if checkpoint.exists() else (0.0, 0)
     saved, smooth, started = elapsed, 0.0, step
     while elapsed < 60 * minutes:
         begin = time.monotonic()
         progress = elapsed / (60 * minutes)
-        rate = (
-            learning_rate * min(1.0, progress / WARM_UP + 0.01) * (0.5 + 0.5 * math.cos(math.pi * progress))
-        )
+        rate = learning_rate * min(1.0, progress / WARM_UP + 0.01) * (0.5 + 0.5 * math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = loss_of(np.random.default_rng([step, 2026]), progress)

@@ -1,0 +1,310 @@
+"""Mapper and demapper: vectors from CommPy, closed forms, properties, and what they do with bad symbols."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocks.phy import noise, qam, theory
+from blocks.phy.constellation import CONSTELLATIONS
+from flowgraph.block import BlockError, Context, Packet, Tag
+from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "commpy_16qam.json").read_text())
+MODULATIONS = list(CONSTELLATIONS)
+
+
+def packed(bits, frame=0, **more):
+    """A frame of bits, given as 0 and 1."""
+    bits = np.asarray(bits, np.uint8)
+    return Packet(np.packbits(bits), frame, count=len(bits), packed=True, last=True, **more)
+
+
+def random_bits(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 2, count, dtype=np.uint8)
+
+
+def bits_of(packets):
+    return np.concatenate([np.unpackbits(p.data, count=p.count) for p in packets])
+
+
+def complex_vector(name):
+    return (np.array(VECTORS[name]) @ [1, 1j]).astype(np.complex64)
+
+
+def text_bits(name):
+    return np.array(list(VECTORS[name])).astype(np.uint8)
+
+
+# Against the standard and CommPy
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+def test_constellations_have_unit_power_and_gray_labels(modulation):
+    points = CONSTELLATIONS[modulation].points
+    assert np.mean(np.abs(points) ** 2) == pytest.approx(1)
+    distance = np.abs(points[:, None] - points)
+    step = 2 * CONSTELLATIONS[modulation].half_step
+    neighbours = np.argwhere(np.isclose(distance, step))
+    assert len(neighbours) == 4 * (len(points) - math.isqrt(len(points)))
+    assert all((int(a) ^ int(b)).bit_count() == 1 for a, b in neighbours)
+    assert distance[distance > 0].min() == pytest.approx(step)
+
+
+def test_corner_points_are_those_of_ts_38_211():
+    points = {name: CONSTELLATIONS[name].points for name in MODULATIONS}
+    assert points["qpsk"][0b01] == pytest.approx((1 - 1j) / math.sqrt(2))
+    assert points["16qam"][0b0111] == pytest.approx((3 - 3j) / math.sqrt(10))
+    assert points["64qam"][0b000000] == pytest.approx((3 + 3j) / math.sqrt(42))
+    assert points["64qam"][0b101111] == pytest.approx((-7 + 7j) / math.sqrt(42))
+    assert points["256qam"][0b00000000] == pytest.approx((5 + 5j) / math.sqrt(170))
+    assert points["256qam"][0b11111111] == pytest.approx((-15 - 15j) / math.sqrt(170))
+
+
+def test_mapper_agrees_with_commpy():
+    bits = text_bits("bits")
+    np.testing.assert_allclose(qam.map_symbols(np.packbits(bits), len(bits)), complex_vector("symbols"), atol=1e-7)
+
+
+def test_commpy_own_points_are_ours_by_other_labels():
+    """Its mapping of the same bits, scaled and relabelled by its table, is ours."""
+    own = complex_vector("own_points") / np.sqrt(10).astype(np.float32)
+    ours = CONSTELLATIONS["16qam"].points
+    labels = np.abs(own[:, None] - ours).argmin(axis=1)
+    assert sorted(labels) == list(range(16))
+    np.testing.assert_allclose(own, ours[labels], atol=1e-6)
+    sent = np.packbits(text_bits("bits").reshape(-1, 4), axis=1).ravel() >> 4
+    np.testing.assert_allclose(complex_vector("own_symbols") / np.sqrt(10), ours[labels[sent]], atol=1e-6)
+
+
+def test_decisions_agree_with_commpy():
+    received = complex_vector("received")
+    np.testing.assert_array_equal(np.unpackbits(qam.decide(received)), text_bits("decided"))
+
+
+def test_max_log_llrs_lie_within_ln_8_of_commpys_exact_ones():
+    """Each of the two sums of 8 exponentials exceeds its largest term by at most ln 8."""
+    got, exact = qam.llr(complex_vector("received"), VECTORS["n0"]), np.array(VECTORS["llr"])
+    assert np.abs(got - exact).max() <= math.log(8)
+    sure = np.abs(exact) > 20
+    np.testing.assert_allclose(got[sure], exact[sure], rtol=0.05)
+
+
+# LLRs
+
+
+def brute_force(symbols, n0, points):
+    distance = np.abs(symbols[:, None].astype(np.complex128) - points) ** 2
+    bits = len(points).bit_length() - 1
+    ones = np.arange(len(points))[:, None] >> np.arange(bits - 1, -1, -1) & 1
+    columns = [distance[:, one == 1].min(axis=1) - distance[:, one == 0].min(axis=1) for one in ones.T]
+    return np.stack(columns, axis=1).ravel() / n0
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+@pytest.mark.parametrize("esn0_db", [-10, 0, 10, 20])
+def test_llrs_are_the_max_log_formula_and_agree_in_sign_with_decisions(modulation, esn0_db):
+    constellation, n0 = CONSTELLATIONS[modulation], theory.db_to_ratio(-esn0_db)
+    bits = random_bits(1201 * constellation.bits_per_symbol)
+    symbols = noise.awgn(qam.map_symbols(np.packbits(bits), len(bits), modulation), n0, key=1)
+    want = brute_force(symbols, n0, constellation.points)
+    got = qam.llr(symbols, n0, modulation)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 / n0)
+    np.testing.assert_array_equal(got < 0, np.unpackbits(qam.decide(symbols, modulation), count=len(got)))
+    small = qam.llr(symbols, n0, modulation, int8=True)
+    np.testing.assert_array_equal(small, np.clip(np.rint(4 * got), -127, 127))
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_gains_weigh_the_llrs_by_their_power(int8):
+    bits, n0 = random_bits(4000), 0.2
+    h = noise.complex_normal(1000, key=3)
+    y = noise.equalize(noise.fade(qam.map_symbols(np.packbits(bits), 4000), h, n0, key=2), h)
+    want = qam.llr(y, n0) * np.repeat(np.abs(h) ** 2, 4)
+    got = qam.llr(y, n0, gains=h, int8=int8)
+    np.testing.assert_allclose(got, np.clip(np.rint(4 * want), -127, 127) if int8 else want, rtol=1e-5, atol=1.01 * int8)
+
+
+# Round trips and packets
+
+
+@given(bits=st.binary(max_size=60), drop=st.integers(0, 7), modulation=st.sampled_from(MODULATIONS), output=st.sampled_from(["hard", "llr", "llr8"]))
+@settings(deadline=None)
+def test_any_bits_come_back(bits, drop, modulation, output):
+    sent = np.unpackbits(np.frombuffer(bits, np.uint8))[drop:]
+    symbols = run_block(qam.QamMapper({"modulation": modulation}), {"bits": [packed(sent)]})["symbols"]
+    assert symbols[0].count == -(-len(sent) // CONSTELLATIONS[modulation].bits_per_symbol)
+    made = run_block(qam.QamDemapper({"modulation": modulation, "output": output}), {"symbols": symbols})["bits"]
+    assert made[-1].last
+    if output == "hard":
+        assert_same_stream(made, [packed(sent, tags=made[0].tags)])
+    else:
+        np.testing.assert_array_equal(np.concatenate([p.data for p in made]) < 0, sent)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 13, 4000])
+@pytest.mark.parametrize("modulation", MODULATIONS)
+def test_mapper_packets_do_not_matter(modulation, count):
+    made = check_packet_invariance(
+        qam.QamMapper, {"modulation": modulation}, {"bits": [packed(random_bits(count)), packed(random_bits(77), 1)]}
+    )["symbols"]
+    per_symbol = CONSTELLATIONS[modulation].bits_per_symbol
+    assert made[0].count == -(-count // per_symbol)
+    assert made[0].tag("pad", 0) == -count % per_symbol
+    assert made[0].tag("bits_per_symbol") == per_symbol
+
+
+@pytest.mark.parametrize("output", ["hard", "llr", "llr8"])
+@pytest.mark.parametrize("noise_from", ["estimate", "known", 0.3])
+def test_demapper_packets_do_not_matter(output, noise_from):
+    bits = [random_bits(count, count) for count in (1, 3, 13, 4 * 700 + 1)]
+    frames = [packed(b, n) for n, b in enumerate(bits)]
+    symbols = run_block(qam.QamMapper(), {"bits": frames})["symbols"]
+    channel = {"n0": 0.1}
+    faded = [
+        Packet(noise.awgn(p.data, 0.1, 1, p.frame), p.frame, tags=(*p.tags, Tag(0, "true_channel", channel)), last=True)
+        for p in symbols
+    ]
+    made = check_packet_invariance(qam.QamDemapper, {"output": output, "noise": noise_from}, {"symbols": faded})["bits"]
+    assert [p.count for p in made] == [len(b) for b in bits]
+    assert all(tag.key != "pad" for p in made for tag in p.tags)
+
+
+def test_demapper_of_long_frames_scales_by_the_noise_so_far_whatever_the_packets():
+    symbols = noise.awgn(qam.map_symbols(noise.random_bytes(25000, 1), 200000), 0.1, key=2)
+    frame = [Packet(symbols, last=True)]
+    whole, ragged = (
+        run_block(qam.QamDemapper({"output": "llr"}), {"symbols": recut(frame, sizes)})["bits"]
+        for sizes in ([len(symbols)], [7001, 30000, 64])
+    )
+    assert_same_stream(ragged, whole)
+    np.testing.assert_allclose(whole[0].data, qam.llr(symbols, 0.1), rtol=0.05)
+
+
+def test_gains_reach_the_demapper_by_frames():
+    bits = [packed(random_bits(4000 + n, n), n) for n in range(3)]
+    sent = run_block(qam.QamMapper(), {"bits": bits})["symbols"]
+    gains = [Packet(noise.complex_normal(p.count, 5, p.frame), p.frame, last=True) for p in sent]
+    received = [
+        Packet(noise.equalize(noise.fade(p.data, g.data, 1e-4, 6, p.frame), g.data), p.frame, tags=p.tags, last=True)
+        for p, g in zip(sent, gains, strict=True)
+    ]
+    made = check_packet_invariance(qam.QamDemapper, {"output": "llr"}, {"symbols": received, "gains": gains})["bits"]
+    assert [p.count for p in made] == [4000, 4001, 4002]
+    estimate = made[1].tag("estimate")
+    assert estimate["esn0_db"] == pytest.approx(40, abs=0.5)
+    assert estimate["ber"] == pytest.approx(theory.bit_error_rate(40, rayleigh=True), rel=1.0)
+
+
+# Bad symbols
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, complex(0.3, np.nan), complex(-np.inf, -0.9)])
+@pytest.mark.parametrize("modulation", ["16qam", "64qam"])
+@pytest.mark.parametrize("place", [0, 5, 16])
+def test_a_symbol_that_is_not_finite_gives_zeros_and_leaves_the_others_alone(bad, modulation, place):
+    bits = CONSTELLATIONS[modulation].bits_per_symbol
+    sent = np.ones(17 * bits, np.uint8)
+    symbols = qam.map_symbols(np.packbits(sent), len(sent), modulation)
+    symbols[place] = bad
+    want = sent.copy()
+    want[place * bits : (place + 1) * bits] = 0
+    np.testing.assert_array_equal(np.unpackbits(qam.decide(symbols, modulation), count=len(sent)), want)
+    for int8 in (False, True):
+        llrs = qam.llr(symbols, 0.1, modulation, int8=int8)
+        np.testing.assert_array_equal(llrs < 0, want)
+        assert not llrs[want == 0].any()
+
+
+def test_bad_symbols_are_told_once_and_do_not_spoil_the_estimate():
+    told = []
+    symbols = noise.awgn(qam.map_symbols(noise.random_bytes(4000, 1), 32000), 0.1, key=3)
+    symbols[::100] = np.nan
+    block = qam.QamDemapper({}, "demap", Context(warn=told.append))
+    made = run_block(block, {"symbols": recut([Packet(symbols, last=True)], [1000])})["bits"]
+    assert told == ["symbols that are NaN or infinite came in; their bits are 0 (LLRs 0)"]
+    assert made[-1].tag("estimate")["n0"] == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("n0", [1e-38, 1e-31, 1e30])
+def test_llrs_are_finite_at_any_noise(n0):
+    symbols = np.array([3e38 - 3e38j, 1e-30, 0, 1 + 1j], np.complex64)
+    for gains in (None, np.array([1e19, np.nan, 0, 1e-30], np.complex64)):
+        assert np.isfinite(qam.llr(symbols, n0, gains=gains)).all()
+
+
+def test_known_noise_without_a_simulated_channel_is_refused():
+    block = qam.QamDemapper({"output": "llr", "noise": "known"})
+    with pytest.raises(BlockError, match="carry no tag true_channel: set noise: estimate, or a number"):
+        run_block(block, {"symbols": [Packet(np.ones(4, np.complex64), last=True)]})
+
+
+def test_gains_of_another_length_are_refused():
+    streams = {"symbols": [Packet(np.ones(4, np.complex64), last=True)], "gains": [Packet(np.ones(3, np.complex64), last=True)]}
+    with pytest.raises(BlockError, match="frame 0 has 4 symbols but 3 gains"):
+        run_block(qam.QamDemapper(), streams)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"modulation": "17qam"}, "'qpsk', '16qam', '64qam' or '256qam'"),
+        ({"noise": 0}, "greater than 0"),
+        ({"noise": "guess"}, "'estimate' or 'known'"),
+        ({"output": "soft"}, "'hard', 'llr' or 'llr8'"),
+    ],
+)
+def test_bad_parameters_are_refused(params, message):
+    with pytest.raises(ValueError, match=message):
+        qam.QamDemapper(params)
+
+
+# The receiver's own estimate
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+def test_what_decisions_show_of_noise_is_its_closed_form(modulation):
+    constellation = CONSTELLATIONS[modulation]
+    bits = constellation.bits_per_symbol
+    for esn0_db in (-5, 5, 15, 25):
+        n0 = theory.db_to_ratio(-esn0_db)
+        symbols = qam.map_symbols(noise.random_bytes(bits << 15, 1), bits << 18, modulation)
+        received = noise.awgn(symbols, n0, key=2)
+        label = np.unpackbits(qam.decide(received, modulation)).reshape(-1, bits) @ (1 << np.arange(bits - 1, -1, -1))
+        errors = np.abs(received - constellation.points[label]) ** 2
+        assert errors.mean() == pytest.approx(theory.decision_error(n0, modulation), abs=5 * errors.std() / len(errors) ** 0.5)
+
+
+@pytest.mark.parametrize("ebn0_db", range(0, 17, 2))
+def test_the_noise_estimate_has_no_bias(ebn0_db):
+    n0 = theory.db_to_ratio(-ebn0_db) / 4
+    estimator = qam.NoiseEstimator(CONSTELLATIONS["16qam"])
+    found = {"awgn": [], "faded": []}
+    for frame in range(24):
+        symbols = qam.map_symbols(noise.random_bytes(8192, 1, frame), 1 << 16)
+        estimator.reset()
+        estimator.add(noise.awgn(symbols, n0, 2, frame), 0)
+        found["awgn"].append(estimator.n0)
+        h = noise.complex_normal(len(symbols), 2, frame, stream=noise.FADES)
+        estimator.reset()
+        estimator.weigh(noise.equalize(noise.fade(symbols, h, n0, 2, frame), h), h)
+        found["faded"].append(estimator.n0)
+    for values in found.values():
+        error = np.mean(values) / n0 - 1
+        assert abs(error) < 4 * np.std(values) / n0 / math.sqrt(len(values)) + 0.002
+        assert np.std(values) / n0 < 0.05
+
+
+def test_the_estimate_of_a_frame_tells_snr_and_error_rate():
+    symbols = noise.awgn(qam.map_symbols(noise.random_bytes(1 << 15, 1), 1 << 18), theory.db_to_ratio(-14), key=2)
+    made = run_block(qam.QamDemapper(), {"symbols": [Packet(symbols, last=True)]})["bits"]
+    tag = made[0].tags[-1]
+    assert (tag.offset, tag.key) == (1 << 18, "estimate")
+    assert tag.value["source"] == "decision-directed"
+    assert tag.value["esn0_db"] == pytest.approx(14, abs=0.1)
+    assert tag.value["n0"] == pytest.approx(theory.db_to_ratio(-14), rel=0.02)
+    assert tag.value["ber"] == pytest.approx(theory.bit_error_rate(14), rel=0.05)
