@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from flowgraph.block import Block, BlockError
+from flowgraph.block import Block, BlockError, Port
 from flowgraph.report import Report, RunFolder
 from flowgraph.spec import BlockSpec, GraphSpec, WireSpec, WorkerSpec
 
@@ -64,7 +65,7 @@ class Flowgraph:
         """
         if self._blocks is None:
             raise BlockError("a graph loaded from YAML is complete: wire it there, or compose a new Flowgraph()")
-        for left, right in zip(chain, chain[1:], strict=False):
+        for left, right in pairwise(chain):
             source = f"{self._name(left)}.{_port(left, 'outputs')}"
             target = f"{self._name(right)}.{_port(right, 'inputs')}"
             self._spec.wires.append(WireSpec(source, target, queue, policy))  # type: ignore[arg-type]
@@ -109,11 +110,11 @@ class Flowgraph:
 
 
 def _port(end: Block | tuple[Block, str], side: str) -> str:
+    """Return the port that an end of a wire means: the named one, or the only one that must be connected."""
     block, wanted = end if isinstance(end, tuple) else (end, None)
-    names = [port.name for port in getattr(block, side)]
-    if wanted is None and len(names) == 1:
-        return names[0]
-    if wanted and wanted in names:
-        return wanted
-    said = repr(wanted) if wanted else "left out"
-    raise BlockError(f"{block.name}: the {side[:-1]} must be one of {', '.join(names) or 'none'}, not {said}")
+    ports: tuple[Port, ...] = getattr(block, side)
+    meant = [port.name for port in ports if (port.name == wanted if wanted else not port.optional)]
+    if len(meant) == 1:
+        return meant[0]
+    known, said = ", ".join(port.name for port in ports) or "none", repr(wanted) if wanted else "left out"
+    raise BlockError(f"{block.name}: the {side[:-1]} must be one of {known}, not {said}")

@@ -331,12 +331,20 @@ def _given(spec: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in names if getattr(spec, name) != defaults[name]}
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text that holds line breaks and the like with escapes, so that it comes back as it was."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
+)
+
+
 def _flow(value: Any) -> str:
     """Return a value as YAML on one line."""
-    text = yaml.safe_dump(
-        [_literal(value)], sort_keys=False, default_flow_style=True, allow_unicode=True, width=1 << 30
-    )
-    return text.strip()[1:-1]
+    style: dict[str, Any] = {"sort_keys": False, "default_flow_style": True, "allow_unicode": True, "width": 1 << 30}
+    return yaml.dump([_literal(value)], Dumper=_Dumper, **style).strip()[1:-1]
 
 
 def _literal(value: Any) -> Any:

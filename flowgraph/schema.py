@@ -18,7 +18,7 @@ from flowgraph.options import BlockOptions, JobOptions, NetworkOptions, WireOpti
 from flowgraph.units import Unit
 
 VARIABLE = {"type": "string", "pattern": r"\$"}
-ENDS = r"^\s*[^\s.]+\S*\.[^.\s]+\s*(->\s*[^\s.]+\S*\.[^.\s]+\s*)+$|\$"
+WIRE = r"\S\.\S+\s*->\s*\S+\.\S|\$"
 
 
 def json_schema() -> dict[str, Any]:
@@ -34,7 +34,7 @@ def json_schema() -> dict[str, Any]:
     removed = {"type": "null", "description": "Remove what a file below this one has."}
     wire = {
         "type": "string",
-        "pattern": ENDS,
+        "pattern": WIRE,
         "description": "`block.output -> block.input`, or a longer row",
     }
     text, files = (
@@ -164,7 +164,8 @@ def _port(port: Port) -> tuple[str, ...]:
 
 def _parameter(name: str, info: FieldInfo) -> tuple[str, ...]:
     unit = _unit(info)
-    default = "required" if info.default is PydanticUndefined else str(info.default)
+    words = {PydanticUndefined: "required", None: "null", True: "true", False: "false"}
+    default = next((word for value, word in words.items() if info.default is value), str(info.default))
     extra = info.json_schema_extra
     live = isinstance(extra, dict) and extra.get("live")
     bounds = [_bound(item) for item in info.metadata]

@@ -1,6 +1,7 @@
 """The flat graph: checked when it was composed in Python, drawn, and written so that it loads to the same again."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -62,17 +63,15 @@ def test_mistakes_of_a_composed_graph_name_the_wire():
     ]
     assert messages(composed(wires=WIRES[:4]), BLOCKS) == ["meter: must have its input 'sent' connected"]
     assert messages(composed({**BLOCKS, "mapper": Mapper({"order": 4})})) == [
-        "source.bits -> meter.sent: must carry as many items a frame to meter.sent as to meter.received, "
-        "not 2 times as many"
-    ] or messages(composed({**BLOCKS, "mapper": Mapper({"order": 4})}))
+        "demapper.bits -> meter.received: must carry as many items a frame to meter.received as to meter.sent, "
+        "not 1/2 times as many"
+    ]
 
 
 def test_every_loop_is_found_once():
     blocks = {name: Channel({"ebn0": 1}) for name in "abc"}
     wires = ["a.symbols -> b.symbols", "b.symbols -> c.symbols", "c.symbols -> a.symbols"]
-    assert messages(composed(blocks, wires)) == [
-        "c.symbols -> a.symbols: must not close a loop: a -> b -> c -> a"
-    ]
+    assert messages(composed(blocks, wires)) == ["c.symbols -> a.symbols: must not close a loop: a -> b -> c -> a"]
 
 
 def test_a_diamond_is_no_loop():
@@ -85,7 +84,7 @@ def test_a_diamond_is_no_loop():
 def test_a_long_chain_needs_no_recursion():
     blocks = {"source": Bits(), "mapper": Mapper(), **{f"c{i}": Channel({"ebn0": 1}) for i in range(3000)}}
     names = ["mapper", *list(blocks)[2:]]
-    wires = [f"{a}.symbols -> {b}.symbols" for a, b in zip(names, names[1:], strict=False)]
+    wires = [f"{a}.symbols -> {b}.symbols" for a, b in pairwise(names)]
     check(composed(blocks, ["source.bits -> mapper.bits", *wires]))
 
 
@@ -132,9 +131,28 @@ def test_dump_says_what_it_was_made_with_and_nothing_that_goes_without_saying():
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["yes", "~", "null", "1e3", "0x1F", "-.5", "$x", "${x}", "$$", "a: b", "- a", "#", "2026-01-02", "1:30", "\x85", "\ufeff"]
+    [
+        "yes",
+        "~",
+        "null",
+        "1e3",
+        "0x1F",
+        "-.5",
+        "$x",
+        "${x}",
+        "$$",
+        "a: b",
+        "- a",
+        "#",
+        "2026-01-02",
+        "1:30",
+        "\x85",
+        "\ufeff",
+    ]
 )
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
 data = st.recursive(
     scalars | words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=8
 )
@@ -145,7 +163,9 @@ names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}(\.[A-Za-z_][A-Za-z0-9_-]{0,8
 def graphs(draw):
     every = draw(st.lists(names, min_size=2, max_size=6, unique=True))
     every = [a for a in every if not any(b.startswith(f"{a}.") for b in every)]
-    workers = draw(st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True), min_size=1, max_size=3, unique=True))
+    workers = draw(
+        st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True), min_size=1, max_size=3, unique=True)
+    )
     blocks = []
     for i, name in enumerate(every):
         params = {"data": draw(data), "text": draw(words)}
@@ -169,7 +189,7 @@ def graphs(draw):
     return GraphSpec(name, draw(st.integers(0, 2**64 - 1)), blocks, wires, specs, network)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(graphs())
 def test_what_is_dumped_loads_to_the_same(spec):
     assert loads(dump(spec)) == spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -248,6 +249,14 @@ class QamDemapper(Block):
         self.strange += strange
 
 
+@functools.cache
+def _tables(modulation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return log10 N0, and there log10 of the expected squared distance to the next point, and the bit error rate."""
+    log_n0 = np.linspace(-6, 3, 451)
+    error = np.array([theory.decision_error(10**x, modulation) for x in log_n0])
+    return log_n0, np.log10(error), np.array([theory.bit_error_rate(-10 * x, modulation) for x in log_n0])
+
+
 class NoiseEstimator:
     """Estimates N0 from a frame's symbols alone, the same however the frame is cut.
 
@@ -256,11 +265,8 @@ class NoiseEstimator:
     """
 
     def __init__(self, constellation: Constellation):
-        name = constellation.name
         self.half_step, self.levels = np.float32(constellation.half_step), len(constellation.axis)
-        self.log_n0 = np.linspace(-6, 3, 901)
-        self.log_error = np.log10([theory.decision_error(10**x, name) for x in self.log_n0])
-        self.ber = np.array([theory.bit_error_rate(-10 * x, name) for x in self.log_n0])
+        self.log_n0, self.log_error, self.ber = _tables(constellation.name)
         self.reset()
 
     def reset(self) -> None:

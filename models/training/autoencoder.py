@@ -80,7 +80,7 @@ def run(data: Path, out: Path, minutes: float) -> None:
         return difference.abs().mean() + 2 * difference.square().mean() + KL_WEIGHT * kl
 
     def validate(averaged) -> str:
-        return "held-out PSNR {:.2f} dB, latent deviation {:.2f}".format(*psnr(averaged, held_out.images[:60]))
+        return "held-out PSNR {:.2f} dB, latent deviation {:.2f}".format(*psnr(averaged, held_out.images[:40]))
 
     def save(averaged) -> None:
         averaged.register_to_config(scaling_factor=1 / psnr(averaged, held_out.images)[1])

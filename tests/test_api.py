@@ -1,0 +1,94 @@
+"""Graphs composed in Python, in one process: a notebook's way in."""
+
+import threading
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from blocks.phy.channel import AwgnChannel
+from blocks.phy.qam import QamDemapper, QamMapper
+from blocks.sink.errors import ErrorMeter
+from blocks.source.bits import BitSource
+from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port
+from flowgraph.mistake import ConfigError
+from flowgraph.supervisor import RunFailed
+
+
+class Ramp(Block):
+    """Send one frame of numbers."""
+
+    class Params(Params):
+        count: int = Field(5, description="numbers")
+
+    outputs = (Port("x", "float32"),)
+
+    def produce(self):
+        yield Packet(np.arange(self.params.count, dtype=np.float32), last=True)
+
+
+class Keep(Block):
+    """Keep what comes."""
+
+    inputs = (Port("x", "float32"),)
+
+    def start(self):
+        self.kept = []
+
+    def work(self, x):
+        self.kept.append(x.data.copy())
+
+
+class Fail(Keep):
+    """Fail at once."""
+
+    def work(self, x):
+        raise BlockError("x must be something else")
+
+
+def test_a_link_of_block_objects_meets_theory(tmp_path):
+    source, errors = BitSource({"bits": 2_000_000}), ErrorMeter()
+    graph = Flowgraph("loop", seed=4)
+    graph.connect(source, QamMapper(), AwgnChannel({"ebn0": "8 dB"}), QamDemapper(), (errors, "received"))
+    graph.connect(source, (errors, "sent"))
+    link = graph.run(tmp_path).sections["link"]
+    low, high = link["ber_interval"]
+    assert low < link["ber_theory"] < high
+    assert link["bits"] == 2_000_000
+
+
+def test_blocks_made_in_a_notebook_need_no_package_and_keep_what_they_saw(tmp_path):
+    sink = Keep()
+    graph = Flowgraph("ramp")
+    graph.connect(Ramp({"count": 3}), sink)
+    before = threading.active_count()
+    graph.run(tmp_path)
+    assert [list(data) for data in sink.kept] == [[0, 1, 2]]
+    assert threading.active_count() == before
+
+
+def test_two_blocks_of_a_kind_get_names_of_their_own():
+    graph = Flowgraph()
+    graph.connect(Ramp(), Keep())
+    graph.connect(Ramp(), Keep())
+    assert [block.name for block in graph.spec.blocks] == ["ramp", "keep", "ramp_2", "keep_2"]
+
+
+def test_a_failing_block_raises_with_its_name_and_the_report(tmp_path):
+    graph = Flowgraph("fails")
+    graph.connect(Ramp(), Fail())
+    with pytest.raises(RunFailed, match=r"^block fail: x must be something else$") as caught:
+        graph.run(tmp_path)
+    assert caught.value.report.result["status"] == "failed"
+    assert (tmp_path / "report.json").exists()
+
+
+def test_what_does_not_fit_is_told_before_anything_runs(tmp_path):
+    source, errors = BitSource({"bits": 1000}), ErrorMeter()
+    with pytest.raises(BlockError, match="the input must be one of sent, received, not left out"):
+        Flowgraph().connect(source, errors)
+    graph = Flowgraph()
+    graph.connect(source, Keep())
+    with pytest.raises(ConfigError, match="bits"):
+        graph.run(tmp_path)
+    assert not (tmp_path / "report.json").exists()

@@ -1,0 +1,130 @@
+"""The command line: what every command prints, and its exit code."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+GRAPH = """\
+flowgraph: small
+seed: 2
+vars: {snr: 9 dB, bits: 400000}
+blocks:
+  source: {use: bit_source, bits: $bits}
+  map: {use: qam_mapper}
+  air: {use: awgn_channel, ebn0: $snr}
+  demap: {use: qam_demapper}
+  errors: {use: error_meter}
+  symbols: {use: error_meter}
+wires:
+  - source.bits -> map.bits
+  - map.symbols -> air.symbols -> demap.symbols
+  - demap.bits -> errors.received
+  - source.bits -> errors.sent
+  - map.symbols -> symbols.sent
+  - air.symbols -> symbols.received
+"""
+
+
+@pytest.fixture
+def graph(cli):
+    path = cli.folder / "graph.yaml"
+    path.write_text(GRAPH)
+    return path
+
+
+def test_a_run_fills_its_folder_and_prints_the_link(cli, graph):
+    ended = cli.run(graph, "--set", "snr=8 dB", "--seed", 11)
+    assert ended.returncode == 0, ended.stderr
+    (folder,) = (cli.folder / "runs").glob("small-*")
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["flowgraph"], report["seed"], report["status"]) == ("small", 11, "done")
+    link = report["link"]
+    assert (link["bits"], link["symbols"], link["ebn0_db"]) == (400_000, 100_000, 8)
+    assert {"ber", "ber_theory", "ser", "evm_rms", "esn0_db", "snr_measured_db", "bit_errors"} <= link.keys()
+    assert abs(link["snr_measured_db"] - link["esn0_db"]) < 0.1
+    assert {"packets", "items", "busy_s", "items_per_s", "errors"} == report["blocks"]["map"].keys()
+    assert {"packets", "bytes", "dropped", "lost"} <= report["wires"]["source.bits -> map.bits"].keys()
+    assert {path.name for path in folder.iterdir()} >= {"report.json", "flowgraph.yaml", "constellation.png", "log.txt"}
+    for word in ("Eb/N0, dB", "bit error rate, theory", "constellation.png", "report.json"):
+        assert word in ended.stdout
+
+
+def test_a_run_can_be_repeated_from_what_it_wrote(cli, graph):
+    assert cli.run(graph, "--out", "first", "--quiet", "--set", "snr=7 dB").returncode == 0
+    assert cli.run("first/flowgraph.yaml", "--out", "again", "--quiet").returncode == 0
+    first, again = (json.loads((cli.folder / name / "report.json").read_text()) for name in ("first", "again"))
+    assert first["link"] == again["link"]
+
+
+def test_check_says_ok_or_every_mistake_with_exit_code_2(cli, graph):
+    ended = cli.run("check", graph)
+    assert (ended.returncode, ended.stdout) == (0, f"{graph}: small: 6 blocks, 7 wires, 1 workers: ok\n")
+    graph.write_text(GRAPH.replace("ebn0: $snr", "ebn0: 3 Hz").replace("map.bits", "map.bit", 1))
+    for command in (["check", graph], [graph]):
+        ended = cli.run(*command)
+        assert ended.returncode == 2
+        assert f"{graph}:7:34: blocks.air.ebn0: must be in dB, not 'Hz'" in ended.stderr
+        assert "did you mean 'bits'?" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--set", "snr"], "--set must be NAME=VALUE, not 'snr'"),
+        (["--set", "snrr=3 dB"], "did you mean 'snr'?"),
+        (["--set", "snr=3 Hz"], "must be in dB, not 'Hz'"),
+        (["--overlay", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence_and_2(cli, graph, arguments, complaint):
+    ended = cli.run(graph, *arguments)
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_out_folder_that_cannot_be_written_is_one_sentence(cli, graph):
+    (cli.folder / "file").write_text("")
+    ended = cli.run(graph, "--out", "file/out")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("--out: cannot write to file/out: Not a directory")
+
+
+def test_blocks_lists_and_describes(cli):
+    listed = cli.run("blocks").stdout
+    for name in "captioner_source latent_encoder_source bit_serializer bit_deserializer qam_mapper qam_demapper".split():
+        assert name in listed
+    for name in "awgn_channel rayleigh_channel bit_flip_channel diffusion_sink image_writer quality_meter".split():
+        assert name in listed
+    described = cli.run("blocks", "awgn_channel").stdout
+    for word in ("ebn0", "dB", "symbols", "complex64"):
+        assert word in described
+    ended = cli.run("blocks", "awgn_chanel")
+    assert ended.returncode == 2
+    assert "did you mean 'awgn_channel'?" in ended.stderr
+
+
+def test_graph_draws(cli, graph):
+    assert "source" in cli.run("graph", graph).stdout
+    assert cli.run("graph", graph, "--png", "graph.png").returncode == 0
+    assert (cli.folder / "graph.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_schema_is_json_and_knows_the_blocks(cli):
+    schema = cli.run("schema").stdout
+    assert json.loads(schema)["$schema"].startswith("http://json-schema.org/")
+    assert "awgn_channel" in schema
+
+
+@pytest.mark.parametrize("config", sorted(ROOT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
+def test_every_config_passes_check(cli, config):
+    if config.parent.name == "overlays":
+        ended = cli.run("check", ROOT / "configs/main.yaml", "--overlay", config)
+    elif config.parent.name == "links":
+        link = f"{{graph: {config}}}" if config.stem == "awgn" else f"{{graph: {config}, ebn0: 12 dB}}"
+        (cli.folder / "overlay.yaml").write_text(f"blocks:\n  link: {link}\n")
+        ended = cli.run("check", ROOT / "configs/main.yaml", "--overlay", "overlay.yaml")
+    else:
+        ended = cli.run("check", config)
+    assert ended.returncode == 0, ended.stderr
