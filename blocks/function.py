@@ -42,14 +42,17 @@ class NumpyFunction(Block):
     The function gets the items of a packet and returns an array of `ratio` times as many. It must treat items alike
     wherever a packet begins (with a ratio of p/q it gets multiples of q, the end of a frame excepted, where
     it returns the whole number at or above). Bits are given as an array of 0 and 1, uint8. Raise `ValueError` for bad
-    input; its text is shown. It runs in the block's worker, with that worker's rights; its module or file must be there.
+    input; its text is shown. It runs in the block's worker, with that worker's rights; its module or file must be
+    there.
     """
 
     class Params(BlockParams):
         function: Annotated[str, AfterValidator(_check_name)] = Field(description='"module:name" or "file.py:name"')
         input: Item = Field("complex64", description="type of the items it gets")
         output: Item = Field("complex64", description="type of the items it returns")
-        ratio: Annotated[str | int, AfterValidator(_check_ratio)] = Field(1, description='items out per item in: 2, "1/4"')
+        ratio: Annotated[str | int, AfterValidator(_check_ratio)] = Field(
+            1, description='items out per item in: 2, "1/4"'
+        )
 
     inputs = (Port("items", ITEMS, "what the function gets", align=lambda p: Fraction(p.ratio).denominator),)
     outputs = (Port("items", ITEMS, "what it returns", chosen=lambda p: p.output),)
@@ -66,12 +69,16 @@ class NumpyFunction(Block):
         try:
             out = self.function(data)
         except Exception as error:
-            raise BlockError(f"{p.function} failed on {items.count} {p.input}: {type(error).__name__}: {error}") from error
+            raise BlockError(
+                f"{p.function} failed on {items.count} {p.input}: {type(error).__name__}: {error}"
+            ) from error
         wanted = -(-items.count * Fraction(p.ratio) // 1)
         dtype = np.dtype("uint8" if p.output == "bits" else p.output)
         if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != (wanted,):
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise BlockError(f"{p.function} must return an array {dtype} ({wanted},) for {items.count} items, not {got}")
+            raise BlockError(
+                f"{p.function} must return an array {dtype} ({wanted},) for {items.count} items, not {got}"
+            )
         if p.output == "bits":
             return items.derive(np.packbits(out), Fraction(p.ratio), count=len(out), packed=True)
         return items.derive(np.ascontiguousarray(out), Fraction(p.ratio))
@@ -85,7 +92,8 @@ def load_function(text: str) -> Callable[[np.ndarray], Any]:
             if not Path(place).is_file():
                 raise BlockError(f"function must be in a file that exists, and {place} does not")
             spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:

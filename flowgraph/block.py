@@ -40,7 +40,7 @@ class Tag(NamedTuple):
 class Packet:
     """A stretch of one frame: an array and what rides with it.
 
-    data    contiguous array; the first axis counts items (bytes, where the items are packed bits)
+    data    contiguous array, read-only once handed out; the first axis counts items (bytes, where they are packed bits)
     frame   number of the frame, rising along a stream
     offset  items of the frame before this packet
     count   items in this packet; `len(data)` unless the items are bits

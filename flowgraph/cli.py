@@ -64,12 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _load(options: argparse.Namespace):
-    """Load the config with all its overlays; returns None once every mistake has been printed."""
+def _load(options: argparse.Namespace, subgraph: bool = False):
+    """Load the config with all its overlays; returns None once every mistake has been printed.
+
+    A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
+    """
     from flowgraph.load import ConfigError, load
 
     try:
-        return load(options.config, options.overlay, _settings(options.set), options.seed)
+        return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return None
@@ -119,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    spec = _load(options)
+    spec = _load(options, subgraph=True)
     if spec is None:
         return 2
     print(
@@ -129,7 +132,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _graph(options: argparse.Namespace) -> int:
-    spec = _load(options)
+    spec = _load(options, subgraph=True)
     if spec is None:
         return 2
     if options.png:

@@ -73,8 +73,13 @@ def check(spec: GraphSpec, blocks: Mapping[str, Block] | None = None) -> None:
             else:
                 cls = registry.find(each.type)
                 flat.blocks[each.name] = Part(cls, cls.Params.model_validate(each.params), at)
-        except (BlockError, ValidationError) as error:
+        except BlockError as error:
             mistakes.append(at.wrong(str(error)))
+            flat.blocks[each.name] = Part(None, None, at)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            mistakes.append(at.wrong(f"must have right parameters: {name}: {first['msg']}"))
             flat.blocks[each.name] = Part(None, None, at)
     for wire in spec.wires:
         at = Node(None, path=wire.name)

@@ -53,12 +53,14 @@ def load(
     overlays: Iterable[str | Path] = (),
     set: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    subgraph: bool = False,
 ) -> GraphSpec:
     """Load a YAML file, lay `overlays` over it, set variables, and return the checked graph.
 
-    Text in `set` is read as a YAML scalar. Raises `ConfigError` with every mistake.
+    Text in `set` is read as a YAML scalar. With `subgraph`, the file may be a sub-graph, to be looked at alone: it
+    cannot run, as nothing feeds its inputs. Raises `ConfigError` with every mistake.
     """
-    return _Loader().load(str(path), [str(overlay) for overlay in overlays], set or {}, seed)
+    return _Loader(subgraph).load(str(path), [str(overlay) for overlay in overlays], set or {}, seed)
 
 
 def loads(
@@ -68,7 +70,7 @@ def loads(
     seed: int | None = None,
 ) -> GraphSpec:
     """Load a YAML text as `load` does a file; paths in it start at the working directory."""
-    loader = _Loader()
+    loader = _Loader(subgraph=False)
     loader.files.put(STRING, text)
     return loader.load(STRING, [str(overlay) for overlay in overlays], set or {}, seed)
 
@@ -108,7 +110,8 @@ class _Laid:
 class _Loader:
     """One load: collects the flat graph and the mistakes, level by level."""
 
-    def __init__(self) -> None:
+    def __init__(self, subgraph: bool) -> None:
+        self.subgraph = subgraph  # whether the file may be a sub-graph
         self.mistakes = Mistakes()
         self.files = Files(self.mistakes)
         self.flat = Flat()
@@ -132,7 +135,8 @@ class _Loader:
         return spec
 
     def _job(self, document: Document, settings: Mapping[str, Any], seed: int | None) -> GraphSpec | None:
-        if "subgraph" in document.keys:
+        is_subgraph = "subgraph" in document.keys
+        if is_subgraph and not self.subgraph:
             self.mistakes.add(document.keys["subgraph"].wrong_key("must be a flowgraph, not a sub-graph"))
             return None
         written = dict(self._mapping(document, "vars"))
@@ -143,8 +147,14 @@ class _Loader:
                 self.mistakes.add(Mistake("--set", 0, 0, name, unknown("a variable", name, written)))
         level = _Level(document, Variables(written, {}, self.mistakes, document.whole))
         self._contents(level)
-        written = {key: node for key, node in document.keys.items() if key in JobOptions.model_fields}
-        job = {key: level.variables.resolve(node) for key, node in written.items()}
+        if is_subgraph:
+            used = _Subgraph(None, None, document.at)
+            self._ports(level, used)
+            self.flat.vague.update(end for ends in used.inputs.values() for end in ends)
+        job = {key: node for key, node in document.keys.items() if key in JobOptions.model_fields}
+        job = {key: level.variables.resolve(node) for key, node in job.items()}
+        if is_subgraph:
+            job["flowgraph"] = level.variables.resolve(document.keys["subgraph"])
         if seed is not None:
             job["seed"] = node_of(seed, "--seed", "")
         if not document.whole:
@@ -261,7 +271,6 @@ class _Loader:
             if document.whole:
                 self.mistakes.add(graph.wrong(f"must be a sub-graph file, not {file}, which has no `subgraph:`"))
             return used
-        self.mistakes.expect(document.keys["subgraph"], str, "the name of the sub-graph")
         written = self._mapping(document, "vars")
         given = {key: each for key, each in keys.items() if key in written}
         if document.whole:
@@ -270,16 +279,22 @@ class _Loader:
         variables = Variables(written, given, self.mistakes, document.whole)
         inner = _Level(document, variables, f"{level.prefix}{name}.", (*level.above, file))
         self._contents(inner)
-        used.known = document.whole
+        self._ports(inner, used)
+        self.flat.doors |= {end: (node, port) for port, ends in used.inputs.items() for end in ends}
+        return used
+
+    def _ports(self, level: _Level, used: _Subgraph) -> None:
+        """Take in the inputs and outputs of a sub-graph."""
+        document = level.document
+        self.mistakes.expect(document.keys["subgraph"], str, "the name of the sub-graph")
         for port, each in self._mapping(document, "inputs").items():
             ends = each.value if isinstance(each.value, list) else [each]
-            used.inputs[port] = [flat for end in ends for flat in self._inner_end(inner, end, "inputs")]
-            self.flat.doors |= {flat: (node, port) for flat in used.inputs[port]}
+            used.inputs[port] = [flat for end in ends for flat in self._inner_end(level, end, "inputs")]
         for port, each in self._mapping(document, "outputs").items():
-            used.outputs[port] = self._inner_end(inner, each, "outputs")
+            used.outputs[port] = self._inner_end(level, each, "outputs")
+        used.known = document.whole
         if "signature" in document.keys:
             self._check_signature(document, used)
-        return used
 
     def _inner_end(self, level: _Level, written: Node, side: Side) -> list[str]:
         """Return the flat ports behind a port of a sub-graph."""
@@ -309,7 +324,7 @@ class _Loader:
         file: str,
     ) -> None:
         written = self._mapping(document, side)
-        for name in signature.keys() - written.keys():
+        for name in [name for name in signature if name not in written]:
             at = document.keys.get(side, document.keys["signature"])
             self.mistakes.add(at.wrong_key(f"must have the {side[:-1]} {name!r} that {file} asks for"))
         for name, at in written.items():

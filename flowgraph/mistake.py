@@ -21,7 +21,7 @@ class Mistake(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.col}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.message) if part)
+        return " ".join(": ".join(part for part in (place, self.path, self.message) if part).splitlines())
 
 
 class ConfigError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -15,7 +16,10 @@ _TCP = re.compile(r"tcp://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)")
 
 def _endpoint(text: str) -> str:
     match = _TCP.fullmatch(text)
-    fits = match and (match[1] == "*" or 0 < int(match[1]) < 1 << 16)
+    try:
+        fits = bool(match and urlsplit(text).hostname and (match[1] == "*" or 0 < int(match[1]) < 1 << 16))
+    except ValueError:  # brackets around what is no IPv6 address
+        fits = False
     if not fits and not re.fullmatch(r"ipc://\S+", text):
         raise ValueError(f"must be tcp://ADDRESS:PORT or ipc://PATH, not {text!r}")
     return text

@@ -89,5 +89,5 @@ def _imported(name: str, failures: dict[str, str]) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        failures[name] = f"{type(error).__name__}: {error}"
+        failures[name] = " ".join(f"{type(error).__name__}: {error}".splitlines())
         return None

@@ -243,4 +243,5 @@ class Runner:
         data = packet.data
         if not (data.flags.c_contiguous and data.dtype.isnative):
             packet.data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+        packet.data.flags.writeable = False  # others may read the same memory
         self.emit(name, packet)

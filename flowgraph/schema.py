@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from flowgraph import registry
 from flowgraph.block import Block, Port
 from flowgraph.options import BlockOptions, JobOptions, NetworkOptions, WireOptions, WorkerOptions
-from flowgraph.units import Unit
+from flowgraph.validate import unit_of
 
 VARIABLE = {"type": "string", "pattern": r"\$"}
 WIRE = r"\S\.\S+\s*->\s*\S+\.\S|\$"
@@ -32,15 +32,9 @@ def json_schema() -> dict[str, Any]:
         "required": ["graph"],
     }
     removed = {"type": "null", "description": "Remove what a file below this one has."}
-    wire = {
-        "type": "string",
-        "pattern": WIRE,
-        "description": "`block.output -> block.input`, or a longer row",
-    }
-    text, files = (
-        {"type": "string"},
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-    )
+    text = {"type": "string"}
+    files = {"anyOf": [text, {"type": "array", "items": text}]}
+    wire = {**text, "pattern": WIRE, "description": "`block.output -> block.input`, or a longer row"}
     job = _object(JobOptions, definitions, "job")["properties"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -105,24 +99,11 @@ def _object(model: type[BaseModel], definitions: dict[str, Any], prefix: str) ->
     for name, each in schema.get("properties", {}).items():
         info = model.model_fields[name]
         notes = {key: each.pop(key) for key in ("description", "default", "title") if key in each}
-        if unit := _unit(info):
+        if unit := unit_of(info):
             notes["description"] = f"{notes.get('description', '')} [{unit}]".strip()
         properties[name] = {"anyOf": [each, VARIABLE], **{k: v for k, v in notes.items() if k != "title"}}
     required = {"required": schema["required"]} if "required" in schema else {}
     return {"type": "object", "additionalProperties": False, "properties": properties, **required}
-
-
-def _unit(info: FieldInfo) -> str:
-    """Return the unit of a parameter, which may stand inside a union."""
-    found = [item.symbol for item in info.metadata if isinstance(item, Unit)]
-
-    def look(annotation: Any) -> None:
-        found.extend(item.symbol for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Unit))
-        for inner in typing.get_args(annotation):
-            look(inner)
-
-    look(info.annotation)
-    return found[0] if found else ""
 
 
 def describe(block: type[Block]) -> str:
@@ -163,7 +144,7 @@ def _port(port: Port) -> tuple[str, ...]:
 
 
 def _parameter(name: str, info: FieldInfo) -> tuple[str, ...]:
-    unit = _unit(info)
+    unit = unit_of(info)
     words = {PydanticUndefined: "required", None: "null", True: "true", False: "false"}
     default = next((word for value, word in words.items() if info.default is value), str(info.default))
     extra = info.json_schema_extra

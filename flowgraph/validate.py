@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -30,8 +30,7 @@ def validate(
         made = model.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        texts = {id(node) for each in errors if (node := _text_wanted(each, _locate(owner, sure, each["loc"])))}
-        if texts:
+        if texts := _texts(owner, sure, errors):
             return validate(model, owner, given | {k: _as_text(v, texts) for k, v in sure.items()}, kind, known)
         unsure = given.keys() - sure.keys()
         errors = [each for each in errors if each["type"] != "missing" or each["loc"][0] not in unsure]
@@ -58,10 +57,16 @@ def _leaves(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _text_wanted(error: Any, node: Node) -> Node | None:
-    """Return the node if it is a plain scalar that was to be text but reads as something else: `name: 12`."""
-    wanted = error["type"] in ("string_type", "literal_error")
-    return node if wanted and node.text and isinstance(node.value, bool | int | float) else None
+def _texts(owner: Node, given: dict[str, Node], errors: list[Any]) -> set[int]:
+    """Return which nodes are plain scalars that were to be text but read as something else: `name: 12`."""
+    found: set[int] = set()
+    others: set[int] = set()
+    for error in errors:
+        node = _locate(owner, given, error["loc"])
+        text = node.text and isinstance(node.value, bool | int | float)
+        wanted = error["type"] in ("string_type", "literal_error")
+        (found if text and wanted else others).add(id(node))
+    return found - others
 
 
 def _as_text(node: Node, texts: set[int]) -> Node:
@@ -106,8 +111,8 @@ def _mistakes(
         else:
             wrong.setdefault(id(node), (node, []))[1].append(error)
     for node, each in wrong.values():
-        unit = _unit(model.model_fields.get(str(each[0]["loc"][0])) if each[0]["loc"] else None)
-        mistakes.append(node.wrong(_sentence(node, each, unit)))
+        info = model.model_fields.get(str(each[0]["loc"][0])) if each[0]["loc"] else None
+        mistakes.append(node.wrong(_sentence(node, each, unit_of(info) if info else "")))
     return mistakes
 
 
@@ -126,8 +131,15 @@ def _sentence(node: Node, errors: list[Any], unit: str) -> str:
     return f"must be {wanted}, not {shown(node.value)}{near}"
 
 
-def _unit(info: FieldInfo | None) -> str:
-    return next((item.symbol for item in (info.metadata if info else ()) if isinstance(item, Unit)), "")
+def unit_of(info: FieldInfo) -> str:
+    """Return the unit of a parameter, which may be that of one member of a union; nothing where it has none."""
+
+    def symbols(annotation: Any, metadata: Iterable[Any]) -> Iterator[str]:
+        yield from (item.symbol for item in metadata if isinstance(item, Unit))
+        for each in get_args(annotation):
+            yield from symbols(each, getattr(each, "__metadata__", ()))
+
+    return next(symbols(info.annotation, info.metadata), "")
 
 
 _KINDS = {

@@ -121,5 +121,6 @@ def decode(frames: list[Any], token: str) -> tuple[int, Packet | End]:
     if not packed and header.count != items:
         raise WireError(f"header claims {header.count} items, {items} came")
     data = np.frombuffer(payload, dtype).reshape(header.shape)
+    data.flags.writeable = False
     tags = tuple(Tag(*tag) for tag in header.tags)
     return header.seq, Packet(data, header.frame, header.offset, header.count, packed, tags, header.last)

@@ -186,7 +186,8 @@ def test_subgraphs_nest_and_one_input_may_feed_several(tmp_path):
     write(
         tmp_path,
         job=JOB.replace("link.yaml", "outer.yaml"),
-        outer="subgraph: outer\nvars: {ebn0: 1 dB}\ninputs: {bits: [inner.bits, sink.bits]}\noutputs: {bits: inner.bits}\n"
+        outer="subgraph: outer\nvars: {ebn0: 1 dB}\n"
+        "inputs: {bits: [inner.bits, sink.bits]}\noutputs: {bits: inner.bits}\n"
         "blocks: {inner: {graph: link.yaml, ebn0: $ebn0, soft: yes}, sink: {use: hard_sink}}\n",
         link=LINK,
     )
@@ -202,6 +203,20 @@ def test_subgraphs_nest_and_one_input_may_feed_several(tmp_path):
     assert WireSpec("link.inner.demapper.bits", "errors.received") in spec.wires
     assert spec.blocks[2].params == {"ebn0": "3 dB"}
     assert spec.blocks[3].params == {"soft": True}
+
+
+def test_a_subgraph_can_be_looked_at_alone(tmp_path):
+    places = write(
+        tmp_path, link=LINK, bad=LINK.replace("$ebn0", "▸10 Hz").replace("inputs: {bits: ", "inputs: {bits: ▸x")
+    )
+    spec = load(tmp_path / "link.yaml", set={"soft": "yes"}, subgraph=True)
+    assert (spec.name, len(spec.wires)) == ("a link", 2)
+    assert [block.name for block in spec.blocks] == ["mapper", "channel", "demapper"]
+    assert spec.blocks[2].params == {"soft": True}
+    (mistake,) = mistakes(load, tmp_path / "link.yaml")
+    assert mistake.message == "must be a flowgraph, not a sub-graph"
+    found = mistakes(load, tmp_path / "bad.yaml", subgraph=True)
+    assert [mistake[:3] for mistake in found] == places
 
 
 def test_workers_take_blocks_subgraphs_and_parts_of_subgraphs(tmp_path):
@@ -222,7 +237,8 @@ def test_wires_take_options():
 
 
 def test_hosts_and_keys(tmp_path):
-    more = "network: {listen: 'tcp://10.0.0.1:5555', keys: secret/net}\nworkers: {far: {blocks: [a], host: 10.0.0.2, threads: 4}}"
+    network = "network: {listen: 'tcp://10.0.0.1:5555', keys: secret/net}\n"
+    more = network + "workers: {far: {blocks: [a], host: 10.0.0.2, threads: 4}}"
     write(tmp_path, job=job(more=more))
     spec = load(tmp_path / "job.yaml")
     assert spec.network == NetworkSpec("tcp://10.0.0.1:5555", str(tmp_path / "secret" / "net"))
@@ -295,6 +311,10 @@ CASES = {
             "blocks.a.b: must be a name of letters, digits, _ and -, not 'a.b'",
         ],
     ),
+    "block name of two lines": (
+        'flowgraph: job\nblocks:\n  ▸"a\\nb": {use: bits}\n',
+        ["blocks.a b: must be a name of letters, digits, _ and -, not 'a\\nb'"],
+    ),
     "no block at all": (
         job("  a: ▸bits\n  ▸b: {}\n  ▸c: {us: bits}\n  ▸d: {use: bits, graph: a.yaml}"),
         [
@@ -358,7 +378,8 @@ CASES = {
     ),
     "bound exceeded": (
         job(
-            "  a: {use: bits, count: ▸2000000, memory: ▸0 B}\n  ▸c: {use: channel, ebn0: ▸500 dB, rate: ▸0 Hz, taps: ▸[]}"
+            "  a: {use: bits, count: ▸2000000, memory: ▸0 B}\n"
+            "  ▸c: {use: channel, ebn0: ▸500 dB, rate: ▸0 Hz, taps: ▸[]}"
         ),
         [
             "blocks.a.count: must be at most 1000000, not 2000000",
@@ -477,7 +498,8 @@ CASES = {
         ),
         [
             "wires[0].queue: must be at least 1, not -1",
-            "wires[0].policy: must be 'block', 'drop-oldest' or 'drop-newest', not 'dorp-oldest' (did you mean 'drop-oldest'?)",
+            "wires[0].policy: must be 'block', 'drop-oldest' or 'drop-newest', not 'dorp-oldest' "
+            "(did you mean 'drop-oldest'?)",
             "wires[0].endpoint: must be tcp://ADDRESS:PORT or ipc://PATH, not 'udp://x'",
             "wires[0].que: must be an option of a wire, not 'que' (did you mean 'queue'?)",
         ],
@@ -506,9 +528,8 @@ CASES = {
     ),
     "worker options": (
         job(
-            more="workers: {t: {blocks: [▸aa]}, ▸u u: {blocks: ▸[]}, v: ▸a, w: {blocks: [a], treads: 3}, x: {blocks: ▸a, threads: ▸0}}".replace(
-                "treads", "▸treads"
-            )
+            more="workers: {t: {blocks: [▸aa]}, ▸u u: {blocks: ▸[]}, v: ▸a, w: {blocks: [a], ▸treads: 3}, "
+            "x: {blocks: ▸a, threads: ▸0}}"
         ),
         [
             "workers.t.blocks[0]: must be a block, not 'aa' (did you mean 'a'?)",
@@ -712,7 +733,8 @@ FILES = {
         {"job": job("  a: {use: bits, images: ▸none/*.png}\n  b: {use: bits, images: ▸$i}", more="vars: {i: empty}")},
         [
             "blocks.a.images: must be a file, a folder with files or a glob of files, not '{0}/none/*.png'",
-            "blocks.b.images: must be a file, a folder with files or a glob of files, not '{0}/empty' (from vars.i = empty, {0}/job.yaml:2:11)",
+            "blocks.b.images: must be a file, a folder with files or a glob of files, not '{0}/empty' "
+            "(from vars.i = empty, {0}/job.yaml:2:11)",
         ],
     ),
 }
@@ -769,7 +791,7 @@ def bomb(width=9, depth=9):
 
 def test_a_bomb_of_aliases_is_refused(tmp_path):
     (mistake,) = mistakes(loads, bomb())
-    assert (mistake.line, mistake.path) == (7, "x5[5]") or mistake.line > 2
+    assert (mistake.line, mistake.path) == (6, "x4")
     assert mistake.message == "must have at most 50000 values, aliases counted as often as they are used"
     (tmp_path / "big.yaml").write_text(bomb() + "# " + "x" * 10_000_000)
     (mistake,) = mistakes(load, tmp_path / "big.yaml")
@@ -782,12 +804,25 @@ def test_too_many_values_are_refused():
     assert mistake.message == "must have at most 50000 values, aliases counted as often as they are used"
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 5000, "{a: " * 5000, "- " * 5000, "a: &a [" * 50], ids=["lists", "maps", "dashes", "anchors"]
-)
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{a: " * 5000, "- " * 5000], ids=["lists", "mappings", "dashes"])
 def test_nesting_is_limited(text):
     (mistake,) = mistakes(loads, text)
-    assert mistake.message == "must be nested at most 20 deep" or "must be YAML" in mistake.message
+    assert mistake.message == "must be nested at most 20 deep"
+
+
+def test_files_may_not_extend_each_other_without_end(tmp_path):
+    for number in range(30):
+        (tmp_path / f"e{number}.yaml").write_text(f"extends: e{number + 1}.yaml")
+    write(tmp_path, job=job(more="extends: e0.yaml"))
+    (mistake,) = mistakes(load, tmp_path / "job.yaml")
+    assert (mistake.file, mistake.message) == (
+        str(tmp_path / "e19.yaml"),
+        "must be at most 20 files away from the first",
+    )
+    (tmp_path / "again").symlink_to(tmp_path)
+    write(tmp_path, job=job(more="extends: again/job.yaml"))
+    (mistake,) = mistakes(load, tmp_path / "job.yaml")
+    assert mistake.message == "must not extend itself: job.yaml -> job.yaml"
 
 
 def test_variables_cannot_be_blown_up():

@@ -126,13 +126,20 @@ def test_gains_weigh_the_llrs_by_their_power(int8):
     y = noise.equalize(noise.fade(qam.map_symbols(np.packbits(bits), 4000), h, n0, key=2), h)
     want = qam.llr(y, n0) * np.repeat(np.abs(h) ** 2, 4)
     got = qam.llr(y, n0, gains=h, int8=int8)
-    np.testing.assert_allclose(got, np.clip(np.rint(4 * want), -127, 127) if int8 else want, rtol=1e-5, atol=1.01 * int8)
+    np.testing.assert_allclose(
+        got, np.clip(np.rint(4 * want), -127, 127) if int8 else want, rtol=1e-5, atol=1.01 * int8
+    )
 
 
 # Round trips and packets
 
 
-@given(bits=st.binary(max_size=60), drop=st.integers(0, 7), modulation=st.sampled_from(MODULATIONS), output=st.sampled_from(["hard", "llr", "llr8"]))
+@given(
+    bits=st.binary(max_size=60),
+    drop=st.integers(0, 7),
+    modulation=st.sampled_from(MODULATIONS),
+    output=st.sampled_from(["hard", "llr", "llr8"]),
+)
 @settings(deadline=None)
 def test_any_bits_come_back(bits, drop, modulation, output):
     sent = np.unpackbits(np.frombuffer(bits, np.uint8))[drop:]
@@ -244,7 +251,10 @@ def test_known_noise_without_a_simulated_channel_is_refused():
 
 
 def test_gains_of_another_length_are_refused():
-    streams = {"symbols": [Packet(np.ones(4, np.complex64), last=True)], "gains": [Packet(np.ones(3, np.complex64), last=True)]}
+    streams = {
+        "symbols": [Packet(np.ones(4, np.complex64), last=True)],
+        "gains": [Packet(np.ones(3, np.complex64), last=True)],
+    }
     with pytest.raises(BlockError, match="frame 0 has 4 symbols but 3 gains"):
         run_block(qam.QamDemapper(), streams)
 
@@ -276,7 +286,9 @@ def test_what_decisions_show_of_noise_is_its_closed_form(modulation):
         received = noise.awgn(symbols, n0, key=2)
         label = np.unpackbits(qam.decide(received, modulation)).reshape(-1, bits) @ (1 << np.arange(bits - 1, -1, -1))
         errors = np.abs(received - constellation.points[label]) ** 2
-        assert errors.mean() == pytest.approx(theory.decision_error(n0, modulation), abs=5 * errors.std() / len(errors) ** 0.5)
+        assert errors.mean() == pytest.approx(
+            theory.decision_error(n0, modulation), abs=5 * errors.std() / len(errors) ** 0.5
+        )
 
 
 @pytest.mark.parametrize("ebn0_db", range(0, 17, 2))

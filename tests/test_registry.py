@@ -77,6 +77,7 @@ def test_a_module_that_fails_is_told_when_a_block_is_missing(install):
         "good.py": BLOCK.format(name="Good"),
         "bad.py": "import no_such_library",
         "worse.py": "def f(:",
+        "worst.py": "raise RuntimeError('two\\nlines')",
     }
     install("half", modules, "half", "not_there_at_all")
     assert registry.find("good").type_name() == "good"
@@ -84,6 +85,7 @@ def test_a_module_that_fails_is_told_when_a_block_is_missing(install):
     assert said.startswith("must be a block type, not 'god' (did you mean 'good'?)")
     assert "; half.bad could not be imported: ModuleNotFoundError: No module named 'no_such_library'" in said
     assert "; half.worse could not be imported: SyntaxError: " in said
+    assert "; half.worst could not be imported: RuntimeError: two lines" in said
     assert "; not_there_at_all could not be imported: ModuleNotFoundError" in said
 
 

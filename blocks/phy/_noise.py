@@ -1,18 +1,22 @@
 """Compiled kernels behind `blocks.phy.noise`: Philox words, Gaussian noise, fading, bit flips.
 
 All are written so that LLVM vectorises them and every machine computes the same bits: products and sums are rounded
-one by one or fused where `fma` says so, never as the compiler likes. Numba widens the sum of two int32 to int64, which halves the
-speed: hence the casts. Arrays in may be read-only and unaligned.
+one by one or fused where `fma` says so, never as the compiler likes. Numba widens the sum of two int32 to int64,
+which halves the speed: hence the casts. Arrays in may be read-only and unaligned.
 """
 
+# mypy: ignore-errors
+# (the types in here are Numba's)
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import float32, int32, njit, types, uint8, uint32, uint64
 from numba.extending import intrinsic
 
-FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
+FLAGS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def array_in(dtype: types.Type) -> types.Array:
@@ -21,7 +25,7 @@ def array_in(dtype: types.Type) -> types.Array:
 
 
 @intrinsic
-def fma(context, a, b, c):  # type: ignore[no-untyped-def]
+def fma(context, a, b, c):
     """a b + c, rounded once."""
 
     def build(context, builder, signature, args):
@@ -31,7 +35,7 @@ def fma(context, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _bits_of(context, x):  # type: ignore[no-untyped-def]
+def _bits_of(context, x):
     def build(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
 
@@ -39,7 +43,7 @@ def _bits_of(context, x):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _float_of(context, x):  # type: ignore[no-untyped-def]
+def _float_of(context, x):
     def build(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
@@ -48,7 +52,7 @@ def _float_of(context, x):  # type: ignore[no-untyped-def]
 
 @njit(inline="always", **FLAGS)
 def philox(c0, c1, c2, c3, key):
-    """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four words of a counter."""
+    """Four words of a counter by Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011)."""
     k0 = uint32(key)
     k1 = uint32(key >> uint64(32))
     for _ in range(10):
@@ -91,8 +95,7 @@ S0, S1, S2, S3 = (
     float32(c) for c in (0.7853981852531433, -0.08074543625116348, 0.002490007085725665, -3.595450834836811e-05)
 )
 C0, C1, C2, C3, C4 = (
-    float32(c)
-    for c in (1.0, -0.3084251284599304, 0.015854325145483017, -0.00032593862852081656, 3.529811237967806e-06)
+    float32(c) for c in (1.0, -0.3084251284599304, 0.015854325145483017, -0.00032593862852081656, 3.529811237967806e-06)
 )
 LN2 = float32(0.6931471805599453)
 SQRT_HALF_BITS = int32(0x3F3504F3)

@@ -4,6 +4,8 @@ Symbols come and go as float32 (I, Q, I, Q, ...), bits packed, most significant 
 kernels of its own, made of comparisons; any other constellation goes by its table of points.
 """
 
+# mypy: ignore-errors
+# (the types in here are Numba's)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -53,10 +55,7 @@ def _finite(i, q):
 @njit(inline="always", **FLAGS)
 def _decide_16qam(i, q):
     label = (
-        (int32(i < ZERO) << 3)
-        | (int32(q < ZERO) << 2)
-        | (int32(abs(i) > THRESHOLD) << 1)
-        | int32(abs(q) > THRESHOLD)
+        (int32(i < ZERO) << 3) | (int32(q < ZERO) << 2) | (int32(abs(i) > THRESHOLD) << 1) | int32(abs(q) > THRESHOLD)
     )
     return label & -int32(_finite(i, q))
 
@@ -65,13 +64,14 @@ EIGHT = ir.VectorType(ir.FloatType(), 8)
 
 
 def _mask_of_eight(compare: Callable[[Any, ir.Value, ir.Value], ir.Value]) -> Any:
-    """Return an intrinsic (y, at) -> 8 bits, the first lowest: what holds of the floats from `at` on, and of their sizes.
+    """Return an intrinsic (y, at) -> 8 bits, the first lowest: what holds of the floats from `at` on, and of their
+    sizes.
 
     One comparison and one `movmskps` on x86; LLVM finds neither by itself.
     """
 
     @intrinsic
-    def mask(context, y, at):  # type: ignore[no-untyped-def]
+    def mask(context, y, at):
         def build(context, builder, signature, args):
             data = context.make_array(signature.args[0])(context, builder, args[0]).data
             floats = builder.load(builder.bitcast(builder.gep(data, [args[1]]), EIGHT.as_pointer()))
@@ -95,7 +95,7 @@ _strange = _mask_of_eight(lambda builder, x, size: builder.fcmp_unordered(">", s
 
 
 def _spread(first: int) -> np.ndarray:
-    """Table from the mask of four symbols (I Q I Q ...) to their two bytes: of each label the two bits from `first` on."""
+    """Table from the mask of four symbols (I Q I Q ...) to their bits, packed: two of each label, from `first` on."""
     table = np.zeros((256, 16), np.uint8)
     for mask in range(256):
         for place in range(8):

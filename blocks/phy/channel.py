@@ -17,7 +17,7 @@ from flowgraph.block import Block, BlockError, Packet, Port
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import Decibel
 
-LIVE = {"live": True}
+LIVE: dict[str, Any] = {"live": True}
 
 
 class _SnrParams(BlockParams):
@@ -117,8 +117,8 @@ class RayleighChannel(_NoisyChannel):
 class Equalizer(Block):
     """Undo a gain for every symbol: y / h (zero forcing), or y h* / (|h|^2 + N0) (minimum mean squared error).
 
-    Zero forcing keeps the constellation's size: take it before a demapper, and give that the gains too. MMSE comes nearest to
-    the sent value on average, and shrinks it: take it for analog values. A gain of 0 gives 0.
+    Zero forcing keeps the constellation's size: take it before a demapper, and give that the gains too. MMSE comes
+    nearest to the sent value on average, and shrinks it: take it for analog values. A gain of 0 gives 0.
     """
 
     class Params(BlockParams):
@@ -153,7 +153,9 @@ class Equalizer(Block):
         if self.params.noise != "known":
             return self.params.noise
         if self.known is None:
-            raise BlockError("noise: known needs symbols with the tag true_channel of a simulated channel: give a number")
+            raise BlockError(
+                "noise: known needs symbols with the tag true_channel of a simulated channel: give a number"
+            )
         return self.known
 
 
@@ -195,4 +197,5 @@ class BitFlipChannel(Block):
         due = bits.offset == 0 or channel != self.told
         self.told = channel
         flipped = bits.data ^ noise.flips(bits.count, rate, self.key, bits.frame, bits.offset)
-        return bits.derive(flipped, count=bits.count, packed=True, **({"true_channel": channel} if due else {}))
+        made = bits.derive(flipped, count=bits.count, packed=True)
+        return made.tagged(true_channel=channel) if due else made

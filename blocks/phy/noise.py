@@ -38,8 +38,8 @@ def complex_normal(
 ) -> np.ndarray:
     """Return `count` circular Gaussian samples n with E|n|^2 = `power`, complex64, from item `offset` of a frame on.
 
-    n = sqrt(-power ln U) e^(2 pi i V), after Box and Muller (1958), in float32; |n|^2 reaches 22 times `power`, which is
-    6.66 standard deviations of a part.
+    n = sqrt(-power ln U) e^(2 pi i V), after Box and Muller (1958), in float32; |n|^2 reaches 22 times `power`, which
+    is 6.66 standard deviations of a part.
 
     >>> a = complex_normal(5, key=1)
     >>> bool((a[3:] == complex_normal(2, key=1, offset=3)).all())
@@ -85,7 +85,7 @@ def random_bytes(count: int, key: int, frame: int = 0, offset: int = 0) -> np.nd
 
 
 def flips(count: int, probability: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
-    """Return `count` independent bits, packed, that are 1 with `probability` (to within 2^-33), from bit `offset` on."""
+    """Return `count` packed bits from bit `offset` of a frame on, each 1 with `probability` (to within 2^-33)."""
     first, last = offset // 8, -(-(offset + count) // 8)
     out = np.empty(last - first, np.uint8)
     kernels().rare_bits(np.uint64(first), *_address(frame, FLIPS, key), np.uint64(round(probability * 2**32)), out)

@@ -49,7 +49,7 @@ def _byte_table(points: np.ndarray) -> np.ndarray:
 
 
 def decide(symbols: np.ndarray, modulation: str = "16qam") -> np.ndarray:
-    """Return the packed bits of the points next to complex64 symbols; those of a symbol that is NaN or infinite are 0."""
+    """Return the packed bits of the points next to complex64 symbols; zeros for a symbol that is NaN or infinite."""
     from blocks.phy import _symbols
 
     bits = CONSTELLATIONS[modulation].bits_per_symbol
@@ -67,8 +67,8 @@ def llr(
 ) -> np.ndarray:
     """Return the max-log LLRs ln p(bit = 0) / p(bit = 1) of complex64 symbols, float32, or 4 times them as int8.
 
-    For every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0, times |h|^2 where `gains` h were
-    equalised, bounded to +-1e30 (+-127 for int8). Those of a symbol or gain that is NaN or infinite are 0.
+    For every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0, times |h|^2 where `gains` h
+    were equalised, bounded to +-1e30 (+-127 for int8). Those of a symbol or gain that is NaN or infinite are 0.
     """
     from blocks.phy import _symbols
 
@@ -97,8 +97,8 @@ def llr(
 class QamMapper(Block):
     """Map bits to symbols of unit mean power, labelled as in 3GPP TS 38.211, clause 5.1.
 
-    A frame's last symbol is filled up with zero bits; their number is the tag `pad` at the frame's end. A frame begins with
-    the tag `bits_per_symbol`.
+    A frame's last symbol is filled up with zero bits; their number is the tag `pad` at the frame's end. A frame
+    begins with the tag `bits_per_symbol`.
     """
 
     class Params(BlockParams):
@@ -133,11 +133,13 @@ def _demapper_align(params: Any) -> int:
 
 
 class QamDemapper(Block):
-    """Turn symbols into bits: hard decisions, or max-log LLRs ln p(0)/p(1) as float32, or as int8 of 4 LLR within +-127.
+    """Turn symbols into bits: hard decisions, or max-log LLRs ln p(0)/p(1) as float32, or as int8 of 4 LLR within
+    +-127.
 
-    The noise power N0, which scales LLRs, is estimated from the symbols themselves: the mean squared distance to the next
-    point is set equal to its expectation (`theory.decision_error`), unbiased from Eb/N0 = 0 dB up. Every frame ends with what was
-    found, tag `estimate`: n0, esn0_db, ber (closed form), source. An estimate reaches from -30 to 60 dB.
+    The noise power N0, which scales LLRs, is estimated from the symbols themselves: the mean squared distance to the
+    next point is set equal to its expectation (`theory.decision_error`), unbiased from Eb/N0 = 0 dB up. Every frame
+    ends with what was found, tag `estimate`: n0, esn0_db, ber (closed form), source. An estimate reaches from -30 to
+    60 dB.
 
     With `gains` the symbols are taken as equalised by them (y / h): LLRs and estimate weigh each symbol by |h|^2.
 
@@ -261,7 +263,8 @@ class NoiseEstimator:
     """Estimates N0 from a frame's symbols alone, the same however the frame is cut.
 
     Sums squared distances to the next point (16QAM at Es/N0 12 dB: 1 % off after 16384 symbols) and finds the N0 for
-    which `theory.decision_error` is their mean. Long frames are sampled: all of the first 16384 symbols, a 16th of the rest.
+    which `theory.decision_error` is their mean. Long frames are sampled: all of the first 16384 symbols, a 16th of
+    the rest.
     """
 
     def __init__(self, constellation: Constellation):
@@ -271,7 +274,8 @@ class NoiseEstimator:
 
     def reset(self) -> None:
         """Begin a frame."""
-        self.total = self.symbols = 0
+        self.total = 0
+        self.symbols = 0
         self._weights = np.ones(1)
         self._n0: float | None = None
 
@@ -291,8 +295,8 @@ class NoiseEstimator:
 
     def weigh(self, y: np.ndarray, h: np.ndarray) -> None:
         """Take in a whole frame of symbols that were equalised by the gains h."""
-        step = max(1, -(-len(y) // WEIGHTED))
-        y, weights = y[::step].astype(np.complex128), np.abs(h[::step].astype(np.complex128)) ** 2
+        every = max(1, -(-len(y) // WEIGHTED))
+        y, weights = y[::every].astype(np.complex128), np.abs(h[::every].astype(np.complex128)) ** 2
         usable = np.isfinite(y) & np.isfinite(weights) & (weights > 0)
         y, weights = y[usable], weights[usable]
         self.symbols = len(y)

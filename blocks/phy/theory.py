@@ -5,6 +5,7 @@ Es/N0 and Eb/N0 are in dB; N0 is the noise power of a complex sample; symbols ha
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -43,7 +44,7 @@ def rayleigh_tail(x: float) -> float:
 def _cells(axis: tuple[float, ...]) -> list[tuple[int, float, float, float]]:
     """Return (label, amplitude, lower and upper decision threshold) of an axis, in order of amplitude."""
     order = sorted(range(len(axis)), key=lambda label: axis[label])
-    middles = [(axis[a] + axis[b]) / 2 for a, b in zip(order, order[1:], strict=False)]
+    middles = [(axis[a] + axis[b]) / 2 for a, b in itertools.pairwise(order)]
     edges = [-INFINITY, *middles, INFINITY]
     return [(label, axis[label], edges[i], edges[i + 1]) for i, label in enumerate(order)]
 
@@ -55,9 +56,9 @@ def _tail(rayleigh: bool) -> Callable[[float], float]:
 def bit_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool = False) -> float:
     """Return the exact bit error rate of minimum-distance decisions on a square QAM.
 
-    The mean over sent amplitudes, decided amplitudes and bits of P(decided | sent) times differing bits; for Gray 16QAM that
-    is 3/8 erfc(x) + 1/4 erfc(3x) - 1/8 erfc(5x), x = sqrt(0.4 Eb/N0) (K. Cho and D. Yoon, 2002). `rayleigh`: flat fading with
-    the gain known to the receiver.
+    The mean over sent amplitudes, decided amplitudes and bits of P(decided | sent) times differing bits; for Gray
+    16QAM that is 3/8 erfc(x) + 1/4 erfc(3x) - 1/8 erfc(5x), x = sqrt(0.4 Eb/N0) (K. Cho and D. Yoon, 2002).
+    `rayleigh`: flat fading with the gain known to the receiver.
 
     >>> round(bit_error_rate(16.02), 6), round(bit_error_rate(16.02, rayleigh=True), 5)
     (0.001756, 0.02351)
@@ -76,7 +77,8 @@ def bit_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool = F
 
 
 def symbol_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool = False) -> float:
-    """Return the exact symbol error rate of a square QAM of L x L points: 2p - p^2, p = 2 (1 - 1/L) Q(sqrt(2 d^2 / N0)).
+    """Return the exact symbol error rate of a square QAM of L x L points: 2p - p^2, p = 2 (1 - 1/L) Q(sqrt(2 d^2 /
+    N0)).
 
     Under Rayleigh fading E[Q^2] = (1 - mu (4/pi) arctan(1/mu)) / 4 (Simon and Alouini, 5.1).
     """
@@ -94,8 +96,8 @@ def symbol_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool 
 def paper_bit_error_rate(ebn0_db: float) -> float:
     """Return the bit error rate that the paper's own program takes for 16QAM.
 
-    Pb = Ps/4, Ps = 1 - (1 - Pm)^2, Pm = 3/4 erfc(sqrt(0.4 Eb/N0)): the exact symbol error rate, one wrong bit to each wrong
-    symbol.
+    Pb = Ps/4, Ps = 1 - (1 - Pm)^2, Pm = 3/4 erfc(sqrt(0.4 Eb/N0)): the exact symbol error rate, one wrong bit to each
+    wrong symbol.
     """
     pm = 0.75 * math.erfc(math.sqrt(0.4 * db_to_ratio(ebn0_db)))
     return pm * (2 - pm) / 4
@@ -144,9 +146,10 @@ def clustered_interval(
 ) -> tuple[float, float] | None:
     """Return an interval for an error rate whose errors come in independent clusters, such as fades.
 
-    With e errors in n trials of a cluster: errors and trials are the sums of e and n, errors2, errors_trials and trials2 those
-    of e^2, e n and n^2. The ratio estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4) and Student's t; where no
-    error was seen, the upper bound on the probability that a cluster has one. None for fewer than two clusters.
+    With e errors in n trials of a cluster: errors and trials are the sums of e and n, errors2, errors_trials and
+    trials2 those of e^2, e n and n^2. The ratio estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4) and
+    Student's t; where no error was seen, the upper bound on the probability that a cluster has one. None for fewer
+    than two clusters.
     """
     from scipy.special import stdtrit
 

@@ -23,15 +23,15 @@ _BY_BITS = {c.bits_per_symbol: c for c in CONSTELLATIONS.values()}
 class ErrorMeter(Block):
     """Compare what was received with what was sent, both bits (packed or LLRs) or both symbols.
 
-    Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is binomial
-    (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and where the
-    channel is not known, from that across frames. A negative LLR is a 1.
+    Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
+    binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
+    where the channel is not known, from that across frames. A negative LLR is a 1.
 
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
     common complex gain is taken out, and `constellation.png`.
 
-    Frames are compared by number. What did not arrive counts in `frames_lost` and `bits_missing` (`symbols_missing`), and is in no
-    rate.
+    Frames are compared by number. What did not arrive counts in `frames_lost` and `bits_missing` (`symbols_missing`),
+    and is in no rate.
     """
 
     inputs = (
@@ -49,7 +49,10 @@ class ErrorMeter(Block):
         assert present is not None
         symbols = present.dtype == "complex64"
         if sent and received and symbols != (received.dtype == "complex64"):
-            raise BlockError(f"cannot compare {received.dtype} received with {sent.dtype} sent: wire bits to bits or symbols to symbols")
+            raise BlockError(
+                f"cannot compare {received.dtype} received with {sent.dtype} sent: "
+                "wire bits to bits or symbols to symbols"
+            )
         if self.count is None:
             self.count = _SymbolErrors() if symbols else _BitErrors()
         rate = self.count.add(sent, received)

@@ -18,7 +18,7 @@ from .loop import train
 
 SIDE, PATCH = 128, 16  # pixels
 TEACHER_SIDE = 144  # gives SqueezeNet's features on the 8x8 grid of the patches
-ALONE = 0.45  # share of the time that the vision encoder learns without the decoder
+ALONE = 0.2  # share of the time that the vision encoder learns without the decoder
 BATCH, CAPTIONS = 32, 3
 WORDS = 500  # content words that the vision encoder learns to name
 

@@ -1,8 +1,8 @@
 """Makes commpy_16qam.json with scikit-commpy 0.8.0: `python tests/vectors/commpy_16qam.py`.
 
 CommPy's own 16QAM has a mean power of 10 and other labels than TS 38.211, so its modem is given the standard's points
-(clause 5.1.4, unnormalised: mean power 10 too), and what goes in and out is scaled by sqrt(10). Its LLRs are exact (log-sum)
-and ln p(1)/p(0): their sign is turned.
+(clause 5.1.4, unnormalised: mean power 10 too), and what goes in and out is scaled by sqrt(10). Its LLRs are exact
+(log-sum) and ln p(1)/p(0): their sign is turned.
 """
 
 import json

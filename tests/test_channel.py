@@ -1,0 +1,268 @@
+"""The channels against closed forms, at their extremes, and whatever the packets."""
+
+import math
+
+import numpy as np
+import pytest
+
+from blocks.phy import channel, noise, qam, theory
+from flowgraph.block import BlockError, Context, Packet, Tag
+from flowgraph.testing import check_packet_invariance, run_block
+
+SNR_DB = range(0, 15, 2)
+POINTS = 2 * len(SNR_DB)  # the family of tests against theory: 99 % for all of them together
+EACH = 1 - 0.01 / POINTS
+
+
+def symbols(count, frame=0, **tags):
+    data = qam.map_symbols(noise.random_bytes(-(-count // 2), 77, frame), 4 * count)
+    return Packet(data, frame, tags=tuple(Tag(0, k, v) for k, v in tags.items()), last=True)
+
+
+def run(block, **params):
+    return run_block(block(params, "air", Context(seed=5)), {"symbols": [symbols(1000, bits_per_symbol=4)]})
+
+
+# Error rates
+
+
+@pytest.mark.parametrize("ebn0_db", SNR_DB)
+def test_bit_error_rate_over_awgn_is_the_closed_form(ebn0_db):
+    esn0_db, errors, frames, bits = ebn0_db + theory.ratio_to_db(4), 0, 16, 1 << 22
+    for frame in range(frames):
+        sent = noise.random_bytes(bits // 8, 1, frame)
+        received = noise.awgn(qam.map_symbols(sent, bits), theory.db_to_ratio(-esn0_db), 2, frame)
+        errors += int(np.bitwise_count(sent ^ qam.decide(received)).sum())
+    low, high = theory.binomial_interval(errors, frames * bits, EACH)
+    assert low <= theory.bit_error_rate(esn0_db) <= high
+
+
+@pytest.mark.parametrize("ebn0_db", SNR_DB)
+def test_bit_error_rate_over_rayleigh_fading_is_the_closed_form(ebn0_db):
+    esn0_db, sums, bits = ebn0_db + theory.ratio_to_db(4), np.zeros(6), 1 << 22
+    for frame in range(4):
+        sent = noise.random_bytes(bits // 8, 3, frame)
+        h = noise.complex_normal(bits // 4, 4, frame, stream=noise.FADES)
+        faded = noise.fade(qam.map_symbols(sent, bits), h, theory.db_to_ratio(-esn0_db), 4, frame)
+        e = np.bitwise_count(sent ^ qam.decide(noise.equalize(faded, h))).astype(float)  # two fades a byte
+        sums += [len(e), e.sum(), 8 * len(e), (e * e).sum(), 8 * e.sum(), 64 * len(e)]
+    low, high = theory.clustered_interval(*sums, EACH)
+    assert low <= theory.bit_error_rate(esn0_db, rayleigh=True) <= high
+
+
+@pytest.mark.parametrize("modulation", ["qpsk", "64qam", "256qam"])
+def test_other_orders_keep_to_the_closed_form_too(modulation):
+    bits = {"qpsk": 2, "64qam": 6, "256qam": 8}[modulation]
+    esn0_db, count = {"qpsk": 7, "64qam": 18, "256qam": 24}[modulation], 3 << 19
+    sent = noise.random_bytes(count // 8, 9)
+    received = noise.awgn(qam.map_symbols(sent, count, modulation), theory.db_to_ratio(-esn0_db), 8)
+    errors = int(np.bitwise_count(sent ^ qam.decide(received, modulation)).sum())
+    low, high = theory.binomial_interval(errors, count, EACH)
+    assert low <= theory.bit_error_rate(esn0_db, modulation) <= high
+    assert len(received) * bits == count
+
+
+# Theory itself
+
+
+@pytest.mark.parametrize("ebn0_db", [-300, -5, 0, 5, 10, 14, 25])
+def test_16qam_closed_forms_are_the_published_ones(ebn0_db):
+    x = math.sqrt(0.4 * theory.db_to_ratio(ebn0_db))
+    esn0_db = ebn0_db + theory.ratio_to_db(4)
+    published = 3 / 8 * math.erfc(x) + 1 / 4 * math.erfc(3 * x) - 1 / 8 * math.erfc(5 * x)
+    assert theory.bit_error_rate(esn0_db) == pytest.approx(published, rel=1e-9)
+    assert theory.paper_bit_error_rate(ebn0_db) == pytest.approx(theory.symbol_error_rate(esn0_db) / 4, rel=1e-9)
+
+
+@pytest.mark.parametrize("modulation", ["qpsk", "16qam", "256qam"])
+@pytest.mark.parametrize("esn0_db", [-5, 5, 20])
+def test_fading_averages_the_rates_over_the_gains(modulation, esn0_db):
+    """Numerical integration over |h|^2, which is exponentially distributed, as a second opinion."""
+    from scipy.integrate import quad
+
+    for rate in (theory.bit_error_rate, theory.symbol_error_rate):
+        mean, _ = quad(
+            lambda p, rate=rate: math.exp(-p) * rate(esn0_db + theory.ratio_to_db(p), modulation), 0, 50, limit=200
+        )
+        assert rate(esn0_db, modulation, rayleigh=True) == pytest.approx(mean, rel=1e-6)
+
+
+# What goes out
+
+
+@pytest.mark.parametrize(
+    ("block", "params"),
+    [
+        (channel.AwgnChannel, {"ebn0": 5}),
+        (channel.AwgnChannel, {"esn0": 5}),
+        (channel.RayleighChannel, {"ebn0": 5}),
+        (channel.RayleighChannel, {"ebn0": 5, "fading": "block", "block_symbols": 7}),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 1, 3, 13, 500])
+def test_packets_do_not_matter_to_a_channel(block, params, count):
+    frames = [symbols(count, 0, bits_per_symbol=4), symbols(21, 1, bits_per_symbol=4)]
+    made = check_packet_invariance(block, params, {"symbols": frames})["symbols"]
+    assert [p.count for p in made] == [count, 21]
+    assert not np.array_equal(made[0].data[:21], made[1].data[:count]) or count == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 13, 5000])
+def test_packets_do_not_matter_to_flipped_bits(count):
+    sent = [Packet(noise.random_bytes(-(-count // 8), 1), count=count, packed=True, last=True)]
+    sent[0].data[-1:] &= 0xFF << (-count % 8) & 0xFF
+    made = check_packet_invariance(channel.BitFlipChannel, {"ebn0": 0}, {"bits": sent})["bits"]
+    assert made[0].count == count
+
+
+def test_the_noise_has_the_power_it_is_said_to_have():
+    sent = symbols(1 << 20, bits_per_symbol=4)
+    for params in ({"ebn0": "4 dB"}, {"esn0": 4 + theory.ratio_to_db(4)}):
+        out = run_block(channel.AwgnChannel(params), {"symbols": [sent]})["symbols"][0]
+        power = np.abs(out.data - sent.data) ** 2
+        assert power.mean() == pytest.approx(theory.db_to_ratio(-4) / 4, rel=5 / 1024)
+        tag = out.tag("true_channel")
+        assert (tag["kind"], tag["fading"], tag["bits_per_symbol"]) == ("awgn", "none", 4)
+        assert tag["ebn0_db"] == pytest.approx(4)
+        assert tag["esn0_db"] == pytest.approx(10.0206, abs=1e-4)
+        assert tag["n0"] == pytest.approx(theory.db_to_ratio(-4) / 4)
+
+
+@pytest.mark.parametrize("ebn0_db", [-300, 300])
+@pytest.mark.parametrize("block", [channel.AwgnChannel, channel.RayleighChannel])
+def test_absurd_snrs_give_finite_symbols(block, ebn0_db):
+    made = run(block, ebn0=ebn0_db)
+    assert np.isfinite(made["symbols"][0].data).all()
+    sent = symbols(1000).data
+    if ebn0_db == 300:
+        clean = sent * made["gains"][0].data if "gains" in made else sent
+        np.testing.assert_allclose(made["symbols"][0].data, clean, rtol=1e-5, atol=1e-7)
+    else:
+        assert np.abs(made["symbols"][0].data).mean() > 1e14
+
+
+@pytest.mark.parametrize("ebn0_db", [-300, 300])
+def test_absurd_snrs_flip_half_the_bits_or_none(ebn0_db):
+    sent = Packet(np.zeros(1 << 17, np.uint8), packed=True, last=True)
+    made = run_block(channel.BitFlipChannel({"ebn0": ebn0_db, "formula": "exact"}), {"bits": [sent]})["bits"][0]
+    rate = np.bitwise_count(made.data).sum() / made.count
+    assert rate == (0 if ebn0_db == 300 else pytest.approx(0.5, abs=0.005))
+
+
+@pytest.mark.parametrize("formula", ["paper", "exact"])
+@pytest.mark.parametrize("ebn0_db", [5, 7.5, 10])
+def test_bits_flip_at_the_rate_of_the_formula(formula, ebn0_db):
+    sent = Packet(noise.random_bytes(1 << 20, 1), packed=True, last=True)
+    made = run_block(channel.BitFlipChannel({"ebn0": ebn0_db, "formula": formula}), {"bits": [sent]})["bits"][0]
+    errors = int(np.bitwise_count(made.data ^ sent.data).sum())
+    want = theory.paper_bit_error_rate(ebn0_db) if formula == "paper" else theory.bit_error_rate(ebn0_db + 6.0206)
+    low, high = theory.binomial_interval(errors, sent.count, 1 - 0.01 / 6)
+    assert low <= want <= high
+    assert made.tag("true_channel")["ber"] == pytest.approx(want, rel=1e-4)
+
+
+def test_gains_hold_for_a_block_and_have_unit_power():
+    made = run_block(
+        channel.RayleighChannel({"ebn0": 10, "fading": "block", "block_symbols": 8}),
+        {"symbols": [symbols(1 << 20, bits_per_symbol=4)]},
+    )
+    gains = made["gains"][0].data.reshape(-1, 8)
+    assert (gains == gains[:, :1]).all()
+    power = np.abs(gains[:, 0]) ** 2
+    assert power.mean() == pytest.approx(1, abs=5 / math.sqrt(len(power)))
+    assert len(np.unique(gains[:, 0])) == len(gains)
+
+
+@pytest.mark.parametrize("params", [{}, {"fading": "block", "block_symbols": 5}])
+def test_frames_and_names_fade_apart(params):
+    packets = [symbols(1000, frame, bits_per_symbol=4) for frame in (0, 1)]
+    gains = [
+        run_block(channel.RayleighChannel({"ebn0": 10, **params}, name), {"symbols": packets})["gains"]
+        for name in ("a", "b")
+    ]
+    drawn = {gains[i][f].data.tobytes() for i in (0, 1) for f in (0, 1)}
+    assert len(drawn) == 4
+
+
+# Equalisation
+
+
+@pytest.mark.parametrize("method", ["zf", "mmse"])
+def test_packets_do_not_matter_to_the_equalizer(method):
+    made = run(channel.RayleighChannel, ebn0=5)
+    check_packet_invariance(channel.Equalizer, {"method": method}, made)
+
+
+def test_zero_forcing_divides_and_mmse_comes_nearest():
+    sent = symbols(1 << 18, bits_per_symbol=4)
+    made = run_block(channel.RayleighChannel({"esn0": 8}), {"symbols": [sent]})
+    zf, mmse = (run_block(channel.Equalizer({"method": m}), made)["symbols"][0].data for m in ("zf", "mmse"))
+    y, h = made["symbols"][0].data, made["gains"][0].data
+    np.testing.assert_allclose(zf, y / h, rtol=1e-5)
+    n0 = theory.db_to_ratio(-8)
+    np.testing.assert_allclose(mmse, y * h.conj() / (np.abs(h) ** 2 + n0), rtol=1e-5, atol=1e-6)
+    power = np.abs(h) ** 2
+    want = np.mean(n0 / (power + n0))
+    assert np.mean(np.abs(mmse - sent.data) ** 2) == pytest.approx(want, rel=0.02)
+    for factor in (0.98, 1.02):
+        assert np.mean(np.abs(factor * mmse - sent.data) ** 2) > np.mean(np.abs(mmse - sent.data) ** 2)
+
+
+def test_a_gain_of_zero_gives_zero():
+    streams = {
+        "symbols": [Packet(np.array([1, 2j], np.complex64), last=True)],
+        "gains": [Packet(np.array([0, 2], np.complex64), last=True)],
+    }
+    for params in ({"method": "zf"}, {"method": "mmse", "noise": 0.0}):
+        out = run_block(channel.Equalizer(params), streams)["symbols"][0].data
+        np.testing.assert_array_equal(out, np.array([0, 1j], np.complex64))
+
+
+def test_a_frame_whose_gains_were_lost_is_refused():
+    streams = {
+        "symbols": [Packet(np.ones(3, np.complex64), last=True)],
+        "gains": [Packet(np.ones(1, np.complex64), frame=1, last=True)],
+    }
+    with pytest.raises(BlockError, match="frame 0 has 3 symbols but 0 gains"):
+        run_block(channel.Equalizer(), streams)
+
+
+# A change while it runs, and mistakes
+
+
+def test_a_change_of_snr_takes_hold_at_the_next_packet_and_is_told():
+    block = channel.AwgnChannel({"esn0": 300})
+    block.start()
+    first = block.work(Packet(np.ones(1000, np.complex64)))
+    block.params = block.params.model_copy(update={"esn0": 0.0})
+    second = block.work(Packet(np.ones(1000, np.complex64), offset=1000, last=True))
+    np.testing.assert_allclose(first.data, np.ones(1000), atol=1e-12)
+    assert np.mean(np.abs(second.data - 1) ** 2) == pytest.approx(1, rel=0.2)
+    assert [(t.offset, t.value["esn0_db"]) for t in (*first.tags, *second.tags)] == [(0, 300), (1000, 0.0)]
+
+
+def test_ebn0_without_a_mapper_is_refused():
+    with pytest.raises(
+        BlockError, match="ebn0 needs to know the bits per symbol, which a mapper tags: give esn0 instead"
+    ):
+        run_block(channel.AwgnChannel({"ebn0": 5}), {"symbols": [symbols(10)]})
+
+
+@pytest.mark.parametrize(
+    ("block", "params", "message"),
+    [
+        (channel.AwgnChannel, {}, "exactly one of ebn0 and esn0"),
+        (channel.AwgnChannel, {"ebn0": 1, "esn0": 2}, "exactly one of ebn0 and esn0"),
+        (channel.AwgnChannel, {"ebn0": "5 Hz"}, "must be in dB, not 'Hz'"),
+        (channel.AwgnChannel, {"ebn0": float("nan")}, "not NaN"),
+        (channel.AwgnChannel, {"ebn0": 301}, "less than or equal to 300"),
+        (channel.AwgnChannel, {"snr": 5}, "snr"),
+        (channel.RayleighChannel, {"ebn0": 1, "fading": "block"}, "must have block_symbols with fading: block"),
+        (channel.RayleighChannel, {"ebn0": 1, "block_symbols": 4}, "must have block_symbols with fading: block"),
+        (channel.BitFlipChannel, {}, "ebn0"),
+        (channel.Equalizer, {"method": "magic"}, "'zf' or 'mmse'"),
+    ],
+)
+def test_bad_parameters_are_refused(block, params, message):
+    with pytest.raises(ValueError, match=message):
+        block(params)
