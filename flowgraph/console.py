@@ -18,15 +18,19 @@ def _number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def status_line(report: Report) -> str:
+def carried(report: Report) -> int:
+    """Return the bytes that the busiest wire has carried."""
+    return max((wire.bytes for wire in report.wires.values()), default=0)
+
+
+def status_line(report: Report, bytes_per_s: float) -> str:
     """Return how far a run is: frames, rate, error rate so far."""
     link = report.sections["link"]
     finished = sum(row["status"] is not None for row in report.frames.values())
     parts = [f"{time.monotonic() - report.began:6.1f} s"]
     if report.frames:
         parts.append(f"frames {finished} of {len(report.frames)}")
-    carried = max((wire.bytes for wire in report.wires.values()), default=0)
-    parts.append(f"{carried / 1e6:,.1f} MB on the busiest wire")
+    parts.append(f"{carried(report) / 1e6:,.1f} MB on the busiest wire, {bytes_per_s / 1e6:,.1f} MB/s")
     if link["ber"] is not None:
         parts.append(f"BER {_number(link['ber'])} ({_number(link['bits'])} bits)")
     dropped = sum(wire.dropped + wire.lost for wire in report.wires.values())
@@ -41,14 +45,15 @@ class Progress:
     def __init__(self, quiet: bool = False):
         self.live = sys.stderr.isatty() and not quiet
         self.every = LIVE_EVERY_S if self.live else LINE_EVERY_S
-        self.shown = time.monotonic()
+        self.shown, self.carried = time.monotonic(), 0
         self.quiet = quiet
 
     def observe(self, report: Report) -> None:
-        if self.quiet or time.monotonic() - self.shown < self.every:
+        since = time.monotonic() - self.shown
+        if self.quiet or since < self.every:
             return
-        self.shown = time.monotonic()
-        line = status_line(report)
+        line = status_line(report, (carried(report) - self.carried) / since)
+        self.shown, self.carried = time.monotonic(), carried(report)
         sys.stderr.write(f"\r\x1b[2K{line[:150]}" if self.live else line + "\n")
         sys.stderr.flush()
 
@@ -94,7 +99,7 @@ def print_summary(report: Report, folder: RunFolder) -> None:
             link.add_row(label, _number(value))
     if link.row_count:
         console.print(link)
-    if figures["frames"]:
+    if any(row["name"] for row in figures["frames"]):
         frames = Table(title="the frames", title_justify="left")
         for heading in ("frame", "name", "status", "steps", "BER", "PSNR, dB", "SSIM"):
             frames.add_column(heading, justify="left" if heading in ("name", "status") else "right")

@@ -22,6 +22,8 @@ FRAME_KEYS = (
     "frame name mode caption_sent caption_received steps ber latent_mse psnr ssim lpips clip_score status"
 ).split()
 
+MAX_FRAMES = 100_000  # rows; a stream may go on for ever, its report may not
+
 
 def _jsonable(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: both become null."""
@@ -88,7 +90,10 @@ class Report:
     def add(self, section: str, frame: int | None, values: dict[str, Any]) -> None:
         """Take in figures: of a section, or of a frame."""
         if section == "frames" and frame is not None:
-            self.frames.setdefault(frame, {**dict.fromkeys(FRAME_KEYS), "frame": frame}).update(values)
+            if frame in self.frames or len(self.frames) < MAX_FRAMES:
+                self.frames.setdefault(frame, {**dict.fromkeys(FRAME_KEYS), "frame": frame}).update(values)
+            else:
+                self.result["frames_listed"] = f"the first {MAX_FRAMES}"
         else:
             self.sections.setdefault(section, {}).update(values)
 

@@ -83,7 +83,7 @@ class Supervisor:
         self.interrupted = False
         self.context: zmq.Context | None = None
         self.sockets: list[zmq.Socket] = []
-        self.written = 0.0
+        self.write_at = 0.0
 
     def run(self) -> Report:
         """Run to the end. Raises `RunFailed` with one clear sentence, after cleaning up."""
@@ -102,7 +102,7 @@ class Supervisor:
         finally:
             self._close()
         status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
-        self.report.result = {"status": status, **({"fault": self.fault} if self.fault else {})}
+        self.report.result |= {"status": status, **({"fault": self.fault} if self.fault else {})}
         self.folder.write("report.json", self.report.as_json())
         self.tell(f"run {status}" + (f": {self.fault}" if self.fault else ""))
         if self.fault:
@@ -178,9 +178,10 @@ class Supervisor:
             elif states == {"done"}:
                 return
             self.observe(self.report)
-            if time.monotonic() - self.written > WRITE_EVERY_S:
-                self.written = time.monotonic()
+            if time.monotonic() > self.write_at:
+                began = time.monotonic()
                 self.folder.write("report.json", self.report.as_json())
+                self.write_at = time.monotonic() + max(WRITE_EVERY_S, 20 * (time.monotonic() - began))
 
     def _hear(self, milliseconds: int) -> None:
         """Take in all that the workers have said, waiting a moment for the first word."""

@@ -100,7 +100,7 @@ def evaluate_link(receiver: Receiver, test: Photographs, ebn0_db: float, schedul
     print(f"Eb/N0 {ebn0_db} dB, {len(images)} images, guidance 1: autoencoder alone {interval(alone)} dB")
     for rule in ("paper", "clip"):
         random = np.random.default_rng(2026)
-        z = repair(flip_bits(sent, bit_error_rates(ebn0_db), random), rule, random)  # type: ignore[arg-type]
+        z = repair(flip_bits(sent, bit_error_rates(ebn0_db), random), rule, random)
         variance = float(np.square(z - sent).mean())
         plain = psnr(np.concatenate([vae.decode(z[rows]) for rows in batches]), images)
 
@@ -164,7 +164,8 @@ def main() -> None:
     )
     evaluate_autoencoder(arguments.model, test)
     evaluate_captioner(arguments.model, test, used)
-    some = Photographs(*(part[: arguments.count] for part in test))
+    n = arguments.count
+    some = Photographs(test.images[:n], test.names[:n], test.captions[:n])
     evaluate_link(receiver, some, 14.0, [])
     evaluate_link(receiver, some, 7.5, [2, 4, 6, 8, 10])
     latents = receiver.vae.encode(test.images[:1])

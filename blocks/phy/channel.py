@@ -139,10 +139,13 @@ class Equalizer(Block):
     def work(self, symbols: Packet | None, gains: Packet | None) -> Packet | None:
         if symbols is None:
             return None
-        if gains is None or gains.count != symbols.count:
+        if gains is None or gains.count < symbols.count:
             came = 0 if gains is None else gains.count
-            raise BlockError(f"frame {symbols.frame} has {symbols.count} symbols but {came} gains")
-        return symbols.derive(noise.equalize(symbols.data, gains.data, self._n0(symbols)))
+            self.warn(f"frame {symbols.frame} has {symbols.count} symbols but {came} gains; the others are taken as 0")
+        h = np.zeros(symbols.count, np.complex64)
+        if gains is not None:
+            h[: gains.count] = gains.data[: symbols.count]
+        return symbols.derive(noise.equalize(symbols.data, h, self._n0(symbols)))
 
     def _n0(self, symbols: Packet) -> float:
         true_channel = symbols.tag("true_channel")

@@ -111,7 +111,7 @@ class QamMapper(Block):
     ratio = staticmethod(lambda p: Fraction(1, CONSTELLATIONS[p.modulation].bits_per_symbol))
 
     def start(self) -> None:
-        map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)
+        map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)  # compiles before the graph runs
 
     def work(self, bits: Packet) -> Packet:
         per_symbol = CONSTELLATIONS[self.params.modulation].bits_per_symbol
@@ -175,15 +175,16 @@ class QamDemapper(Block):
         self.known: float | None = None
         self.frame = -1
         self.strange = 0
-        decide(np.zeros(0, np.complex64), self.params.modulation)
+        decide(np.zeros(0, np.complex64), self.params.modulation)  # compiles before the graph runs
 
     def work(self, symbols: Packet | None, gains: Packet | None = None) -> Packet | None:
         if symbols is None:
             return None
         y, bits = symbols.data, self.constellation.bits_per_symbol
-        h = gains.data if gains is not None else None
-        if h is not None and len(h) != len(y):
-            raise BlockError(f"frame {symbols.frame} has {len(y)} symbols but {len(h)} gains")
+        h = None
+        if gains is not None:  # of a frame whose gains were lost, all symbols weigh the same
+            h = np.zeros(len(y), np.complex64)
+            h[: gains.count] = gains.data[: len(y)]
         self._look_for_strange(y)
         if symbols.frame != self.frame:
             self.frame = symbols.frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def build():
     from diffusers import AutoencoderKL
 
     torch.manual_seed(2026)
-    return AutoencoderKL(
+    model: Any = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 32, 64, 128),
@@ -31,7 +32,8 @@ def build():
         norm_num_groups=8,
         sample_size=192,
         mid_block_add_attention=False,
-    ).to(memory_format=torch.channels_last)
+    )
+    return model.to(memory_format=torch.channels_last)
 
 
 def crops(images: np.ndarray, random: np.random.Generator, side: int, count: int):

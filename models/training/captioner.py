@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def build(tokenizer):
     from transformers import BlipConfig, BlipForConditionalGeneration, BlipTextConfig, BlipVisionConfig
 
     torch.manual_seed(2026)
-    width = {
+    width: dict[str, Any] = {
         "hidden_size": 192,
         "intermediate_size": 768,
         "num_attention_heads": 4,

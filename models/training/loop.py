@@ -68,9 +68,9 @@ def train(
             saved = elapsed
             _save(checkpoint, averaged, optimizer, model, elapsed, step)
             averaged.module.eval()
+            on_checkpoint(averaged.module)
             figures = validate(averaged.module)
             print(f"{elapsed / 60:5.1f} min, step {step}, loss {smooth:.4f}, {figures}", flush=True)
-            on_checkpoint(averaged.module)
     return averaged.module.eval()
 
 

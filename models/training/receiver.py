@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def build(tokenizer):
 
     torch.manual_seed(2026)
     width = 192
-    unet = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         sample_size=24,
         block_out_channels=(64, 128, 160),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

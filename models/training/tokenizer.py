@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
+from typing import Any
 
 from .data import read_training
 
@@ -27,7 +28,7 @@ def train_clip(texts: list[str]):
     )
     tokenizer.backend_tokenizer.train_from_iterator([*texts, *string.printable.strip()], trainer)
     learnt = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    merges = [tuple(pair) for pair in learnt["merges"]]
+    merges: Any = [tuple(pair) for pair in learnt["merges"]]
     return CLIPTokenizer(vocab=learnt["vocab"], merges=merges, model_max_length=TEXT_ENCODER_TOKENS)
 
 

@@ -1,0 +1,33 @@
+"""Measure everything: kernels against the peers that are installed, then the flowgraph. `--json FILE` writes the figures."""
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import flowgraph, kernels
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    print(f"{processor()}, Python {platform.python_version()}")
+    figures = {"machine": processor(), "kernels": kernels.measure()}
+    Console().print(kernels.show(figures["kernels"]))
+    figures["flowgraph"] = flowgraph.main()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
