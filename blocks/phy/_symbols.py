@@ -64,8 +64,7 @@ EIGHT = ir.VectorType(ir.FloatType(), 8)
 
 
 def _mask_of_eight(compare: Callable[[Any, ir.Value, ir.Value], ir.Value]) -> Any:
-    """Return an intrinsic (y, at) -> 8 bits, the first lowest: what holds of the floats from `at` on, and of their
-    sizes.
+    """Return an intrinsic (y, at) -> 8 bits, the first lowest: what `compare` finds of the 8 floats from `at` on.
 
     One comparison and one `movmskps` on x86; LLVM finds neither by itself.
     """

@@ -133,8 +133,9 @@ def _demapper_align(params: Any) -> int:
 
 
 class QamDemapper(Block):
-    """Turn symbols into bits: hard decisions, or max-log LLRs ln p(0)/p(1) as float32, or as int8 of 4 LLR within
-    +-127.
+    """Turn symbols into bits: hard decisions, or max-log LLRs ln p(0)/p(1).
+
+    LLRs are float32, or int8: 4 times the LLR, rounded, within +-127.
 
     The noise power N0, which scales LLRs, is estimated from the symbols themselves: the mean squared distance to the
     next point is set equal to its expectation (`theory.decision_error`), unbiased from Eb/N0 = 0 dB up. Every frame
@@ -210,11 +211,11 @@ class QamDemapper(Block):
             for at in range(0, len(y), STRETCH):
                 part = y[at : at + STRETCH]
                 self.estimator.add(part, offset + at)
-                parts.append(llr(part, self.estimator.n0, self.params.modulation, None, int8))
+                parts.append(llr(part, self.estimator.n0, self.params.modulation, int8=int8))
             return np.concatenate(parts) if parts else np.empty(0, np.int8 if int8 else np.float32)
         if h is None:
             self.estimator.add(y, offset)
-        return llr(y, self._n0(), self.params.modulation, h, int8)
+        return llr(y, self._n0(), self.params.modulation, h, int8=int8)
 
     def _n0(self) -> float:
         if self.params.noise == "estimate":

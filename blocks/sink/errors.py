@@ -277,7 +277,9 @@ class _SymbolErrors(_Errors):
         figure = Figure(figsize=(5, 5), dpi=150, layout="constrained")
         axes = figure.add_subplot(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
         bins = np.linspace(-reach, reach, 161)
-        axes.hist2d(symbols.real, symbols.imag, bins=[bins, bins], norm=LogNorm(), cmap="viridis")
+        density, _, _ = np.histogram2d(symbols.imag, symbols.real, bins=[bins, bins])
+        shades = LogNorm(0.5, max(density.max(), 1.0))
+        axes.pcolormesh(bins, bins, np.ma.masked_equal(density, 0), norm=shades, cmap="viridis")
         if self.constellation:
             points = self.constellation.points
             axes.plot(points.real, points.imag, "+", color="crimson", markersize=8, label=self.constellation.name)
