@@ -88,7 +88,8 @@ class Packet:
         else:
             offset = int(self.offset * ratio)
             kept = tuple(
-                Tag(int(t.offset * ratio), t.key, int(t.value * ratio) if t.key == ERASED else t.value) for t in self.tags
+                Tag(int(t.offset * ratio), t.key, int(t.value * ratio) if t.key == ERASED else t.value)
+                for t in self.tags
             )
         added = tuple(Tag(offset, k, v) for k, v in tags.items())
         return Packet(data, self.frame, offset, count, packed, kept + added, self.last)

@@ -61,7 +61,13 @@ def draw(spec: GraphSpec, path: Path) -> None:
         axes.text(x, y - 0.09, block.name, ha="center", va="center", fontsize=7, weight="bold")
         axes.text(x, y + 0.12, block.type, ha="center", va="center", fontsize=5.5, color="#404040")
     for number, worker in enumerate(spec.workers):
-        axes.text(number * 0.8 - WIDTH / 2, height + 0.1, worker.name, fontsize=7, bbox={"fc": colour[worker.name], "ec": "none"})
+        axes.text(
+            number * 0.8 - WIDTH / 2,
+            height + 0.1,
+            worker.name,
+            fontsize=7,
+            bbox={"fc": colour[worker.name], "ec": "none"},
+        )
     axes.set_xlim(-WIDTH / 2 - 0.3, STEP * (len(rows) - 1) + WIDTH / 2 + 0.3)
     axes.set_ylim(height + 0.4, -0.8)
     axes.axis("off")

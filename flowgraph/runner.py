@@ -63,7 +63,10 @@ def split(packet: Packet, at: int) -> tuple[Packet, Packet]:
 
 
 class _Aligned:
-    """Hands packets on in multiples of `align` items, the end of a frame excepted."""
+    """Hands packets on that begin and end on multiples of `align` items of the frame, its end excepted.
+
+    Around a loss, the items that share a multiple with lost ones are lost too.
+    """
 
     def __init__(self, align: int):
         self.align = align
@@ -71,16 +74,21 @@ class _Aligned:
 
     def push(self, packet: Packet) -> Iterator[Packet]:
         rest, self.rest = self.rest, None
-        if rest is not None:
-            if rest.frame != packet.frame or rest.end != packet.offset:  # the rest of it was lost on the way
-                yield rest
-            else:
-                packet = self._merge(rest, packet)
-        odd = 0 if packet.last else packet.count % self.align
+        if rest is not None and (rest.frame, rest.end) == (packet.frame, packet.offset):
+            packet = self._merge(rest, packet)
+        elif packet.offset % self.align:
+            _, packet = split(packet, min(-packet.offset % self.align, packet.count))
+        odd = 0 if packet.last else packet.end % self.align
         if odd:
-            packet, self.rest = split(packet, packet.count - odd)
+            packet, self.rest = split(packet, max(packet.count - odd, 0))
         if packet.count or packet.last:
             yield packet
+
+    def end(self) -> Iterator[Packet]:
+        """A stream that ends within a frame ends that frame."""
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            yield rest
 
     @staticmethod
     def _merge(a: Packet, b: Packet) -> Packet:
@@ -90,11 +98,6 @@ class _Aligned:
         else:
             data = np.concatenate([a.data, b.data])
         return Packet(data, a.frame, a.offset, a.count + b.count, a.packed, a.tags + b.tags, b.last)
-
-    def end(self) -> Iterator[Packet]:
-        rest, self.rest = self.rest, None
-        if rest is not None:
-            yield rest
 
 
 class _Whole:

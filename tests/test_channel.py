@@ -267,3 +267,17 @@ def test_ebn0_without_a_mapper_is_refused():
 def test_bad_parameters_are_refused(block, params, message):
     with pytest.raises(ValueError, match=message):
         block(params)
+
+
+@pytest.mark.parametrize(
+    ("make", "port", "sent"),
+    [(channel.AwgnChannel, "symbols", np.ones(8, np.complex64)), (channel.BitFlipChannel, "bits", np.zeros(4, np.uint8))],
+)
+def test_eb_n0_counts_all_energy_over_the_information_bits(make, port, sent):
+    packet = Packet(sent, packed=port == "bits", last=True).tagged(bits_per_symbol=4, code_rate=0.5)
+    plain = Packet(sent, 1, packed=port == "bits", last=True).tagged(bits_per_symbol=4)
+    made = run_block(make({"ebn0": "10 dB"}), {port: [packet, plain]})[port]
+    told = [p.tag("true_channel") for p in made]
+    assert [each["ebn0_db"] for each in told] == [10, 10]
+    assert told[0]["esn0_db"] == pytest.approx(10 + 10 * np.log10(4 * 0.5))
+    assert told[1]["esn0_db"] == pytest.approx(10 + 10 * np.log10(4))

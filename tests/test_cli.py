@@ -93,7 +93,9 @@ def test_an_out_folder_that_cannot_be_written_is_one_sentence(cli, graph):
 
 def test_blocks_lists_and_describes(cli):
     listed = cli.run("blocks").stdout
-    for name in "captioner_source latent_encoder_source bit_serializer bit_deserializer qam_mapper qam_demapper".split():
+    for (
+        name
+    ) in "captioner_source latent_encoder_source bit_serializer bit_deserializer qam_mapper qam_demapper".split():
         assert name in listed
     for name in "awgn_channel rayleigh_channel bit_flip_channel diffusion_sink image_writer quality_meter".split():
         assert name in listed

@@ -119,9 +119,7 @@ def test_a_latent_without_a_link_before_it_is_clean(receiver):
 
 
 def test_text_alone_is_rendered_from_noise(receiver):
-    made, rows, _ = run(
-        [caption(0), caption(1, "")], None, text_only_steps=20, text_only_guidance=5, size="32x16"
-    )
+    made, rows, _ = run([caption(0), caption(1, "")], None, text_only_steps=20, text_only_guidance=5, size="32x16")
     [(how, captions, options)] = receiver.calls
     assert (how, captions) == ("generate", ["a dog", ""])
     assert (options["steps"], options["guidance"], options["size"]) == (20, 5.0, (32, 16))
@@ -214,9 +212,7 @@ def test_a_posterior_mean_is_unshrunk_for_a_matched_start(receiver):
         assert run(None, [latent(0, 80.0, **tags)], **other)[0][0].data[0, 0, 0, 0] == 80
     assert run(None, [latent(0, 80.0, **tags | {"noise_source": "table"})])[0][0].data[0, 0, 0, 0] == 80
     run(None, [latent(0, 0.0, noise_variance=1.0, noise_source="posterior")])
-    assert receiver.calls[-1][2]["noise_variance"] == pytest.approx(
-        [99]
-    )  # nothing is known: almost pure noise
+    assert receiver.calls[-1][2]["noise_variance"] == pytest.approx([99])  # nothing is known: almost pure noise
 
 
 def groups(receiver):

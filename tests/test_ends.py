@@ -92,7 +92,5 @@ def test_a_device_that_is_none_is_told(block_type):
 
 @pytest.mark.parametrize("block_type", [CaptionerSource, LatentEncoderSource, DiffusionSink])
 def test_a_model_that_is_not_there_is_told(block_type):
-    with pytest.raises(
-        BlockError, match=r"^model nobody/nothing is not on this machine: fetch it with `hf download"
-    ):
+    with pytest.raises(BlockError, match=r"^model nobody/nothing is not on this machine: fetch it with `hf download"):
         block_type({"model": "nobody/nothing"}).start()

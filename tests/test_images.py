@@ -166,9 +166,7 @@ def png_claiming(width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +228,7 @@ def test_limit():
 
 @pytest.mark.parametrize("files", [[], [("notes.txt", b"nothing")]])
 def test_no_image_at_all(files):
-    with pytest.raises(
-        BlockError, match=r"images must be an image file, a folder or a glob .*: folder has none"
-    ):
+    with pytest.raises(BlockError, match=r"images must be an image file, a folder or a glob .*: folder has none"):
         read(files)
 
 

@@ -55,9 +55,7 @@ def test_psnr_of_a_known_error():
 
 def test_psnr_of_gaussian_noise():
     """The mean of n squared errors of variance 100 is 100 within 4 standard deviations of 100 sqrt(2/n)."""
-    noisy = np.clip(PHOTO + np.random.default_rng(1).normal(0, 10, PHOTO.shape).round(), 0, 255).astype(
-        np.uint8
-    )
+    noisy = np.clip(PHOTO + np.random.default_rng(1).normal(0, 10, PHOTO.shape).round(), 0, 255).astype(np.uint8)
     error = 255**2 / 10 ** (psnr(noisy, PHOTO) / 10)
     assert error == pytest.approx(100 + 1 / 12, rel=4 * np.sqrt(2 / PHOTO.size))
 
@@ -168,9 +166,7 @@ def alexnet(monkeypatch, tmp_path):
     made = ModuleType("torchvision")
     made.models = ModuleType("torchvision.models")
     made.models.alexnet = net
-    made.models.AlexNet_Weights = SimpleNamespace(
-        DEFAULT=SimpleNamespace(url="https://example.org/alexnet.pth")
-    )
+    made.models.AlexNet_Weights = SimpleNamespace(DEFAULT=SimpleNamespace(url="https://example.org/alexnet.pth"))
     monkeypatch.setitem(sys.modules, "torchvision", made)
     monkeypatch.setitem(sys.modules, "torchvision.models", made.models)
     monkeypatch.setattr(quality, "find_spec", lambda name: object())
@@ -267,17 +263,13 @@ def test_clip_score_is_the_cosine_of_the_two_embeddings(clip_folder):
 
 
 def test_clip_score_needs_the_caption_sent(clip_folder):
-    _, rows, unmeasured, _ = run(
-        {"image": [packet(PHOTO)], "sent": [packet(PHOTO)]}, clip=str(clip_folder[0])
-    )
+    _, rows, unmeasured, _ = run({"image": [packet(PHOTO)], "sent": [packet(PHOTO)]}, clip=str(clip_folder[0]))
     assert rows[0]["clip_score"] is None
     assert "carries no caption: wire the captioner's `image`" in unmeasured["clip_score"]
 
 
 def test_a_clip_model_that_is_missing_is_told(tmp_path):
-    _, rows, unmeasured, warnings = run(
-        {"image": [packet(PHOTO)], "sent": [packet(PHOTO)]}, clip=str(tmp_path)
-    )
+    _, rows, unmeasured, warnings = run({"image": [packet(PHOTO)], "sent": [packet(PHOTO)]}, clip=str(tmp_path))
     assert rows[0]["clip_score"] is None
     assert f"{tmp_path} is no CLIP model at hand" in unmeasured["clip_score"]
     assert warnings == [f"clip_score stays null: {unmeasured['clip_score']}"]

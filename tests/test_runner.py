@@ -62,6 +62,19 @@ def test_packets_come_aligned_but_for_the_end_of_a_frame(counts, sizes):
     assert all(count % 24 == 0 for count, last in block.counts if not last)
 
 
+def test_after_a_loss_packets_are_on_the_grid_again():
+    packet = bits(240)
+    first, rest = split(packet, 29)  # 5 bits beyond a multiple of 24
+    _, rest = split(rest, 41)  # lost: 29 to 69
+    second, third = split(rest, 60)
+    block = Aligned()
+    made = run_block(block, {"bits": [first, second, third]})["bits"]
+    assert [(p.offset, p.end) for p in made] == [(0, 24), (72, 120), (120, 240)]
+    got, want = np.unpackbits(join(made).data), np.unpackbits(packet.data)
+    want[24:72] = 0
+    np.testing.assert_array_equal(got, want)
+
+
 def test_jig_finds_a_block_that_minds_packet_boundaries():
     class Careless(Block):
         """Numbers its packets."""

@@ -29,9 +29,7 @@ def run(image, sent=None):
         keep=lambda path, data: files.update({path: opened(data)}),
         report=lambda section, frame, values: rows.update({frame: values}),
     )
-    run_block(
-        ImageWriter({}, "save", context), {"image": image} | ({"sent": sent} if sent is not None else {})
-    )
+    run_block(ImageWriter({}, "save", context), {"image": image} | ({"sent": sent} if sent is not None else {}))
     return files, rows
 
 
@@ -61,9 +59,7 @@ def test_frames_beyond_9999_keep_their_numbers():
 
 def test_page_shows_sent_and_received_and_words():
     sent = [picture(i, RED, name=f"photo{i}.png", caption="a red square") for i in range(2)]
-    received = [
-        picture(i, GREEN, caption="a red sq", mode="text+latent", steps=3, psnr=21.5) for i in range(2)
-    ]
+    received = [picture(i, GREEN, caption="a red sq", mode="text+latent", steps=3, psnr=21.5) for i in range(2)]
     page = run(received, sent)[0]["page.png"]
     assert page.shape == (HEAD + 2 * (TILE + MARGIN), 4 * MARGIN + 2 * TILE + TEXT, 3)
     for row in range(2):
@@ -71,9 +67,7 @@ def test_page_shows_sent_and_received_and_words():
         assert (column(page, 2 * MARGIN + TILE, row)[2:-90, 2:-2] == GREEN).all()
         words = page[HEAD + row * (TILE + MARGIN) :][:TILE, 3 * MARGIN + 2 * TILE :]
         lines = ((words < 128).all(-1)).any(1)
-        assert (
-            np.flatnonzero(np.diff(lines.astype(int)) == 1).size >= 3
-        )  # name, caption sent, caption received
+        assert np.flatnonzero(np.diff(lines.astype(int)) == 1).size >= 3  # name, caption sent, caption received
     assert (page[:, -MARGIN // 2 :] == 255).all()
 
 
@@ -105,9 +99,7 @@ def test_page_shows_the_first_twelve():
 
 
 def test_pictures_of_any_shape_fit_their_tile():
-    page = run([picture(0, RED, (64, 640)), picture(1, RED, (640, 64)), picture(2, RED, (8, 8))])[0][
-        "page.png"
-    ]
+    page = run([picture(0, RED, (64, 640)), picture(1, RED, (640, 64)), picture(2, RED, (8, 8))])[0]["page.png"]
     assert [(column(page, MARGIN, row) == RED).all(-1).sum() for row in range(3)] == [
         26 * 256,
         256 * 26,
@@ -118,9 +110,7 @@ def test_pictures_of_any_shape_fit_their_tile():
 
 def test_long_and_unprintable_captions_stay_in_their_place():
     words = "x" * 2000 + "\x00\x07\xad " + "W M " * 500
-    page = run(
-        [picture(0, caption=words, status="degraded", reason=words)], [picture(0, caption=words, name=words)]
-    )[0]
+    page = run([picture(0, caption=words, status="degraded", reason=words)], [picture(0, caption=words, name=words)])[0]
     assert page["page.png"].shape == (HEAD + TILE + MARGIN, 4 * MARGIN + 2 * TILE + TEXT, 3)
     assert (page["page.png"][-MARGIN:] == 255).all()
 

@@ -24,7 +24,10 @@ class _SnrParams(BlockParams):
     """How strong the noise is; symbols have unit power."""
 
     ebn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
-        None, description="energy per bit over N0; N0 is the noise power of a complex sample", json_schema_extra=LIVE
+        None,
+        description="energy per information bit over N0, the noise power of a complex sample: Es/N0 = Eb/N0 x bits per "
+        "symbol x code rate (tag code_rate, 1 without)",
+        json_schema_extra=LIVE,
     )
     esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None, description="energy per symbol over N0", json_schema_extra=LIVE
@@ -42,13 +45,15 @@ class _NoisyChannel(Block):
 
     def start(self) -> None:
         self.bits_per_symbol: int | None = None
+        self.code_rate = 1.0
         self.told: dict[str, Any] | None = None
         noise.kernels()
 
     def _look(self, symbols: Packet, **fading: Any) -> tuple[float, dict[str, Any]]:
         """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
         self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
-        per_symbol = theory.ratio_to_db(self.bits_per_symbol) if self.bits_per_symbol else None
+        self.code_rate = symbols.tag("code_rate", self.code_rate if symbols.offset else 1.0)
+        per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.code_rate) if self.bits_per_symbol else None
         ebn0, esn0 = self.params.ebn0, self.params.esn0
         if esn0 is None:
             if per_symbol is None:
@@ -171,7 +176,8 @@ class BitFlipChannel(Block):
 
     class Params(BlockParams):
         ebn0: Annotated[Decibel, Field(ge=-300, le=300)] = Field(
-            description="energy per bit over N0", json_schema_extra=LIVE
+            description="energy per information bit over N0; the tag code_rate counts as in other channels",
+            json_schema_extra=LIVE,
         )
         formula: Literal["paper", "exact"] = Field("paper", description="how Eb/N0 becomes an error rate")
 
@@ -181,12 +187,15 @@ class BitFlipChannel(Block):
 
     def start(self) -> None:
         self.told: dict[str, Any] | None = None
+        self.code_rate = 1.0
         noise.kernels()
 
     def work(self, bits: Packet) -> Packet:
+        self.code_rate = bits.tag("code_rate", self.code_rate if bits.offset else 1.0)
         ebn0 = self.params.ebn0
-        esn0 = ebn0 + theory.ratio_to_db(4)
-        rate = theory.paper_bit_error_rate(ebn0) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
+        sent_ebn0 = ebn0 + theory.ratio_to_db(self.code_rate)  # energy per bit that is sent
+        esn0 = sent_ebn0 + theory.ratio_to_db(4)
+        rate = theory.paper_bit_error_rate(sent_ebn0) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
         channel = {
             "kind": "bit_flip",
             "n0": None,

@@ -51,9 +51,7 @@ class DiffusionSink(Block):
     """
 
     class Params(ModelParams):
-        model: str = Field(
-            "embedded", description='"embedded", or a hub id or folder laid out as Stable Diffusion'
-        )
+        model: str = Field("embedded", description='"embedded", or a hub id or folder laid out as Stable Diffusion')
         steps: Literal["matched"] | Annotated[int, Field(ge=0)] = Field(
             "matched",
             description="denoising steps from a latent, or as many as its noise calls for",
@@ -65,9 +63,7 @@ class DiffusionSink(Block):
             description="classifier-free guidance with a latent; 1 is none (paper: 9)",
             json_schema_extra={"live": True},
         )
-        schedule_steps: int = Field(
-            50, ge=1, le=1000, description="steps of the DDIM schedule from pure noise"
-        )
+        schedule_steps: int = Field(50, ge=1, le=1000, description="steps of the DDIM schedule from pure noise")
         text_only_steps: int = Field(50, ge=1, le=1000, description="steps where there is a caption alone")
         text_only_guidance: float = Field(7.5, ge=1, description="guidance where there is a caption alone")
         negative_prompt: str = Field("", description="what the unconditional branch of guidance is told")
@@ -78,16 +74,12 @@ class DiffusionSink(Block):
             "drop", description="a damaged caption that comes with a latent; alone it is always used"
         )
         size: Size | None = Field(None, description="of images made without a latent; the model's by default")
-        batch: int = Field(
-            4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on"
-        )
+        batch: int = Field(4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on")
 
         @model_validator(mode="after")
         def _within_schedule(self) -> DiffusionSink.Params:
             if self.steps != "matched" and self.steps > self.schedule_steps:
-                raise ValueError(
-                    f"steps must be at most schedule_steps, {self.schedule_steps}, not {self.steps}"
-                )
+                raise ValueError(f"steps must be at most schedule_steps, {self.schedule_steps}, not {self.steps}")
             return self
 
     inputs = (

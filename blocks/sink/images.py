@@ -100,9 +100,7 @@ def _draw_picture(
     if packet is None:
         draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), outline=FAINT)
     else:
-        canvas.paste(
-            ImageOps.contain(Image.fromarray(packet.data[0]), (TILE, TILE), Image.Resampling.LANCZOS), corner
-        )
+        canvas.paste(ImageOps.contain(Image.fromarray(packet.data[0]), (TILE, TILE), Image.Resampling.LANCZOS), corner)
     if packet is None or packet.tag("status") == "lost":
         draw.text((left + TILE // 2, top + TILE // 2), "lost", ALARM, _font(TITLE), anchor="mm")
 
@@ -118,9 +116,7 @@ def _draw_words(draw: ImageDraw.ImageDraw, corner: tuple[int, int], row: _Row) -
     paragraphs = [("sent", sent.get("caption"), INK), ("received", received.get("caption"), INK)]
     paragraphs += [("", ", ".join(filter(None, facts)), FAINT)]
     if row.received is None or received.get("status", "ok") != "ok":
-        paragraphs += [
-            (received.get("status", "lost"), received.get("reason", "its image never arrived"), ALARM)
-        ]
+        paragraphs += [(received.get("status", "lost"), received.get("reason", "its image never arrived"), ALARM)]
     top += TITLE + MARGIN // 2
     for label, words, colour in paragraphs:
         if words:

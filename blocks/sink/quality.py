@@ -61,9 +61,7 @@ class QualityMeter(Block):
         latent: Packet | None = _UNWIRED,
         sent_latent: Packet | None = _UNWIRED,
     ) -> Packet | None:
-        frame = next(
-            p.frame for p in (image, sent, latent, sent_latent) if p is not None and p is not _UNWIRED
-        )
+        frame = next(p.frame for p in (image, sent, latent, sent_latent) if p is not None and p is not _UNWIRED)
         figures = {
             "psnr": self._compare("psnr", psnr, image, sent),
             "ssim": self._compare("ssim", ssim, image, sent),

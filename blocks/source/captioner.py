@@ -54,9 +54,7 @@ class CaptionerSource(Block):
     """
 
     class Params(ImageParams):
-        model: str = Field(
-            "embedded", description='captioner: "embedded", a hub id or a folder in the layout of BLIP'
-        )
+        model: str = Field("embedded", description='captioner: "embedded", a hub id or a folder in the layout of BLIP')
         tokenizer: str = Field(
             "embedded",
             description="the receiver's model: its tokenizer counts, and captions are cut to 77 tokens",

@@ -80,9 +80,7 @@ def decode(content: bytes, size: tuple[int, int], geometry: str = "squeeze") -> 
         )
     height, width = size
     ample = 2 * max(size)
-    image.draft(
-        None, (ample, ample)
-    )  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size where that is ample
+    image.draft(None, (ample, ample))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size where that is ample
     image = _rgb(ImageOps.exif_transpose(image))
     if geometry == "crop":
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)

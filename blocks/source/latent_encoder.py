@@ -26,9 +26,7 @@ class LatentEncoderSource(Block):
             "embedded",
             description='autoencoder: "embedded", a hub id or a folder, its own or that of a pipeline',
         )
-        size: Size | None = Field(
-            None, description="height and width, multiples of 8 px; the model's own by default"
-        )
+        size: Size | None = Field(None, description="height and width, multiples of 8 px; the model's own by default")
         how: Literal["mode", "sample"] = Field(
             "mode", description="mean of the posterior, or a sample of it (as in the paper)"
         )
@@ -43,9 +41,7 @@ class LatentEncoderSource(Block):
         self.autoencoder = load(models.load_autoencoder, p.model, **p.options())
         self.size = parse_size(p.size) if p.size else self.autoencoder.size
         if any(side % self.autoencoder.factor for side in self.size):
-            raise BlockError(
-                f"size must be multiples of {self.autoencoder.factor} px for {p.model}, not {p.size}"
-            )
+            raise BlockError(f"size must be multiples of {self.autoencoder.factor} px for {p.model}, not {p.size}")
 
     def produce(self) -> Iterator[Output]:
         for frame, name, picture in read_images(self, self.size):
