@@ -1,4 +1,4 @@
-"""Measure everything: kernels against the peers that are installed, then the flowgraph. `--json FILE` writes the figures."""
+"""Measure everything: kernels against the peers that are installed, then the flowgraph."""
 
 import argparse
 import json

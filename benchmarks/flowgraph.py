@@ -119,7 +119,7 @@ print(statistics.median(rates[1:]))
 
 
 def kernels_in_a_loop() -> float:
-    """Return Msym per CPU-second of the same blocks, called on the same packets in a loop, in a process as workers are."""
+    """Return Msym per CPU-second of the same blocks, called on the same packets in a loop."""
     program = LOOP.format(bits=PACKET_BYTES * 8, runs=RUNS)
     environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -40,11 +40,11 @@ class Tag(NamedTuple):
 class Packet:
     """A stretch of one frame: an array and what rides with it.
 
-    data    contiguous array, read-only once handed out; the first axis counts items (bytes, where they are packed bits)
+    data    contiguous array, read-only once handed out; the first axis counts items (bytes, where those are bits)
     frame   number of the frame, rising along a stream
     offset  items of the frame before this packet
     count   items in this packet; `len(data)` unless the items are bits
-    packed  whether the items are bits packed into bytes, most significant first (unused low bits of the last byte are 0)
+    packed  whether the items are bits packed into bytes, most significant first; unused bits of the last byte are 0
     tags    facts about items, by offset in the frame
     last    whether the frame ends here
     """
@@ -82,7 +82,7 @@ class Packet:
     def derive(
         self, data: np.ndarray, ratio: Fraction | int = 1, count: int = -1, packed: bool = False, **tags: Any
     ) -> Packet:
-        """Return what a block made of this packet: same frame, end and tags, offsets times `ratio` (items out per item in)."""
+        """Return what a block made of this packet: same frame, end and tags; `ratio` is items out per item in."""
         if ratio == 1:
             offset, kept = self.offset, self.tags
         else:
@@ -149,10 +149,10 @@ class Context:
 class Block:
     """Base of every block. Declare `inputs`, `outputs` and `Params`; write `work` (or `produce`, for a source).
 
-    `start()` and `stop()` run in the worker, where the block lives; `stop()` runs even after a failure. `work()` gets one
-    packet for each connected input, by the input's name, and returns a packet, a dict of packets by output, None, or an iterator of
-    these. With several inputs connected it gets whole frames, paired by frame number, and None for an
-    input whose frame was lost; optional inputs need a default of None. `flush()` runs once after the last packet.
+    `start()` and `stop()` run in the worker, where the block lives; `stop()` runs even after a failure. `work()` gets
+    one packet for each connected input, by the input's name, and returns a packet, a dict of packets by output, None,
+    or an iterator of these. With several inputs connected it gets whole frames, paired by frame number, and None for
+    an input whose frame was lost; optional inputs need a default of None. `flush()` runs once after the last packet.
 
     A complete block that inverts bits:
 

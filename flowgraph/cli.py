@@ -126,7 +126,8 @@ def _check(options: argparse.Namespace) -> int:
     if spec is None:
         return 2
     print(
-        f"{options.config}: {spec.name}: {len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers: ok"
+        f"{options.config}: {spec.name}: "
+        f"{len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers: ok"
     )
     return 0
 

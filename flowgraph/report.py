@@ -13,14 +13,43 @@ from flowgraph.control import BlockCount, WireCount
 
 # Keys that every report has; null where nothing measured them.
 SECTIONS = {
-    "link": "bits bit_errors ber ber_theory symbols ser evm_rms ebn0_db esn0_db snr_measured_db".split(),
-    "payload": (
-        "caption_bytes latent_bytes overhead_bytes symbols_per_image cbr share_of_float64_image share_of_rgb8_image"
-    ).split(),
+    "link": [
+        "bits",
+        "bit_errors",
+        "ber",
+        "ber_theory",
+        "symbols",
+        "ser",
+        "evm_rms",
+        "ebn0_db",
+        "esn0_db",
+        "snr_measured_db",
+    ],
+    "payload": [
+        "caption_bytes",
+        "latent_bytes",
+        "overhead_bytes",
+        "symbols_per_image",
+        "cbr",
+        "share_of_float64_image",
+        "share_of_rgb8_image",
+    ],
 }
-FRAME_KEYS = (
-    "frame name mode caption_sent caption_received steps ber latent_mse psnr ssim lpips clip_score status"
-).split()
+FRAME_KEYS = [
+    "frame",
+    "name",
+    "mode",
+    "caption_sent",
+    "caption_received",
+    "steps",
+    "ber",
+    "latent_mse",
+    "psnr",
+    "ssim",
+    "lpips",
+    "clip_score",
+    "status",
+]
 
 MAX_FRAMES = 100_000  # rows; a stream may go on for ever, its report may not
 

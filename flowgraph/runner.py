@@ -17,7 +17,7 @@ Emit = Callable[[str, Packet], None]
 
 
 def join(pieces: list[Packet]) -> Packet:
-    """Return consecutive packets of one frame as one; what is missing between them is zero and tagged `erased`: its length."""
+    """Return consecutive packets of one frame as one; what is missing between them is zero and tagged `erased`."""
     first = pieces[0]
     if len(pieces) == 1 and first.offset == 0:
         return first
@@ -147,8 +147,8 @@ class Runner:
     """Feeds one block and passes on what it makes.
 
     `emit(port, packet)` is called for every packet that the block hands out. `connected` names the block's inputs that
-    are in use. Raises `BlockError` when frames waiting for their partners exceed `memory` bytes, and when the block hands
-    out what its ports do not declare.
+    are in use. Raises `BlockError` when frames waiting for their partners exceed `memory` bytes, and when the block
+    hands out what its ports do not declare.
     """
 
     def __init__(self, block: Block, emit: Emit, connected: set[str] | None = None, memory: int = 1 << 30):

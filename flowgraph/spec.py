@@ -10,7 +10,7 @@ Policy = Literal["block", "drop-oldest", "drop-newest"]
 
 
 class BlockSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One block of the flat graph. `name` carries the sub-graphs around it (`link.channel`); `params` are plain data."""
+    """One block of the flat graph; `name` carries the sub-graphs around it (`link.channel`), `params` are plain data."""
 
     name: str
     type: str
@@ -58,7 +58,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How workers on other hosts are reached: the supervisor's own address, and CURVE keys or the word that none are wanted."""
+    """How workers on other hosts are reached: the supervisor's own address, and CURVE keys or that none are wanted."""
 
     listen: str | None = None  # tcp://ADDRESS:PORT of the supervisor
     keys: str | None = None  # folder made by `run_flowgraph.py keys`

@@ -52,7 +52,7 @@ class Handover:
 
 @dataclass
 class Hub:
-    """What all wires of a worker share: the ZeroMQ context, the run's token, the word to stop, hand-over queues by endpoint."""
+    """What all wires of a worker share: ZeroMQ's context, the run's token, the word to stop, hand-overs by endpoint."""
 
     context: zmq.Context
     token: str

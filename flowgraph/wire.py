@@ -18,7 +18,21 @@ MAGIC, VERSION = b"SFW", b"1"
 DTYPES = {
     name: np.dtype(name)
     for name in (
-        "uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 complex64 complex128".split()
+        [
+            "uint8",
+            "int8",
+            "uint16",
+            "int16",
+            "uint32",
+            "int32",
+            "uint64",
+            "int64",
+            "float16",
+            "float32",
+            "float64",
+            "complex64",
+            "complex128",
+        ]
     )
 }
 MAX_DIMENSIONS = 8

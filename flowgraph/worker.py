@@ -184,6 +184,7 @@ class Worker:
         self.asking = threading.Lock()
         self.go = threading.Event()
         self.threads: list[BlockThread] = []
+        self.connected = False
         self.warned: dict[str, int] = {}
         self.refusals: dict[str, bool] = {}  # sentence: whether the supervisor has been told
         self.setup: control.Setup | None = None
@@ -263,11 +264,11 @@ class Worker:
                         self.fail(getattr(error, "block", ""), error)
             if self.monitor.poll(0):
                 return False  # the supervisor is gone
-            if self.threads and not ready and all(thread.started.is_set() for thread in self.threads):
+            if self.connected and not ready and all(thread.started.is_set() for thread in self.threads):
                 ready = True
                 self._say(control.Ready())
             ended = ready and all(thread.finished.is_set() for thread in self.threads)
-            if self.setup and (time.monotonic() - counted > COUNTS_EVERY_S or ended and not done):
+            if self.setup and (time.monotonic() - counted > COUNTS_EVERY_S or (ended and not done)):
                 counted, done = time.monotonic(), ended
                 self._flush_outbox()
                 self._say(self._counts(done))
@@ -289,6 +290,7 @@ class Worker:
                     wire.connect(message.endpoints[wire.spec.name])
             for thread in self.threads:
                 thread.start()
+            self.connected = True
         elif isinstance(message, control.Go):
             self.go.set()
 

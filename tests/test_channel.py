@@ -271,7 +271,10 @@ def test_bad_parameters_are_refused(block, params, message):
 
 @pytest.mark.parametrize(
     ("make", "port", "sent"),
-    [(channel.AwgnChannel, "symbols", np.ones(8, np.complex64)), (channel.BitFlipChannel, "bits", np.zeros(4, np.uint8))],
+    [
+        (channel.AwgnChannel, "symbols", np.ones(8, np.complex64)),
+        (channel.BitFlipChannel, "bits", np.zeros(4, np.uint8)),
+    ],
 )
 def test_eb_n0_counts_all_energy_over_the_information_bits(make, port, sent):
     packet = Packet(sent, packed=port == "bits", last=True).tagged(bits_per_symbol=4, code_rate=0.5)

@@ -93,11 +93,23 @@ def test_an_out_folder_that_cannot_be_written_is_one_sentence(cli, graph):
 
 def test_blocks_lists_and_describes(cli):
     listed = cli.run("blocks").stdout
-    for (
-        name
-    ) in "captioner_source latent_encoder_source bit_serializer bit_deserializer qam_mapper qam_demapper".split():
+    for name in [
+        "captioner_source",
+        "latent_encoder_source",
+        "bit_serializer",
+        "bit_deserializer",
+        "qam_mapper",
+        "qam_demapper",
+    ]:
         assert name in listed
-    for name in "awgn_channel rayleigh_channel bit_flip_channel diffusion_sink image_writer quality_meter".split():
+    for name in [
+        "awgn_channel",
+        "rayleigh_channel",
+        "bit_flip_channel",
+        "diffusion_sink",
+        "image_writer",
+        "quality_meter",
+    ]:
         assert name in listed
     described = cli.run("blocks", "awgn_channel").stdout
     for word in ("ebn0", "dB", "symbols", "complex64"):

@@ -110,7 +110,7 @@ def test_keys_are_private_and_not_overwritten(tmp_path):
     assert zmq.curve_public(secret) == public
     with pytest.raises(BlockError, match="is there already"):
         make_keys(str(tmp_path / "net"))
-    with pytest.raises(BlockError, match="no keys in .*: make them with"):
+    with pytest.raises(BlockError, match=r"no keys in .*: make them with"):
         load_keys(str(tmp_path / "nowhere"))
     path.write_bytes(b"rubbish")
     with pytest.raises(BlockError, match="must hold a public and a secret CURVE key"):

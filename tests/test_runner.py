@@ -151,9 +151,11 @@ def test_waiting_frames_beyond_the_memory_are_an_error_that_names_the_remedy():
     block = Pair()
     block.start()
     runner = Runner(block, lambda name, packet: None, {"a", "b"}, memory=3 << 20)
+    mebibytes = [Packet(np.zeros(1 << 20, np.uint8), frame, last=True) for frame in range(4)]
+    for packet in mebibytes[:3]:
+        runner.feed("a", packet)
     with pytest.raises(BlockError, match="wait for input b, more than the 3 MiB allowed: raise this block's `memory`"):
-        for frame in range(9):
-            runner.feed("a", Packet(np.zeros(1 << 20, np.uint8), frame, last=True))
+        runner.feed("a", mebibytes[3])
 
 
 def test_a_block_that_hands_out_what_it_has_not_declared_is_told_so():

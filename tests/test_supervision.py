@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,9 +125,7 @@ def test_a_worker_killed_from_outside_ends_the_run_within_three_seconds(cli):
     process = cli.start(write_graph(cli), "--out", "out", "--quiet")
     assert cli.wait_until(lambda: running(cli))
     victim = next(
-        number
-        for number in cli.processes()
-        if "SEMFLOW_WORKER=three" in open(f"/proc/{number}/environ", encoding="latin-1").read()
+        number for number in cli.processes() if b"SEMFLOW_WORKER=three" in Path(f"/proc/{number}/environ").read_bytes()
     )
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
