@@ -10,7 +10,7 @@ Policy = Literal["block", "drop-oldest", "drop-newest"]
 
 
 class BlockSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One block of the flat graph; `name` carries the sub-graphs around it (`link.channel`), `params` are plain data."""
+    """One block of the flat graph; `name` carries the sub-graphs around it (`link.air`), `params` are plain data."""
 
     name: str
     type: str

@@ -120,8 +120,8 @@ class Supervisor:
         strangers = open_addresses(self.spec)
         if strangers and not network.keys and not network.insecure:
             raise BlockError(
-                f"the graph would listen on {', '.join(strangers)}, beyond this machine: give `network: {{keys: FOLDER}}`"
-                " (`run_flowgraph.py keys FOLDER` makes them), or say `insecure: true`"
+                f"the graph would listen on {', '.join(strangers)}, beyond this machine: give `network: {{keys: DIR}}`"
+                " (`run_flowgraph.py keys DIR` makes them), or say `insecure: true`"
             )
         self.context = zmq.Context()
         here = self.context.socket(zmq.ROUTER)
