@@ -18,6 +18,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 BITS = "bits"  # the one item type that NumPy lacks: bits packed into uint8, most significant first
+NUMBERS = (  # the others
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+)
 
 ERASED = "erased"  # key of the tag whose value counts the items that are missing from its offset on
 
@@ -117,6 +121,11 @@ class Port:
     optional: bool = False
     chosen: Callable[[Any], str] | None = None
 
+    def __post_init__(self) -> None:
+        strange = [dtype for dtype in self.dtypes if dtype != BITS and dtype not in NUMBERS]
+        if strange:
+            raise TypeError(f"port {self.name}: dtype must be one of {', '.join((BITS, *NUMBERS))}, not {strange[0]!r}")
+
     @property
     def dtypes(self) -> tuple[str, ...]:
         return (self.dtype,) if isinstance(self.dtype, str) else self.dtype
@@ -143,7 +152,7 @@ class Context:
     report: Callable[[str, int | None, dict[str, Any]], None] = lambda section, frame, values: None
     keep: Callable[[str, bytes], None] = lambda path, data: None
     warn: Callable[[str], None] = lambda message: None
-    files: Callable[[str], Iterable[tuple[str, bytes]]] = lambda pattern: ()
+    files: Callable[[str], Iterable[tuple[str, bytes | OSError]]] = lambda pattern: ()
 
 
 class Block:
@@ -237,6 +246,6 @@ class Block:
         """Tell the user something once that does not stop the run; it is counted as an error of this block."""
         self.context.warn(message)
 
-    def files(self, pattern: str) -> Iterable[tuple[str, bytes]]:
-        """Read a file, a folder's files or a glob's, as (name, content), sorted by name."""
+    def files(self, pattern: str) -> Iterable[tuple[str, bytes | OSError]]:
+        """Read a file, a folder's files or a glob's, sorted by name: name, and content or why it cannot be read."""
         return self.context.files(pattern)

@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BlockError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -137,9 +140,13 @@ def _graph(options: argparse.Namespace) -> int:
     if spec is None:
         return 2
     if options.png:
+        from flowgraph.block import BlockError
         from flowgraph.drawing import draw
 
-        draw(spec, Path(options.png))
+        try:
+            draw(spec, Path(options.png))
+        except (OSError, ValueError) as error:
+            raise BlockError(f"--png: cannot draw into {options.png}: {error}") from None
         print(options.png)
     else:
         from flowgraph.graph import mermaid
@@ -183,12 +190,9 @@ def _worker(options: argparse.Namespace) -> int:
     if not options.keys and not options.insecure and not is_loopback(target.hostname):
         raise BlockError(f"{target.hostname} is another machine: give --keys DIR, or say --insecure")
     print(f"worker {options.name}: joining {options.connect}", file=sys.stderr)
-    try:
-        worker = Worker(options.connect, options.name, curve=load_keys(options.keys) if options.keys else None)
-        if worker.run():
-            return 0
-    except KeyboardInterrupt:
-        return 130
+    worker = Worker(options.connect, options.name, curve=load_keys(options.keys) if options.keys else None)
+    if worker.run():
+        return 0
     print(f"{options.connect} has gone, or refuses this worker: are the keys the same?", file=sys.stderr)
     return 1
 

@@ -84,11 +84,12 @@ LINK_ROWS = {
 def print_summary(report: Report, folder: RunFolder) -> None:
     """Print the tables of a finished run, and what was written where."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     figures = report.as_dict()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    link = Table(title=f"{figures['flowgraph']}: the link", title_justify="left")
+    link = Table(title=f"{escape(figures['flowgraph'])}: the link", title_justify="left")
     link.add_column("figure")
     link.add_column("value", justify="right")
     for key, label in LINK_ROWS.items():
@@ -106,8 +107,8 @@ def print_summary(report: Report, folder: RunFolder) -> None:
         frames.add_column("caption received", overflow="fold")
         for row in figures["frames"][:20]:
             frames.add_row(
-                *(_number(row.get(key)) for key in ("frame", "name", "status", "steps", "ber", "psnr", "ssim")),
-                row.get("caption_received") or "-",
+                *(escape(_number(row.get(key))) for key in ("frame", "name", "status", "steps", "ber", "psnr", "ssim")),
+                escape(row.get("caption_received") or "-"),
             )
         console.print(frames)
         if len(figures["frames"]) > 20:

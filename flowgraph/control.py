@@ -24,7 +24,7 @@ class Hello(Message):
     """A worker has come up; `secret` is what the supervisor gave its own children, empty in one started by hand."""
 
     protocol: int
-    pid: int
+    version: str  # of Semflow
     secret: str
 
 
@@ -132,15 +132,26 @@ class Stop(Message):
     """The run is over: stop all blocks and leave."""
 
 
+class Refused(Message):
+    """This worker is not wanted here: why."""
+
+    reason: str
+
+
+class Hail(Message):
+    """Is the worker still there? ZeroMQ itself says if not."""
+
+
 class Content(Message):
-    """The answer to `Wanted`; an empty name says that there are no more."""
+    """The answer to `Wanted`: content, or why there is none; an empty name says that there are no more files."""
 
     name: str
-    data: bytes
+    data: bytes = b""
+    error: str = ""
 
 
 FromWorker = Hello | Bound | Ready | Figures | File | Warned | Counts | Failed | Left | Wanted
-FromSupervisor = Setup | Connect | Go | Stop | Content
+FromSupervisor = Setup | Connect | Go | Stop | Refused | Hail | Content
 
 
 def _plain(value: Any) -> Any:
@@ -163,3 +174,12 @@ def matching_files(pattern: str) -> list[Path]:
     if path.is_dir():
         return sorted(entry for entry in path.iterdir() if entry.is_file())
     return sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+
+
+def read_file(path: Path) -> Content:
+    """Return a file's name and content, or why it cannot be read."""
+    name = path.name.encode(errors="replace").decode()  # a name may hold anything
+    try:
+        return Content(name, path.read_bytes())
+    except OSError as error:
+        return Content(name, error=error.strerror or str(error))

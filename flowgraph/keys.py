@@ -20,12 +20,14 @@ def make_keys(folder: str) -> Path:
     Raises `BlockError` where a key is there already.
     """
     path = Path(folder).expanduser() / SECRET_FILE
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     public, secret = zmq.curve_keypair()
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise BlockError(f"{path} is there already: remove it first if its graphs are no longer used") from None
+    except OSError as error:
+        if path.is_file():
+            raise BlockError(f"{path} is there already: remove it first if its graphs are no longer used") from None
+        raise BlockError(f"{path} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(public + b"\n" + secret + b"\n")
     return path
@@ -40,6 +42,8 @@ def load_keys(folder: str) -> tuple[bytes, bytes]:
             raise ValueError
     except FileNotFoundError:
         raise BlockError(f"no keys in {folder}: make them with `run_flowgraph.py keys {folder}`") from None
+    except OSError as error:
+        raise BlockError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, zmq.ZMQError):
         raise BlockError(f"{path} must hold a public and a secret CURVE key, one a line: make new keys") from None
     return public, secret

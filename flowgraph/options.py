@@ -14,6 +14,15 @@ from flowgraph.units import Bytes
 _TCP = re.compile(r"tcp://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)")
 
 
+WILDCARDS = ("0.0.0.0", "::", "[::]")  # others are told the address: it must be one that they can reach
+
+
+def _host(text: str) -> str:
+    if text in WILDCARDS:
+        raise ValueError(f"must be an address that other hosts can reach, not {text!r}")
+    return text
+
+
 def _endpoint(text: str) -> str:
     match = _TCP.fullmatch(text)
     try:
@@ -22,6 +31,7 @@ def _endpoint(text: str) -> str:
         fits = False
     if not fits and not re.fullmatch(r"ipc://\S+", text):
         raise ValueError(f"must be tcp://ADDRESS:PORT or ipc://PATH, not {text!r}")
+    _host(urlsplit(text).hostname or "")
     return text
 
 
@@ -56,7 +66,9 @@ class WireOptions(_Options):
 
 class WorkerOptions(_Options):
     blocks: list[str] = Field(min_length=1, description="blocks, sub-graphs, or single blocks of these: link.channel")
-    host: str | None = Field(None, min_length=1, description="address of the machine where it is started by hand")
+    host: Annotated[str, AfterValidator(_host)] | None = Field(
+        None, min_length=1, description="address of the machine where it is started by hand"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="compute threads")
 
 

@@ -58,6 +58,8 @@ def _jsonable(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: both become null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
     if isinstance(value, dict):
         return {str(key): _jsonable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

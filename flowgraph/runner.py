@@ -202,6 +202,14 @@ class Runner:
             yield
         self._hand_out(self.block.flush())
 
+    def held(self, name: str) -> int:
+        """Return the bytes of an input's frames that wait for their partners."""
+        return self.whole[name].bytes
+
+    def late(self, name: str) -> list[str]:
+        """Return the inputs that the frames of `name` wait for."""
+        return [other for other in self.open if self.whole[other].passed < self.whole[name].passed]
+
     def _release(self) -> None:
         """Work on every frame that no input can add to any more, in order."""
         while True:

@@ -16,23 +16,25 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import IO
 
 import msgspec
 import zmq
+from msgspec import structs
+from zmq.utils.monitor import recv_monitor_message
 
 from flowgraph import control
 from flowgraph.block import Block, BlockError
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import open_addresses
 from flowgraph.report import Report, RunFolder
-from flowgraph.spec import GraphSpec, WorkerSpec
+from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
 from flowgraph.worker import Worker
 
 TICK_MS = 20
 LEAVE_WITHIN_S = 2.2
-SILENT_AFTER_S = 5.0
 # For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
@@ -59,7 +61,6 @@ class _Member:
     thread: threading.Thread | None = None
     address: tuple[zmq.Socket, bytes] | None = None
     state: str = "starting"  # then: joined, bound, ready, done, left
-    heard: float = field(default_factory=time.monotonic)
 
 
 class Supervisor:
@@ -83,11 +84,12 @@ class Supervisor:
         self.interrupted = False
         self.context: zmq.Context | None = None
         self.sockets: list[zmq.Socket] = []
+        self.monitor: zmq.Socket | None = None  # of the socket for other hosts
         self.write_at = 0.0
 
     def run(self) -> Report:
         """Run to the end. Raises `RunFailed` with one clear sentence, after cleaning up."""
-        self.directory = tempfile.mkdtemp(prefix="semflow-")
+        self.directory = _private_folder()
         self.doorkeeper: Doorkeeper | None = None
         try:
             try:
@@ -96,7 +98,7 @@ class Supervisor:
                 self._attend()
             except KeyboardInterrupt:
                 self.interrupted, self.fault = True, "interrupted"
-            except BlockError as error:
+            except (BlockError, OSError) as error:
                 self.fault = str(error)
             self._finish()
         finally:
@@ -125,13 +127,16 @@ class Supervisor:
             )
         self.context = zmq.Context()
         here = self.context.socket(zmq.ROUTER)
-        here.bind(f"ipc://{self.directory}/control")
         self.sockets.append(here)
+        here.bind(f"ipc://{self.directory}/control")
         if network.listen:
             there = self.context.socket(zmq.ROUTER)
             self.sockets.append(there)
+            there.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            there.setsockopt(zmq.IPV6, int("[" in network.listen))
             there.setsockopt(zmq.HEARTBEAT_IVL, 500)
-            there.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
+            there.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
+            self.monitor = there.get_monitor_socket(int(zmq.Event.DISCONNECTED))
             if network.keys:
                 pair = load_keys(network.keys)
                 self.doorkeeper = Doorkeeper(self.context, pair[0])
@@ -159,7 +164,7 @@ class Supervisor:
                 keys = f" --keys {self.spec.network.keys}" if self.spec.network.keys else ""
                 self.tell(
                     f"waiting for worker {name}; on {member.spec.host} run: "
-                    f"run_flowgraph.py worker {name} --connect {self.spec.network.listen}{keys}"
+                    f"semflow worker {name} --connect {self.spec.network.listen}{keys}"
                 )
 
     # The run
@@ -200,20 +205,21 @@ class Supervisor:
         member = self.members.get(identity.decode(errors="replace"))
         if member is None or (member.address is None and not isinstance(message, control.Hello)):
             self.tell(f"a stranger on the control socket was refused: {identity[:40]!r}")
+            awaited = ", ".join(name for name, each in self.members.items() if each.spec.host) or "none"
+            reason = f"the workers awaited from other hosts are {awaited}"
+            self._send(socket, identity, control.Refused(reason))
             return
-        member.heard = time.monotonic()
         name = member.spec.name
         if isinstance(message, control.Hello):
             by_hand = member.spec.host is not None and socket is not self.sockets[0]
             if member.address or not (by_hand or secrets.compare_digest(message.secret, self.secret)):
                 self.tell(f"a second worker {name} was refused")
-            elif message.protocol != control.PROTOCOL:
-                self.fault = (
-                    f"worker {name} speaks protocol {message.protocol}, not {control.PROTOCOL}: install one version"
-                )
+            elif (message.protocol, message.version) != (control.PROTOCOL, version("semflow")):
+                self.fault = f"worker {name} runs Semflow {message.version}, not {version('semflow')}: install the same"
             else:
                 member.address, member.state = (socket, identity), "joined"
-                setup = control.Setup(self.spec, name, self.token, "" if by_hand else self.directory)
+                spec = structs.replace(self.spec, network=NetworkSpec()) if by_hand else self.spec
+                setup = control.Setup(spec, name, self.token, "" if by_hand else self.directory)
                 self._say(member, control.Stop() if self.fault else setup)
         elif isinstance(message, control.Bound):
             self.endpoints.update(message.endpoints)
@@ -255,10 +261,9 @@ class Supervisor:
         }
         files = control.matching_files(wanted.pattern) if wanted.pattern in named else []
         if wanted.index < len(files):
-            path = files[wanted.index]
-            self._say(member, control.Content(path.name, path.read_bytes()))
+            self._say(member, control.read_file(files[wanted.index]))
         else:
-            self._say(member, control.Content("", b""))
+            self._say(member, control.Content(""))
 
     def _look_for_the_dead(self) -> None:
         for name, member in self.members.items():
@@ -269,17 +274,27 @@ class Supervisor:
                     self.fault = f"worker {name} ({blocks}) {_how_it_ended(member.process.returncode)}"
             if member.thread and not member.thread.is_alive() and not self.fault:
                 self.fault = f"worker {name} ended by itself; its last words are on stderr"
-            silent = time.monotonic() - member.heard
-            if member.spec.host and member.address and silent > SILENT_AFTER_S:
-                self.fault = (
-                    self.fault
-                    or f"worker {name} ({blocks}) on {member.spec.host} has not been heard for {silent:.0f} s"
-                )
+        if self.monitor and self.monitor.poll(0):
+            recv_monitor_message(self.monitor)
+            for member in self.members.values():
+                if member.spec.host and member.state != "left":
+                    self._say(member, control.Hail())
 
     def _say(self, member: _Member, message: control.FromSupervisor) -> None:
-        if member.address:
-            socket, identity = member.address
+        if member.address and not self._send(*member.address, message):
+            blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == member.spec.name)
+            self.fault = self.fault or f"worker {member.spec.name} ({blocks}) on {member.spec.host} is gone"
+            member.address, member.state = None, "left"
+
+    def _send(self, socket: zmq.Socket, identity: bytes, message: control.FromSupervisor) -> bool:
+        """Send a message; return False if ZeroMQ knows that a worker on another host is no longer connected."""
+        try:
             socket.send_multipart([identity, control.encode(message)])
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True
 
     def _say_all(self, message: control.FromSupervisor, state: str) -> None:
         for member in self.members.values():
@@ -304,6 +319,8 @@ class Supervisor:
             if member.process and member.process.poll() is None:
                 member.process.kill()
                 member.process.wait()
+        if self.monitor:
+            self.monitor.close()
         for socket in self.sockets:
             socket.close()
         if self.doorkeeper:
@@ -311,6 +328,15 @@ class Supervisor:
         if self.context:
             self.context.term()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _private_folder() -> str:
+    """Make a folder for sockets that this user alone can enter; a socket's path holds about 100 characters."""
+    folder = tempfile.mkdtemp(prefix="semflow-")
+    if len(folder) > 80:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="semflow-", dir="/tmp")
+    return folder
 
 
 def _still_here(member: _Member) -> bool:
@@ -330,13 +356,14 @@ def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]
         "SEMFLOW_WORKER": spec.name,
         "SEMFLOW_SECRET": secret,
         "SEMFLOW_KEYS": keys,
+        "SEMFLOW_PARENT": str(os.getpid()),
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
     }
     # A session of its own: Ctrl-C reaches the supervisor alone, which then ends the run in order.
     return subprocess.Popen(
-        [sys.executable, "-m", "flowgraph.worker"],
+        [sys.executable, "-P", "-m", "flowgraph.worker"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=log,

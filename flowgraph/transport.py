@@ -68,6 +68,7 @@ class Hub:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         socket.copy_threshold = ZERO_COPY_BYTES
         if self.curve and endpoint.startswith("tcp:"):
             socket.curve_publickey, socket.curve_secretkey = self.curve

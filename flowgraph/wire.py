@@ -12,29 +12,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from flowgraph.block import Packet, Tag
+from flowgraph.block import BITS, NUMBERS, BlockError, Packet, Tag
 
 MAGIC, VERSION = b"SFW", b"1"
-DTYPES = {
-    name: np.dtype(name)
-    for name in (
-        [
-            "uint8",
-            "int8",
-            "uint16",
-            "int16",
-            "uint32",
-            "int32",
-            "uint64",
-            "int64",
-            "float16",
-            "float32",
-            "float64",
-            "complex64",
-            "complex128",
-        ]
-    )
-}
+DTYPES = {name: np.dtype(name) for name in NUMBERS}
 MAX_DIMENSIONS = 8
 
 
@@ -74,11 +55,16 @@ _decoder = msgspec.msgpack.Decoder(Header)
 
 
 def encode(message: Packet | End, seq: int, token: str) -> tuple[bytes, np.ndarray | None]:
-    """Return the header and the array of a message, the array contiguous."""
+    """Return the header and the array of a message, the array contiguous.
+
+    Raises `BlockError` for an array that the wire does not carry.
+    """
     if isinstance(message, End):
         header = Header(token, seq, "", (), message.items, message.packets, 0, True, [])
         return MAGIC + VERSION + _encoder.encode(header), None
     data = np.ascontiguousarray(message.data) if message.data.ndim else message.data.reshape(1)
+    if data.ndim > MAX_DIMENSIONS or (message.dtype != BITS and message.dtype not in DTYPES):
+        raise BlockError(f"a wire carries no array of {data.ndim} dimensions of {message.dtype}")
     header = Header(
         token,
         seq,
@@ -117,7 +103,7 @@ def decode(frames: list[Any], token: str) -> tuple[int, Packet | End]:
         if len(frames) != 1:
             raise WireError("end of stream with an array")
         return header.seq, End(header.frame, header.count)
-    packed = header.dtype == "bits"
+    packed = header.dtype == BITS
     dtype = DTYPES["uint8"] if packed else DTYPES.get(header.dtype)
     if dtype is None:
         raise WireError(f"unknown item type {header.dtype[:20]!r}")

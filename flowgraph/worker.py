@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import zmq
@@ -23,13 +24,14 @@ from flowgraph.block import Block, BlockError, Context, Packet
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import endpoint
 from flowgraph.runner import Runner
-from flowgraph.spec import BlockSpec
-from flowgraph.transport import Hub, Incoming, Outgoing, Stopped
+from flowgraph.spec import BlockSpec, WireSpec
+from flowgraph.transport import LINGER_MS, Hub, Incoming, Outgoing, Stopped
 from flowgraph.wire import End
 
 COUNTS_EVERY_S = 0.25
 TICK_MS = 20
 LEAVE_WITHIN_S = 1.7
+PATIENCE_BYTES = 16 << 20  # of frames that wait for partners from other sources, before their own source must wait
 
 
 def explain(error: BaseException) -> str:
@@ -55,6 +57,7 @@ class BlockThread(threading.Thread):
         self.block, self.inputs, self.outputs, self.worker = block, inputs, outputs, worker
         self.runner = Runner(block, self._emit, set(inputs), memory)
         self.started, self.finished = threading.Event(), threading.Event()
+        self.origins = {name: worker.sources_above(wire.spec.source_block) for name, wire in inputs.items()}
         self.count = control.BlockCount()
         self._sending = 0.0
 
@@ -125,6 +128,10 @@ class BlockThread(threading.Thread):
             poller.register(wire.socket, zmq.POLLIN)
             names[wire.socket] = name
         while self.runner.open:
+            if self.runner.pairing:
+                for wire in self.inputs.values():
+                    if not wire.ended:
+                        poller.modify(wire.socket, 0 if self._runs_ahead(wire.spec) else zmq.POLLIN)
             ready = poller.poll(50)
             for outgoing in self._outgoing():
                 if outgoing.waiting:
@@ -143,6 +150,16 @@ class BlockThread(threading.Thread):
                 if self.inputs[name].ended:
                     poller.unregister(socket)
 
+    def _runs_ahead(self, spec: WireSpec) -> bool:
+        """Tell whether an input should wait for the others: it is far ahead, and they do not depend on its sources.
+
+        Where they share a source, waiting could keep the late input from ever coming.
+        """
+        if self.runner.held(spec.target_port) < PATIENCE_BYTES:
+            return False
+        late = self.runner.late(spec.target_port)
+        return bool(late) and all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in late)
+
     def _take(self, name: str, message: Packet | End) -> None:
         began, self._sending = time.perf_counter(), 0.0
         if isinstance(message, End):
@@ -157,7 +174,8 @@ class BlockThread(threading.Thread):
 class Worker:
     """One worker. `run()` returns when the supervisor has let it go, or is gone.
 
-    `blocks` are ready-made block objects by name, for graphs composed in Python and run in this very process.
+    `blocks` are ready-made block objects by name, for graphs composed in Python and run in this very process. `parent`
+    is the process that started this one for the run.
     """
 
     def __init__(
@@ -167,8 +185,10 @@ class Worker:
         secret: str = "",
         blocks: dict[str, Block] | None = None,
         curve: tuple[bytes, bytes] | None = None,
+        parent: int | None = None,
     ):
-        self.name, self.secret, self.blocks = name, secret, blocks
+        self.name, self.secret, self.blocks, self.parent = name, secret, blocks, parent
+        self.folder = str(Path(connect.removeprefix("ipc://")).parent) if connect.startswith("ipc:") else ""
         self.hub = Hub(zmq.Context(), "", threading.Event(), curve)
         self.doorkeeper = Doorkeeper(self.hub.context, curve[0]) if curve else None
         self.control = self.hub.socket(zmq.DEALER, False, connect)
@@ -199,17 +219,15 @@ class Worker:
         """Tell the supervisor that a block cannot go on."""
         self._post(control.Failed(block, explain(error), "".join(traceback.format_exception(error))))
 
-    def _context(self, spec: BlockSpec, seed: int, remote: bool) -> Context:
+    def _context(self, spec: BlockSpec, seed: int, distant: bool) -> Context:
         def warn(message: str) -> None:
             self.warned[spec.name] = self.warned.get(spec.name, 0) + 1
             self._post(control.Warned(spec.name, message))
 
-        def files(pattern: str) -> Iterator[tuple[str, bytes]]:
-            if remote:
-                yield from self._distant_files(pattern)
-            else:
-                for path in control.matching_files(pattern):
-                    yield path.name, path.read_bytes()
+        def files(pattern: str) -> Iterator[tuple[str, bytes | OSError]]:
+            contents = self._distant_files if distant else lambda p: map(control.read_file, control.matching_files(p))
+            for content in contents(pattern):
+                yield content.name, OSError(content.error) if content.error else content.data
 
         return Context(
             seed,
@@ -219,7 +237,7 @@ class Worker:
             files,
         )
 
-    def _distant_files(self, pattern: str) -> Iterator[tuple[str, bytes]]:
+    def _distant_files(self, pattern: str) -> Iterator[control.Content]:
         index = 0
         while True:
             with self.asking:
@@ -229,14 +247,14 @@ class Worker:
                 raise Stopped
             if not content.name:
                 return
-            yield content.name, content.data
+            yield content
             index += 1
 
     # The life of the worker, in its own thread
 
     def run(self) -> bool:
-        """Run until let go; return False if the supervisor went away instead."""
-        self._say(control.Hello(control.PROTOCOL, os.getpid(), self.secret))
+        """Run until let go; return False if the supervisor went away. Raises `BlockError` where it is refused."""
+        self._say(control.Hello(control.PROTOCOL, version("semflow"), self.secret))
         try:
             return self._obey()
         finally:
@@ -255,6 +273,8 @@ class Worker:
                 message = control.from_supervisor(self.control.recv())
                 if isinstance(message, control.Stop):
                     return True
+                if isinstance(message, control.Refused):
+                    raise BlockError(f"worker {self.name} is refused: {message.reason}")
                 if isinstance(message, control.Content):
                     self.contents.put(message)
                 else:
@@ -262,8 +282,8 @@ class Worker:
                         self._act(message)
                     except Exception as error:
                         self.fail(getattr(error, "block", ""), error)
-            if self.monitor.poll(0):
-                return False  # the supervisor is gone
+            if self._abandoned():
+                return False
             if self.connected and not ready and all(thread.started.is_set() for thread in self.threads):
                 ready = True
                 self._say(control.Ready())
@@ -272,6 +292,10 @@ class Worker:
                 counted, done = time.monotonic(), ended
                 self._flush_outbox()
                 self._say(self._counts(done))
+
+    def _abandoned(self) -> bool:
+        """Tell whether the supervisor is gone; before the connection stands, only its child can tell."""
+        return bool(self.monitor.poll(0)) or (self.parent is not None and os.getppid() != self.parent)
 
     def _flush_outbox(self) -> None:
         while True:
@@ -326,6 +350,12 @@ class Worker:
             self.threads.append(BlockThread(block, block_spec.memory, inputs, outputs, self))
         return bound
 
+    def sources_above(self, block: str) -> frozenset[str]:
+        """Return the blocks without inputs that a block depends on, in the whole graph."""
+        assert self.setup is not None
+        above = [wire.source_block for wire in self.setup.spec.wires if wire.target_block == block]
+        return frozenset().union(*map(self.sources_above, above)) if above else frozenset([block])
+
     def _counts(self, done: bool) -> control.Counts:
         blocks, wires = {}, {}
         for thread in self.threads:
@@ -354,14 +384,15 @@ class Worker:
     def _leave(self) -> None:
         """Stop all blocks and say so; a block that does not let go is left behind when the process ends."""
         self.hub.stop.set()
-        self.contents.put(None)
+        for _ in self.threads:
+            self.contents.put(None)
         until = time.monotonic() + LEAVE_WITHIN_S
         for thread in self.threads:
             if thread.ident is not None:
                 thread.join(max(0.0, until - time.monotonic()))
-        gone = self.monitor.poll(0)
-        if gone and self.setup and self.setup.directory:
-            shutil.rmtree(self.setup.directory, ignore_errors=True)
+        gone = self._abandoned()
+        if gone and self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
         if not gone:
             self._flush_outbox()
             if self.setup:
@@ -373,7 +404,7 @@ class Worker:
         if self.doorkeeper:
             self.doorkeeper.close()
         if not any(thread.is_alive() for thread in self.threads):
-            self.hub.context.term()
+            self.hub.context.destroy(LINGER_MS)  # with the sockets of blocks that never ran
 
 
 def _made(spec: BlockSpec, context: Context) -> Block:
@@ -387,8 +418,10 @@ def _made(spec: BlockSpec, context: Context) -> Block:
 
 def main() -> None:
     """Run the worker that the supervisor has started; it is told by its environment where to report."""
-    connect, name, secret, keys = (os.environ[f"SEMFLOW_{key}"] for key in ("CONNECT", "WORKER", "SECRET", "KEYS"))
-    Worker(connect, name, secret, curve=load_keys(keys) if keys else None).run()
+    connect, name, secret, keys, parent = (
+        os.environ[f"SEMFLOW_{key}"] for key in ("CONNECT", "WORKER", "SECRET", "KEYS", "PARENT")
+    )
+    Worker(connect, name, secret, None, load_keys(keys) if keys else None, int(parent)).run()
     sys.stdout.flush()
     os._exit(0)  # a block that does not let go must not keep the process
 

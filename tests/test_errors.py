@@ -131,7 +131,9 @@ def test_theory_follows_a_channel_that_changes_on_the_way():
     received.tags += (Tag(600, "true_channel", bad),)
     link = measure([bits(np.zeros(1000), f) for f in (0, 1)], [received, bits(np.zeros(1000), 1)]).link
     assert link["ber_theory"] == pytest.approx((0 + 0.4 * 0.5 + 0.5) / 2)
-    assert link["ebn0_db"] == 1
+    # 600 of 2000 bits at 9 dB: the second frame goes on as the first one ended
+    assert link["ebn0_db"] == pytest.approx(theory.ratio_to_db(0.3 * 10**0.9 + 0.7 * 10**0.1))
+    assert link["esn0_db"] == link["ebn0_db"]
 
 
 def test_losses_are_counted_and_enter_no_rate():
@@ -142,7 +144,7 @@ def test_losses_are_counted_and_enter_no_rate():
     erased.tags = (Tag(200, "erased", 300),)
     received = [bits(wrong, 0), bits(a[:900], 1), erased, bits(np.ones(1100), 4)]  # frame 3 never comes
     told = measure([bits(a, f) for f in range(5)], received)
-    assert told.link["frames_lost"] == 1
+    assert told.link["bit_frames_lost"] == 1
     assert told.link["bits_missing"] == 100 + 300 + 1000
     assert (told.link["bits"], told.link["bit_errors"]) == (1000 + 900 + 700 + 1000, 20)
     assert [told.frames[f]["ber"] for f in range(5)] == [0.01, 0.0, 10 / 700, None, 0.0]

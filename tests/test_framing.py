@@ -1,6 +1,7 @@
 """Frames of captions and latents: bit by bit as documented, back again, and through everything that can go wrong."""
 
 import struct
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -530,14 +531,24 @@ def test_the_papers_caption_is_delivered_as_it_comes():
 
 
 def test_a_header_cannot_make_the_receiver_allocate():
-    claim = Header("quant4", (65535, 65535, 65535)).pack()
-    data = np.packbits(claim) ^ scrambling(0, HEADER_BITS // 8)
-    for part in receive(Packet(data, packed=True, last=True)):
-        assert part.tag("status") == "lost"
-        assert part.tag("reason") == f"576 bits came for a latent of {65535**3} values"
-    long = np.packbits(Header(text=True, caption_bytes=65535).pack()) ^ scrambling(0, HEADER_BITS // 8)
-    got_text, _ = receive(Packet(long, packed=True, last=True))
-    assert got_text.tag("status") == "lost"
+    def claiming(header, size):
+        data = np.zeros(size, np.uint8)
+        data[: HEADER_BITS // 8] = np.packbits(header.pack()) ^ scrambling(0, HEADER_BITS // 8)
+        return Packet(data, packed=True, last=True)
+
+    for form, shape, size in (("quant4", (65535, 65535, 65535), 72), ("float64", (4, 500, 500), 128 << 10)):
+        header, rows = Header(form, shape), []
+        tracemalloc.start()
+        _, got = receive(claiming(header, size), rows)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert got.tag("status") == rows[0]["status"] == "lost"
+        assert got.tag("reason") == f"{8 * size} bits came where the header tells of {header.bits}"
+        assert peak < 4 << 20
+    header = Header(text=True, caption_bytes=65535)
+    got, _ = receive(claiming(header, 72))
+    assert got.tag("status") == "lost"
+    assert got.tag("reason") == f"576 bits came where the header tells of {header.bits}"
 
 
 @settings(max_examples=80, deadline=None)

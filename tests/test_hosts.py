@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import signal
+import time
 
 import pytest
 import zmq
@@ -48,7 +50,7 @@ def two_hosts(cli, port, arguments=(), **parts):
 def test_a_worker_started_by_hand_joins_and_needs_no_config(cli, port):
     (here, here_code), (there, there_code), report = two_hosts(cli, port)
     assert (here_code, there_code) == (0, 0), (here, there)
-    assert f"run_flowgraph.py worker far --connect tcp://127.0.0.2:{port}" in here[1]
+    assert f"semflow worker far --connect tcp://127.0.0.2:{port}" in here[1]
     assert [row["equal"] for row in report["frames"]] == [True] * 20
     assert cli.wait_until(lambda: not cli.processes(), 3.0)
 
@@ -92,6 +94,46 @@ def test_a_worker_without_the_right_keys_stays_outside(cli, port):
     stranger.kill()
     for process in (supervisor, stranger, friend):
         process.communicate()
+
+
+def start_waiting(cli, port, **parts):
+    """Start the graph here alone, and return it once it waits for its other worker."""
+    parts = {"network": "", "source": "{use: lab_numbers, frames: 1000, pause: 0.02}", "relay": "", **parts}
+    (cli.folder / "graph.yaml").write_text(GRAPH.format(port=port, **parts))
+    process = cli.start("graph.yaml", "--out", "out", "--quiet")
+    log = cli.folder / "out" / "log.txt"
+    assert cli.wait_until(lambda: log.exists() and "waiting for worker far" in log.read_text())
+    return process, log
+
+
+def test_ctrl_c_while_waiting_for_the_other_host_leaves_nothing(cli, port):
+    process, _ = start_waiting(cli, port)
+    assert cli.wait_until(lambda: len(cli.processes()) == 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 3.0)
+
+
+def test_a_worker_far_away_that_is_killed_ends_the_run_within_three_seconds(cli, port):
+    process, log = start_waiting(cli, port)
+    worker = cli.start("worker", "far", "--connect", f"tcp://127.0.0.2:{port}")
+    assert cli.wait_until(lambda: "running" in log.read_text())
+    worker.kill()
+    began = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 3
+    assert (process.returncode, err.strip()) == (1, "worker far (source, relay) on 127.0.0.3 is gone")
+    worker.communicate()
+
+
+def test_a_worker_of_a_wrong_name_is_told_which_are_awaited(cli, port):
+    process, _ = start_waiting(cli, port)
+    ended = cli.run("worker", "fra", "--connect", f"tcp://127.0.0.2:{port}", timeout=20)
+    assert ended.returncode == 2
+    assert "worker fra is refused: the workers awaited from other hosts are far" in ended.stderr
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
 
 
 def test_listening_beyond_this_machine_needs_keys_or_the_word_insecure(cli):

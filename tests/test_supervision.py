@@ -161,6 +161,35 @@ def test_workers_do_not_outlive_a_supervisor_that_is_killed(cli):
     )
 
 
+def test_workers_do_not_outlive_a_supervisor_that_is_killed_while_they_start(cli):
+    process = cli.start(write_graph(cli), "--out", "out", "--quiet")
+    assert cli.wait_until(lambda: len(cli.processes()) > 1)
+    process.kill()
+    process.communicate()
+    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 5.0), (cli.processes(), cli.sockets())
+
+
+def test_a_long_path_to_temporary_files_is_no_obstacle(cli):
+    deep = cli.folder / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    cli.environment["TMPDIR"] = str(deep)
+    ended = cli.run(write_graph(cli, "{use: lab_numbers, frames: 3}"), "--out", "out", "--quiet")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_source_that_is_ahead_waits_for_a_slower_one(cli):
+    (cli.folder / "graph.yaml").write_text(
+        "flowgraph: unlike speeds\nblocks:\n"
+        "  slow: {use: lab_numbers, frames: 40, size: 10, pause: 0.01}\n"
+        "  fast: {use: lab_numbers, frames: 40, size: 4000000}\n"
+        "  tally: {use: lab_tally, memory: 60 MB}\n"
+        "wires:\n  - slow.x -> tally.x\n  - fast.x -> tally.beside\n"
+    )
+    ended = cli.run("graph.yaml", "--out", "out", "--quiet")
+    assert ended.returncode == 0, ended.stderr
+    assert len(finished(cli)) == 40
+
+
 def test_a_foreign_message_on_a_wire_is_counted_and_named_and_the_run_goes_on(cli):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -81,7 +81,9 @@ class LabFiles(Block):
     outputs = (Port("x", "uint8"),)
 
     def produce(self):
-        for frame, (_, content) in enumerate(self.files(self.params.images)):
+        for frame, (name, content) in enumerate(self.files(self.params.images)):
+            if isinstance(content, OSError):
+                raise BlockError(f"{name} cannot be read: {content}")
             yield Packet(np.frombuffer(content, np.uint8), frame, last=True)
 
 
