@@ -74,3 +74,8 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wires: list[WireSpec]
     workers: list[WorkerSpec]
     network: NetworkSpec = NetworkSpec()
+
+    def sources_above(self, block: str) -> frozenset[str]:
+        """Return the blocks without inputs that a block depends on; itself, if it is one."""
+        above = {wire.source_block for wire in self.wires if wire.target_block == block}
+        return frozenset().union(*map(self.sources_above, above)) if above else frozenset([block])

@@ -20,18 +20,16 @@ from pathlib import Path
 import zmq
 
 from flowgraph import control, registry
-from flowgraph.block import Block, BlockError, Context, Packet
+from flowgraph.block import Block, BlockError, Context
+from flowgraph.block_thread import BlockThread
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import endpoint
-from flowgraph.runner import Runner
-from flowgraph.spec import BlockSpec, WireSpec
+from flowgraph.spec import BlockSpec
 from flowgraph.transport import LINGER_MS, Hub, Incoming, Outgoing, Stopped
-from flowgraph.wire import End
 
 COUNTS_EVERY_S = 0.25
 TICK_MS = 20
 LEAVE_WITHIN_S = 1.7
-PATIENCE_BYTES = 16 << 20  # of frames that wait for partners from other sources, before their own source must wait
 
 
 def explain(error: BaseException) -> str:
@@ -40,135 +38,6 @@ def explain(error: BaseException) -> str:
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-
-
-class BlockThread(threading.Thread):
-    """Runs one block between its wires."""
-
-    def __init__(
-        self,
-        block: Block,
-        memory: int,
-        inputs: dict[str, Incoming],
-        outputs: dict[str, list[Outgoing]],
-        worker: Worker,
-    ):
-        super().__init__(name=block.name, daemon=True)
-        self.block, self.inputs, self.outputs, self.worker = block, inputs, outputs, worker
-        self.runner = Runner(block, self._emit, set(inputs), memory)
-        self.started, self.finished = threading.Event(), threading.Event()
-        self.origins = {name: worker.sources_above(wire.spec.source_block) for name, wire in inputs.items()}
-        self.count = control.BlockCount()
-        self._sending = 0.0
-
-    def run(self) -> None:
-        ended = False
-        try:
-            self.block.start()
-            self.started.set()
-            self._wait_for_go()
-            if self.block.inputs:
-                self._consume()
-            else:
-                self._produce()
-            for wire in self._outgoing():
-                wire.end()
-            ended = True
-        except Stopped:
-            pass
-        except Exception as error:
-            self.worker.fail(self.block.name, error)
-        finally:
-            try:
-                self.block.stop()
-            except Exception as error:
-                self.worker.fail(self.block.name, error)
-                ended = False
-            for incoming in self.inputs.values():
-                incoming.close()
-            for outgoing in self._outgoing():
-                outgoing.close()
-            if ended:
-                self.finished.set()
-
-    def _outgoing(self) -> Iterator[Outgoing]:
-        for wires in self.outputs.values():
-            yield from wires
-
-    def _wait_for_go(self) -> None:
-        while not self.worker.go.wait(0.05):
-            if self.worker.hub.stop.is_set():
-                raise Stopped
-
-    def _emit(self, port: str, packet: Packet) -> None:
-        began = time.perf_counter()
-        for wire in self.outputs.get(port, ()):
-            wire.send(packet)
-        self._sending += time.perf_counter() - began
-        if not self.block.inputs:
-            self.count.packets += 1
-            self.count.items += packet.count
-
-    def _produce(self) -> None:
-        stop, steps = self.worker.hub.stop, self.runner.produce()
-        while True:
-            began, self._sending = time.perf_counter(), 0.0
-            step = next(steps, self)
-            self.count.busy_s += time.perf_counter() - began - self._sending
-            if stop.is_set():
-                raise Stopped
-            if step is self:
-                return
-
-    def _consume(self) -> None:
-        stop, poller = self.worker.hub.stop, zmq.Poller()
-        names = {}
-        for name, wire in self.inputs.items():
-            assert wire.socket is not None
-            poller.register(wire.socket, zmq.POLLIN)
-            names[wire.socket] = name
-        while self.runner.open:
-            if self.runner.pairing:
-                for wire in self.inputs.values():
-                    if not wire.ended:
-                        poller.modify(wire.socket, 0 if self._runs_ahead(wire.spec) else zmq.POLLIN)
-            ready = poller.poll(50)
-            for outgoing in self._outgoing():
-                if outgoing.waiting:
-                    outgoing.pump()
-            if not ready:
-                for incoming in self.inputs.values():
-                    incoming.watch()
-            if stop.is_set():
-                raise Stopped
-            for socket, _ in ready:
-                name = names[socket]
-                for message in self.inputs[name].messages():
-                    self._take(name, message)
-                    if stop.is_set():
-                        raise Stopped
-                if self.inputs[name].ended:
-                    poller.unregister(socket)
-
-    def _runs_ahead(self, spec: WireSpec) -> bool:
-        """Tell whether an input should wait for the others: it is far ahead, and they do not depend on its sources.
-
-        Where they share a source, waiting could keep the late input from ever coming.
-        """
-        if self.runner.held(spec.target_port) < PATIENCE_BYTES:
-            return False
-        late = self.runner.late(spec.target_port)
-        return bool(late) and all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in late)
-
-    def _take(self, name: str, message: Packet | End) -> None:
-        began, self._sending = time.perf_counter(), 0.0
-        if isinstance(message, End):
-            self.runner.end(name)
-        else:
-            self.count.packets += 1
-            self.count.items += message.count
-            self.runner.feed(name, message)
-        self.count.busy_s += time.perf_counter() - began - self._sending
 
 
 class Worker:
@@ -310,7 +179,7 @@ class Worker:
             self._say(control.Bound(self._build(message)))
         elif isinstance(message, control.Connect):
             for thread in self.threads:
-                for wire in thread._outgoing():
+                for wire in thread.outgoing():
                     wire.connect(message.endpoints[wire.spec.name])
             for thread in self.threads:
                 thread.start()
@@ -347,14 +216,11 @@ class Worker:
                     )
                     fault.block = block.name
                     raise fault from None
-            self.threads.append(BlockThread(block, block_spec.memory, inputs, outputs, self))
+            origins = {name: spec.sources_above(wire.spec.source_block) for name, wire in inputs.items()}
+            self.threads.append(
+                BlockThread(block, block_spec.memory, inputs, outputs, origins, self.go, self.hub.stop, self.fail)
+            )
         return bound
-
-    def sources_above(self, block: str) -> frozenset[str]:
-        """Return the blocks without inputs that a block depends on, in the whole graph."""
-        assert self.setup is not None
-        above = [wire.source_block for wire in self.setup.spec.wires if wire.target_block == block]
-        return frozenset().union(*map(self.sources_above, above)) if above else frozenset([block])
 
     def _counts(self, done: bool) -> control.Counts:
         blocks, wires = {}, {}
@@ -369,7 +235,7 @@ class Worker:
                 wires[wire.spec.name] = control.WireCount(
                     wire.packets, wire.bytes, lost=wire.lost, refused=sum(wire.refused.values())
                 )
-            for out in thread._outgoing():
+            for out in thread.outgoing():
                 known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
                 known.dropped = out.dropped
         return control.Counts(blocks, wires, done)

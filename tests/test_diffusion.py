@@ -290,6 +290,8 @@ def test_noise_depends_on_seed_and_frame_alone(receiver):
     [
         ({"steps": 51}, "steps must be at most schedule_steps, 50, not 51"),
         ({"steps": -1}, "greater than or equal to 0"),
+        ({"schedule_steps": 501}, "less than or equal to 500"),
+        ({"text_only_steps": 501}, "less than or equal to 500"),
         ({"steps": "many"}, "matched"),
         ({"guidance": 0.5}, "greater than or equal to 1"),
         ({"batch": 0}, "greater than or equal to 1"),

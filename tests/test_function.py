@@ -5,6 +5,7 @@ import pytest
 
 from blocks.function import NumpyFunction
 from flowgraph.block import BlockError, Packet
+from flowgraph.load import ConfigError, load
 from flowgraph.testing import check_packet_invariance, run_block
 
 SOURCE = """
@@ -35,12 +36,12 @@ def items(count, dtype="complex64"):
 
 
 def test_a_function_of_a_file(file):
-    made = check_packet_invariance(NumpyFunction, {"function": f"{file}:half"}, {"items": items(100)})["items"]
+    made = check_packet_invariance(NumpyFunction, {"file": file, "function": "half"}, {"items": items(100)})["items"]
     np.testing.assert_array_equal(made[0].data, np.arange(100) / 2)
 
 
 def test_a_function_of_a_module():
-    params = {"function": "numpy:negative", "input": "float32", "output": "float32"}
+    params = {"module": "numpy", "function": "negative", "input": "float32", "output": "float32"}
     made = check_packet_invariance(NumpyFunction, params, {"items": items(10, "float32")})["items"]
     np.testing.assert_array_equal(made[0].data, -np.arange(10))
 
@@ -49,31 +50,56 @@ def test_a_function_of_a_module():
     ("name", "ratio", "want"), [("pairs", "1/2", [0.5, 2.5, 4]), ("twice", 2, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])]
 )
 def test_more_or_fewer_items_out_than_in(file, name, ratio, want):
-    params = {"function": f"{file}:{name}", "input": "float64", "output": "float64", "ratio": ratio}
+    params = {"file": file, "function": name, "input": "float64", "output": "float64", "ratio": ratio}
     made = check_packet_invariance(NumpyFunction, params, {"items": items(5, "float64")})["items"]
     np.testing.assert_array_equal(made[0].data, want)
 
 
 def test_bits_are_given_one_by_one(file):
-    params = {"function": f"{file}:invert", "input": "bits", "output": "bits"}
+    params = {"file": file, "function": "invert", "input": "bits", "output": "bits"}
     frame = Packet(np.array([0b10110000], np.uint8), count=5, packed=True, last=True)
     made = check_packet_invariance(NumpyFunction, params, {"items": [frame]})["items"]
     assert (made[0].count, made[0].data[0]) == (5, 0b01001000)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("params", "message"),
     [
-        ("mine.py:half", "function must be in a file that exists, and mine.py does not"),
-        ("no_such_module:f", "no_such_module could not be imported: ModuleNotFoundError"),
-        ("numpy:no_such", "numpy has no function no_such"),
-        ("numpy:pi", "numpy has no function pi"),
+        ({"file": "mine.py", "function": "half"}, "mine.py could not be imported: FileNotFoundError"),
+        ({"module": "no_such_module", "function": "f"}, "no_such_module could not be imported: ModuleNotFoundError"),
+        ({"module": "numpy", "function": "no_such"}, "numpy has no function no_such"),
+        ({"module": "numpy", "function": "pi"}, "numpy has no function pi"),
     ],
 )
-def test_a_function_that_is_not_there(name, message, tmp_path, monkeypatch):
+def test_a_function_that_is_not_there(params, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BlockError, match=message):
-        run_block(NumpyFunction({"function": name}), {"items": items(1)})
+        run_block(NumpyFunction(params), {"items": items(1)})
+
+
+GRAPH = """\
+flowgraph: mine
+blocks:
+  tone: {use: tone_source, samples: 10}
+  half: {use: numpy_function, file: FILE, function: half}
+  drop: {use: error_meter}
+wires:
+  - tone.samples -> half.items
+  - tone.samples -> drop.sent
+  - half.items -> drop.received
+"""
+
+
+def test_a_file_is_looked_for_beside_the_graph(file, tmp_path, monkeypatch):
+    graph, elsewhere = tmp_path / "graph.yaml", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    graph.write_text(GRAPH.replace("FILE", "mine.py"))
+    (half,) = [block for block in load(graph).blocks if block.name == "half"]
+    assert half.params["file"] == file
+    graph.write_text(GRAPH.replace("FILE", "yours.py"))
+    with pytest.raises(ConfigError, match=r"graph.yaml:4:38: blocks.half.file: must be a file"):
+        load(graph)
 
 
 @pytest.mark.parametrize(
@@ -86,21 +112,23 @@ def test_a_function_that_is_not_there(name, message, tmp_path, monkeypatch):
 )
 def test_a_function_that_fails(file, name, message):
     with pytest.raises(BlockError, match=message):
-        run_block(NumpyFunction({"function": f"{file}:{name}"}), {"items": items(10)})
+        run_block(NumpyFunction({"file": file, "function": name}), {"items": items(10)})
 
 
 def test_items_of_another_type_are_refused(file):
     with pytest.raises(BlockError, match="input must carry complex64, not float32: set `input` to what arrives"):
-        run_block(NumpyFunction({"function": f"{file}:half"}), {"items": items(3, "float32")})
+        run_block(NumpyFunction({"file": file, "function": "half"}), {"items": items(3, "float32")})
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"function": "half"}, 'must be "module:name" or "file.py:name", not \'half\''),
-        ({"function": "m:f", "ratio": "1/0"}, "must be a positive number of items out per item in"),
-        ({"function": "m:f", "ratio": -1}, "must be a positive number of items out per item in"),
-        ({"function": "m:f", "input": "float12"}, "complex128"),
+        ({"function": "f"}, "must have exactly one of file and module"),
+        ({"function": "f", "file": "a.py", "module": "m"}, "must have exactly one of file and module"),
+        ({"function": "f", "file": "a.txt"}, "pattern"),
+        ({"function": "f", "module": "m", "ratio": "1/0"}, "must be a positive number of items out per item in"),
+        ({"function": "f", "module": "m", "ratio": -1}, "must be a positive number of items out per item in"),
+        ({"function": "f", "module": "m", "input": "float12"}, "complex128"),
     ],
 )
 def test_bad_parameters_are_refused(params, message):

@@ -1,5 +1,6 @@
 """Every odd kind of image file becomes RGB of one size, or a row that says why not."""
 
+import errno
 import io
 import struct
 import zlib
@@ -179,6 +180,7 @@ def png_claiming(width, height):
         (png_claiming(20_000, 20_000), "more than the 100 megapixels allowed"),
         (png_claiming(20_000, 5_001), "20000x5001 pixels are more than the 100 megapixels allowed"),
         (encoded(Image.new("F", (4, 4), 0.5), "tiff"), "floating-point pixels have no agreed white"),
+        (PermissionError(errno.EACCES, "Permission denied", "b.png"), "Permission denied"),
     ],
 )
 def test_unreadable_image_is_named_and_skipped_and_keeps_its_number(content, reason):

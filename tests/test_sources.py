@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import models
+from blocks.model import image_size
 from blocks.source.captioner import CaptionerSource, shorten, to_ascii
 from blocks.source.latent_encoder import LatentEncoderSource
 from flowgraph.block import BlockError, Context
@@ -49,6 +50,7 @@ class Autoencoder:
 def asked(monkeypatch):
     """The small models in place; what the loaders were asked for."""
     calls = {}
+    monkeypatch.setattr("blocks.source.captioner.image_size", lambda name: (24, 24))
 
     def loader(kind, model):
         def load(name, **options):
@@ -161,6 +163,19 @@ def test_encoder_sends_scaled_latents_in_the_models_own_size(asked):
     assert made["image"][0].data.shape == (1, 32, 48, 3)
     assert made["image"][0].tag("name") == "a.png"
     assert rows[2] == {"name": "c.png"}
+
+
+def test_captioner_takes_the_size_of_the_receivers_model(asked, monkeypatch, tmp_path):
+    """The pictures that meters see fit those of the encoder and the receiver, whatever the model."""
+    monkeypatch.setattr("blocks.source.captioner.image_size", image_size)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text('{"sample_size": 40}')
+    made, _, _ = run(CaptionerSource, tokenizer=str(tmp_path))
+    assert made["image"][0].data.shape == (1, 40, 40, 3)
+    made, _, _ = run(CaptionerSource, tokenizer=str(tmp_path), size="16x24")
+    assert made["image"][0].data.shape == (1, 16, 24, 3)
+    with pytest.raises(BlockError, match="is not on this machine: fetch it with `hf download nobody/nothing`"):
+        run(CaptionerSource, tokenizer="nobody/nothing")
 
 
 def test_both_sources_number_and_shape_images_alike(asked):
