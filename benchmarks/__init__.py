@@ -1,1 +1,1 @@
-"""Speed of the engine and the signal path, as ratios against their peers measured in the same run."""
+"""Speed and correctness of the engine, the signal path and the receiver, beside their peers and the closed forms."""

@@ -1,4 +1,4 @@
-"""Measure everything: kernels against the peers that are installed, then the flowgraph."""
+"""Measure everything: kernels and the flowgraph beside their peers, error rates beside theory, and waiting times."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import flowgraph, kernels
+from benchmarks import error_rates, flowgraph, kernels, waiting
 
 
 def processor() -> str:
@@ -25,6 +25,8 @@ def main() -> None:
     figures = {"machine": processor(), "kernels": kernels.measure()}
     Console().print(kernels.show(figures["kernels"]))
     figures["flowgraph"] = flowgraph.main()
+    figures["error_rates"] = error_rates.main()
+    figures["waiting"] = waiting.main()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

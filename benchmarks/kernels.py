@@ -1,8 +1,8 @@
 """The kernels of the signal path beside those of CommPy and Sionna: 16QAM, one thread.
 
-Every peer that is installed does the same work in the same run. Rates are medians over CPU time, which a busy machine
-disturbs least; compare ratios, for machines differ. `python -m benchmarks.kernels` prints the table, `--json FILE`
-writes the figures too.
+Each of the two that is installed does the same work in the same run. Rates are medians over CPU time, which a busy
+machine disturbs least; compare ratios, for machines differ. `python -m benchmarks.kernels` prints the table, `--json
+FILE` writes the figures too.
 """
 
 from __future__ import annotations

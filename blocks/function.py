@@ -10,20 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from flowgraph.block import Block, BlockError, Packet, Port
 from flowgraph.block import Params as BlockParams
 
 Item = Literal["bits", "uint8", "int8", "int16", "int32", "int64", "float32", "float64", "complex64", "complex128"]
 ITEMS = Item.__args__  # type: ignore[attr-defined]
-
-
-def _check_name(text: str) -> str:
-    place, colon, name = text.rpartition(":")
-    if not (place and colon and name.isidentifier()):
-        raise ValueError(f'must be "module:name" or "file.py:name", not {text!r}')
-    return text
 
 
 def _check_ratio(text: str | int) -> str:
@@ -42,24 +35,35 @@ class NumpyFunction(Block):
     The function gets the items of a packet and returns an array of `ratio` times as many. It must treat items alike
     wherever a packet begins (with a ratio of p/q it gets multiples of q, the end of a frame excepted, where
     it returns the whole number at or above). Bits are given as an array of 0 and 1, uint8. Raise `ValueError` for bad
-    input; its text is shown. It runs in the block's worker, with that worker's rights; its module or file must be
-    there.
+    input; its text is shown. It runs in the block's worker, with that worker's rights; its module or file must be on
+    that worker's host.
     """
 
     class Params(BlockParams):
-        function: Annotated[str, AfterValidator(_check_name)] = Field(description='"module:name" or "file.py:name"')
+        function: str = Field(description="name of the function")
+        file: Annotated[str, Field(pattern=r"\.py$")] | None = Field(
+            None, description="Python file that defines it (or give `module`)", json_schema_extra={"path": True}
+        )
+        module: str | None = Field(None, description="installed module that defines it, such as numpy")
         input: Item = Field("complex64", description="type of the items it gets")
         output: Item = Field("complex64", description="type of the items it returns")
         ratio: Annotated[str | int, AfterValidator(_check_ratio)] = Field(
             1, description='items out per item in: 2, "1/4"'
         )
 
+        @model_validator(mode="after")
+        def _one(self) -> NumpyFunction.Params:
+            if (self.file is None) == (self.module is None):
+                raise ValueError("must have exactly one of file and module")
+            return self
+
     inputs = (Port("items", ITEMS, "what the function gets", align=lambda p: Fraction(p.ratio).denominator),)
     outputs = (Port("items", ITEMS, "what it returns", chosen=lambda p: p.output),)
     ratio = staticmethod(lambda p: Fraction(p.ratio))
 
     def start(self) -> None:
-        self.function = load_function(self.params.function)
+        p = self.params
+        self.function = load_function(p.function, file=p.file, module=p.module)
 
     def work(self, items: Packet) -> Packet:
         p = self.params
@@ -84,25 +88,21 @@ class NumpyFunction(Block):
         return items.derive(np.ascontiguousarray(out), Fraction(p.ratio))
 
 
-def load_function(text: str) -> Callable[[np.ndarray], Any]:
-    """Return the function that "module:name" or "file.py:name" names. Raises `BlockError` when there is none."""
-    place, _, name = text.rpartition(":")
+def load_function(name: str, *, file: str | None = None, module: str | None = None) -> Callable[[np.ndarray], Any]:
+    """Return a function of a Python file or of a module. Raises `BlockError` when there is none."""
+    place = file or module or ""
     try:
-        if place.endswith(".py"):
-            if not Path(place).is_file():
-                raise BlockError(f"function must be in a file that exists, and {place} does not")
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+        if file is None:
+            found = importlib.import_module(place)
+        else:
+            spec = importlib.util.spec_from_file_location(Path(file).stem, file)
             assert spec is not None
             assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-    except BlockError:
-        raise
+            found = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(found)
     except Exception as error:
         raise BlockError(f"{place} could not be imported: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
+    function = getattr(found, name, None)
     if not callable(function):
         raise BlockError(f"{place} has no function {name}")
     return function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 import models
 from flowgraph.block import BlockError, Params
+from models import weights
 
 
 class ModelParams(Params):
@@ -31,3 +33,13 @@ def load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
         return loader(name, **options)
     except (models.ModelMissing, ValueError) as error:
         raise BlockError(str(error)) from None
+
+
+def image_size(name: str) -> tuple[int, int]:
+    """Return height and width of the pictures that a model's autoencoder was made for, which its config tells.
+
+    Raises `models.ModelMissing`.
+    """
+    config = weights.part(weights.find(name), "vae", ".") / "config.json"
+    side = json.loads(config.read_text(encoding="utf-8")).get("sample_size") or 512
+    return side, side

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .training.data import Photographs
 
 BATCH = 10
+PARTS = ["disjoint", "autoencoder", "captioner", "link", "speed"]
 
 
 def read_test(folder: Path, size: tuple[int, int]) -> Photographs:
@@ -144,8 +145,25 @@ def evaluate_captioner(model: str, test: Photographs, train: Photographs) -> Non
     )
 
 
+def evaluate_speed(receiver: Receiver, test: Photographs) -> None:
+    latents = receiver.vae.encode(test.images[:1])
+    begin = time.monotonic()
+    receiver.regenerate(latents, [test.captions[0][0]], steps=30, guidance=9.0, seeds=[0])
+    print(f"one image at T = 30 with guidance 9: {time.monotonic() - begin:.1f} s")
+
+
+def evaluate_disjointness(test: Photographs, used: Photographs) -> None:
+    distance = nearest(difference_hash(test.images), difference_hash(used.images))
+    print(
+        f"{len(used.names)} training and {len(test.names)} test images: "
+        f"{len(set(test.names) & set(used.names))} names in common, "
+        f"nearest pair of 256-bit difference hashes {distance} bits apart"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.evaluation", description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", choices=PARTS, help="the parts to measure, all by default")
     parser.add_argument("--model", default="embedded", help="embedded, a folder or a hub id")
     parser.add_argument("--test", type=Path, required=True, help="folder with images/ and captions.jsonl")
     parser.add_argument("--train", type=Path, required=True, help="folder with {train,val}.npz")
@@ -153,25 +171,23 @@ def main() -> None:
     arguments = parser.parse_args()
     from .training.data import Photographs, read_training
 
-    receiver = load_receiver(arguments.model)
-    test = read_test(arguments.test, receiver.size)
-    used, _ = read_training(arguments.train)
-    distance = nearest(difference_hash(test.images), difference_hash(used.images))
-    shared = len(set(test.names) & set(used.names))
-    print(
-        f"{len(used.names)} training and {len(test.names)} test images: {shared} names in common, "
-        f"nearest pair of 256-bit difference hashes {distance} bits apart"
-    )
-    evaluate_autoencoder(arguments.model, test)
-    evaluate_captioner(arguments.model, test, used)
-    n = arguments.count
-    some = Photographs(test.images[:n], test.names[:n], test.captions[:n])
-    evaluate_link(receiver, some, 14.0, [])
-    evaluate_link(receiver, some, 7.5, [2, 4, 6, 8, 10])
-    latents = receiver.vae.encode(test.images[:1])
-    begin = time.monotonic()
-    receiver.regenerate(latents, [test.captions[0][0]], steps=30, guidance=9.0, seeds=[0])
-    print(f"one image at T = 30 with guidance 9: {time.monotonic() - begin:.1f} s")
+    what, model, count = arguments.what or PARTS, arguments.model, arguments.count
+    test = read_test(arguments.test, load_autoencoder(model).size)
+    some = Photographs(test.images[:count], test.names[:count], test.captions[:count])
+    if "disjoint" in what or "captioner" in what:
+        used, _ = read_training(arguments.train)
+    if "disjoint" in what:
+        evaluate_disjointness(test, used)
+    if "autoencoder" in what:
+        evaluate_autoencoder(model, test)
+    if "captioner" in what:
+        evaluate_captioner(model, test, used)
+    if "link" in what:
+        receiver = load_receiver(model)
+        evaluate_link(receiver, some, 14.0, [])
+        evaluate_link(receiver, some, 7.5, [2, 4, 6, 8])
+    if "speed" in what:
+        evaluate_speed(load_receiver(model), test)
 
 
 if __name__ == "__main__":

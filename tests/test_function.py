@@ -98,7 +98,7 @@ def test_a_file_is_looked_for_beside_the_graph(file, tmp_path, monkeypatch):
     (half,) = [block for block in load(graph).blocks if block.name == "half"]
     assert half.params["file"] == file
     graph.write_text(GRAPH.replace("FILE", "yours.py"))
-    with pytest.raises(ConfigError, match=r"graph.yaml:4:38: blocks.half.file: must be a file"):
+    with pytest.raises(ConfigError, match=r"graph.yaml:4:37: blocks.half.file: must be a file"):
         load(graph)
 
 

@@ -16,13 +16,14 @@ from flowgraph.block import Params as BlockParams
 
 LARGEST_LLR = 1e4  # larger ones, and infinities, are taken for this
 SUREST = 1e-6  # no bit is trusted further than to this error rate
+SLACK = 4096  # bits that a header may always claim beyond twice those that came
 
 
 class _Received:
     """Bits of a frame as they came, read by stretches that begin on whole bytes; the others are erased."""
 
     def __init__(self, packet: Packet):
-        self.count = packet.count
+        self.came = self.count = packet.count
         self.llr: np.ndarray | None = None
         if packet.packed:
             self.hard = packet.data
@@ -43,17 +44,22 @@ class _Received:
         self.erased[begin:end] = True
 
     def extend(self, count: int) -> None:
-        """Take what a frame of `count` bits has beyond those that came for erased."""
-        came = self.count
-        if count <= came:
+        """Take what the first `count` bits of a frame have beyond those that came for erased.
+
+        Raises `FrameError` where too few came: a header is believed only as far as bits have come for it.
+        """
+        if count > 2 * self.came + SLACK:
+            raise FrameError(f"{self.came} bits came where the header tells of {count}")
+        more = count - self.count
+        if more <= 0:
             return
         self.count = count
         self.hard = np.pad(self.hard, (0, -(-count // 8) - len(self.hard)))
         if self.llr is not None:
-            self.llr = np.pad(self.llr, (0, count - came))
+            self.llr = np.pad(self.llr, (0, more))
         if self.erased is not None:
-            self.erased = np.pad(self.erased, (0, count - came))
-        self._erase(came, count)
+            self.erased = np.pad(self.erased, (0, more))
+        self._erase(count - more, count)
 
     def lost(self, begin: int, end: int) -> np.ndarray:
         """Return which bits of a stretch did not come: bool."""
@@ -163,16 +169,13 @@ class BitDeserializer(Block):
 
     def work(self, bits: Packet) -> dict[str, Packet]:
         received, count = _Received(bits), _Count()
-        length = ""
         try:
             header = self._header(bits, received, count)
-            if received.count != header.bits:
-                length = f"{bits.count} bits came where the header tells of {header.bits}"
-            received.extend(header.bits)
             text = self._text(header, received, count)
-            latent = self._latent(header, received, count, bits, length)
         except FrameError as error:
             text, latent = _no_text("lost", str(error)), _no_latent("lost", str(error))
+        else:
+            latent = self._latent(header, received, count, bits)
         self._report(bits.frame, text, latent)
         return {"text": text.packet(bits.frame), "latent": latent.packet(bits.frame)}
 
@@ -187,15 +190,13 @@ class BitDeserializer(Block):
             soft = received.soft(0, HEADER_BITS, scrambled=True)
             header = Header.unpack(soft)
             count.add(soft, header.pack())
-        # What a header claims is believed only as far as bits have come for it: a value takes four or more.
-        if header.values > received.arrived:
-            raise FrameError(f"{received.arrived} bits came for a latent of {header.values} values")
         return header
 
     def _text(self, header: Header, received: _Received, count: _Count) -> _Part:
         if not header.text:
             return _no_text("absent")
         begin, end = header.caption_start, header.latent_start
+        received.extend(end)
         lost = received.lost(begin, end)
         if lost.size and lost.all():
             return _no_text("lost", "caption did not come")
@@ -220,10 +221,15 @@ class BitDeserializer(Block):
             reason = "" if printable.all() else "caption with unprintable characters"
         return _Part(np.where(printable, letters, ord("?")), "damaged" if reason else "ok", reason)
 
-    def _latent(self, header: Header, received: _Received, count: _Count, packet: Packet, length: str) -> _Part:
+    def _latent(self, header: Header, received: _Received, count: _Count, packet: Packet) -> _Part:
         form, begin, end = header.latent, header.latent_start, header.bits
         if form is None:
             return _no_latent("absent")
+        try:
+            received.extend(end)
+        except FrameError as error:
+            return _no_latent("lost", str(error))
+        length = "" if packet.count == end else f"{packet.count} bits came where the header tells of {end}"
         lost = received.lost(begin, end)
         if lost.size and lost.all():
             return _no_latent("lost", length or "latent did not come")

@@ -21,8 +21,8 @@ class BitSerializer(Block):
     1/6, and so is the caption. `header: side`, a genie, hands it to the receiver in the tag `side_header`
     instead, for configs that reproduce the paper. With `caption: plain` as well, a frame is what the paper
     counts: the caption's ASCII bytes, then the latent's numbers. Bits are tagged `protection` where the
-    header, the caption and the latent begin, and `code_rate`, information bits over all bits, where the frame
-    begins. A part whose frame was lost before it came here is left out.
+    header, the caption and the latent begin, and `code_rate`, information bits over bits sent (1 where there are
+    none), where the frame begins. A part whose frame was lost before it came here is left out.
 
     `payload` is reported as means over the frames so far: bytes; complex symbols an image; those per pixel
     value (`cbr`); bytes as shares of the image in float64 and in 8-bit RGB. The last three are null once a
@@ -109,7 +109,7 @@ class BitSerializer(Block):
         ]
         information = 8 * header.caption_bytes + header.latent_bits
         if header.bits:
-            tags.append(Tag(0, "code_rate", max(information, 1) / header.bits))
+            tags.append(Tag(0, "code_rate", information / header.bits if information else 1.0))
         if header.side:
             tags.append(Tag(0, "side_header", header.as_tag()))
         return Packet(data, frame, 0, header.bits, True, tuple(tags), True)

@@ -25,8 +25,7 @@ class _SnrParams(BlockParams):
 
     ebn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
-        description="energy per information bit over N0, the noise power of a complex sample: Es/N0 = Eb/N0 x bits per "
-        "symbol x code rate (tag code_rate, 1 without)",
+        description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x bits per symbol",
         json_schema_extra=LIVE,
     )
     esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
@@ -41,7 +40,10 @@ class _SnrParams(BlockParams):
 
 
 class _NoisyChannel(Block):
-    """What the channels with Gaussian noise share: how strong it is, and the tag that tells meters."""
+    """What the channels with Gaussian noise share: how strong it is, and the tag that tells meters.
+
+    The tag's `ebn0_db` spreads the energy of a frame over its information bits: Es/N0 / (bits per symbol x code rate).
+    """
 
     def start(self) -> None:
         self.bits_per_symbol: int | None = None
@@ -53,7 +55,7 @@ class _NoisyChannel(Block):
         """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
         self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
         self.code_rate = symbols.tag("code_rate", self.code_rate if symbols.offset else 1.0)
-        per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.code_rate) if self.bits_per_symbol else None
+        per_symbol = theory.ratio_to_db(self.bits_per_symbol) if self.bits_per_symbol else None
         ebn0, esn0 = self.params.ebn0, self.params.esn0
         if esn0 is None:
             if per_symbol is None:
@@ -62,6 +64,8 @@ class _NoisyChannel(Block):
         elif per_symbol is not None:
             ebn0 = esn0 - per_symbol
         n0 = theory.db_to_ratio(-esn0)
+        if ebn0 is not None:
+            ebn0 -= theory.ratio_to_db(self.code_rate)
         channel = {"n0": n0, "esn0_db": esn0, "ebn0_db": ebn0, "bits_per_symbol": self.bits_per_symbol, **fading}
         due = symbols.offset == 0 or channel != self.told
         self.told = channel
@@ -170,16 +174,16 @@ class Equalizer(Block):
 class BitFlipChannel(Block):
     """Flip every bit independently with 16QAM's bit error rate at an Eb/N0, the paper's own stand-in for a radio.
 
-    `formula: paper` is the rate that the paper's program takes (`theory.paper_bit_error_rate`), `exact` the true mean
-    over a symbol's bits. Either is rounded to a multiple of 2^-32.
+    `formula: exact` is the true mean over a symbol's bits, `paper` the rate that the paper's program takes
+    (`theory.paper_bit_error_rate`). Either is rounded to a multiple of 2^-32.
     """
 
     class Params(BlockParams):
         ebn0: Annotated[Decibel, Field(ge=-300, le=300)] = Field(
-            description="energy per information bit over N0; the tag code_rate counts as in other channels",
+            description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x 4",
             json_schema_extra=LIVE,
         )
-        formula: Literal["paper", "exact"] = Field("paper", description="how Eb/N0 becomes an error rate")
+        formula: Literal["exact", "paper"] = Field("exact", description="how Eb/N0 becomes an error rate")
 
     inputs = (Port("bits", "bits", "sent"),)
     outputs = (Port("bits", "bits", "received"),)
@@ -193,14 +197,13 @@ class BitFlipChannel(Block):
     def work(self, bits: Packet) -> Packet:
         self.code_rate = bits.tag("code_rate", self.code_rate if bits.offset else 1.0)
         ebn0 = self.params.ebn0
-        sent_ebn0 = ebn0 + theory.ratio_to_db(self.code_rate)  # energy per bit that is sent
-        esn0 = sent_ebn0 + theory.ratio_to_db(4)
-        rate = theory.paper_bit_error_rate(sent_ebn0) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
+        esn0 = ebn0 + theory.ratio_to_db(4)
+        rate = theory.paper_bit_error_rate(ebn0) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
         channel = {
             "kind": "bit_flip",
             "n0": None,
             "esn0_db": esn0,
-            "ebn0_db": ebn0,
+            "ebn0_db": ebn0 - theory.ratio_to_db(self.code_rate),
             "bits_per_symbol": 4,
             "fading": "none",
             "block_symbols": None,

@@ -42,7 +42,8 @@ class DiffusionSink(Block):
     `noise_variance`), `steps: matched` starts the reverse process at t* = argmin_t |abar_t - 1/(1+v)| from
     sqrt(abar_t*) z and adds no noise. `steps: T` is the paper's image to image: noise is added as of the
     point that leaves T of `schedule_steps` DDIM steps (eta 0), which are then taken; T = 0 decodes z as it
-    is. A caption alone is rendered from pure noise.
+    is. A caption alone is rendered from pure noise. Schedules have at most 500 steps: these stand at t = 1, 1 + s, ...
+    for s = floor(1000 / steps), and s = 1 would begin short of pure noise, or past the last t.
 
     A latent that is a posterior mean E[z | y] (tag `noise_source`) is shrunk, which a matched start undoes
     first. A part that is lost is done without (`mode`: text+latent, text, latent); with neither, the image is
@@ -63,8 +64,8 @@ class DiffusionSink(Block):
             description="classifier-free guidance with a latent; 1 is none (paper: 9)",
             json_schema_extra={"live": True},
         )
-        schedule_steps: int = Field(50, ge=1, le=1000, description="steps of the DDIM schedule from pure noise")
-        text_only_steps: int = Field(50, ge=1, le=1000, description="steps where there is a caption alone")
+        schedule_steps: int = Field(50, ge=1, le=500, description="steps of the DDIM schedule from pure noise")
+        text_only_steps: int = Field(50, ge=1, le=500, description="steps where there is a caption alone")
         text_only_guidance: float = Field(7.5, ge=1, description="guidance where there is a caption alone")
         negative_prompt: str = Field("", description="what the unconditional branch of guidance is told")
         text_only_above: float | None = Field(

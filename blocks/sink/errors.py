@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,14 @@ class ErrorMeter(Block):
 
     Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
     binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
-    where the channel is not known, from that across frames. A negative LLR is a 1.
+    where the channel is not known, from that across frames. A negative LLR is a 1. Es/N0 and Eb/N0, all energy of a
+    frame over its information bits, are means over the bits compared.
 
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
     common complex gain is taken out, and `constellation.png`.
 
-    Frames are compared by number. What did not arrive counts in `frames_lost` and `bits_missing` (`symbols_missing`),
-    and is in no rate.
+    Frames are compared by number. What did not arrive counts in `bit_frames_lost` and `bits_missing` (for symbols
+    `symbol_frames_lost` and `symbols_missing`), and is in no rate.
     """
 
     inputs = (
@@ -70,15 +72,16 @@ class ErrorMeter(Block):
             self.keep("constellation.png", self.count.picture())
 
 
-class _Errors:
+class _Errors(ABC):
     """What counting bits and counting symbols share: losses, the simulated channel and what theory expects of it."""
 
-    unit = ""
+    unit: str
 
     def __init__(self) -> None:
         self.items = self.errors = self.missing = self.lost = 0
         self.channel: dict[str, Any] | None = None
         self.expected: float | None = 0.0  # errors by the closed form; None once it cannot be told
+        self.snr = {"ebn0_db": _MeanRatio(), "esn0_db": _MeanRatio()}  # bits tell them: two meters share a section
 
     def add(self, sent: Packet | None, received: Packet | None) -> float | None:
         """Take in a frame and return its error rate; None where nothing can be compared."""
@@ -96,12 +99,21 @@ class _Errors:
         self._expect(received, common, items)
         return errors / items if items else None
 
+    @abstractmethod
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
-        raise NotImplementedError
+        """Return how many of the first `common` items differ, of those that arrived."""
 
+    @abstractmethod
     def theory(self, channel: dict[str, Any]) -> float | None:
         """Return the error rate that is expected over a channel."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def figures(self) -> dict[str, Any]:
+        """Return what can be told at any time."""
+
+    def closing_figures(self) -> dict[str, Any]:
+        """Return what is told at the end alone."""
+        return {}
 
     def _expect(self, received: Packet, common: int, items: int) -> None:
         """Add the errors expected of a frame, in which the channel may change."""
@@ -112,20 +124,43 @@ class _Errors:
         for (start, channel), end in zip(changes, ends, strict=True):
             self.channel = channel
             rate = self.theory(channel) if channel else None
+            share = (end - start) / common * items if common else 0.0
             if self.expected is not None and common:
-                self.expected = None if rate is None else self.expected + rate * (end - start) / common * items
+                self.expected = None if rate is None else self.expected + rate * share
+            if channel and share:
+                for key, mean in self.snr.items():
+                    mean.add(channel.get(key), share)
 
     def _rate(self) -> float | None:
         return self.errors / self.items if self.items else None
 
     def _losses(self) -> dict[str, Any]:
-        return {"frames_lost": self.lost, f"{self.unit}_missing": self.missing}
+        return {f"{self.unit}_frames_lost": self.lost, f"{self.unit}s_missing": self.missing}
 
     def _theory(self) -> float | None:
         return self.expected / self.items if self.items and self.expected is not None else None
 
-    def _snr(self) -> dict[str, Any]:
-        return {key: self.channel.get(key) for key in ("ebn0_db", "esn0_db")} if self.channel else {}
+
+class _MeanRatio:
+    """Mean over items of a ratio in dB; one that never changes stays as it is."""
+
+    def __init__(self) -> None:
+        self.total = self.items = 0.0
+        self.low, self.high = math.inf, -math.inf
+
+    def add(self, decibel: float | None, items: float) -> None:
+        """Take in the ratio of so many items, None where it is not known."""
+        if decibel is not None:
+            self.low, self.high = min(self.low, decibel), max(self.high, decibel)
+            self.total += theory.db_to_ratio(decibel) * items
+            self.items += items
+
+    @property
+    def decibel(self) -> float | None:
+        """The mean; None where nothing is known."""
+        if not self.items:
+            return None
+        return self.low if self.low == self.high else theory.ratio_to_db(self.total / self.items)
 
 
 def _arrived(sent: Packet, received: Packet, common: int) -> np.ndarray | None:
@@ -142,7 +177,7 @@ def _arrived(sent: Packet, received: Packet, common: int) -> np.ndarray | None:
 class _BitErrors(_Errors):
     """Counts bit errors, and for the interval also by clusters that are independent."""
 
-    unit = "bits"
+    unit = "bit"
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,12 +218,11 @@ class _BitErrors(_Errors):
         return theory.bit_error_rate(channel["esn0_db"], constellation.name, rayleigh) if constellation else None
 
     def figures(self) -> dict[str, Any]:
-        """Return what can be told at any time."""
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
-        return {"bits": self.items, "bit_errors": self.errors, **rates, **self._losses(), **self._snr()}
+        snr = {key: mean.decibel for key, mean in self.snr.items()}
+        return {"bits": self.items, "bit_errors": self.errors, **rates, **self._losses(), **snr}
 
     def closing_figures(self) -> dict[str, Any]:
-        """Return what is told at the end."""
         if not self.items:
             return {"ber_interval": None}
         if self.clustered:
@@ -215,7 +249,7 @@ def _ones(packed: np.ndarray) -> int:
 class _SymbolErrors(_Errors):
     """Counts symbol errors, sums up error vectors and keeps symbols for the picture."""
 
-    unit = "symbols"
+    unit = "symbol"
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +280,6 @@ class _SymbolErrors(_Errors):
         return theory.symbol_error_rate(channel["esn0_db"], self.constellation.name, channel["kind"] == "rayleigh")
 
     def figures(self) -> dict[str, Any]:
-        """Return what can be told at any time."""
         known = self.constellation is not None  # without it there are no decisions, only error vectors
         _, s2, e2, re, im = self.sums
         evm = math.sqrt(e2 / s2) if s2 else None
@@ -259,12 +292,7 @@ class _SymbolErrors(_Errors):
             "evm_rms": evm,
             "snr_measured_db": snr,
             **self._losses(),
-            **self._snr(),
         }
-
-    def closing_figures(self) -> dict[str, Any]:
-        """Return what is told at the end."""
-        return {}
 
     def picture(self) -> bytes:
         """Return the received symbols as a PNG: their density, and the points sent."""

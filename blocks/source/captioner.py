@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 import models
-from blocks.model import load
+from blocks.model import image_size, load
 from blocks.source.images import ImageParams, Size, parse_size, read_images
 from flowgraph.block import Block, Output, Packet, Port
 
@@ -59,8 +59,8 @@ class CaptionerSource(Block):
             "embedded",
             description="the receiver's model: its tokenizer counts, and captions are cut to 77 tokens",
         )
-        size: Size = Field(
-            "192x192", description="height and width of the pictures, as at the receiver; multiples of 8 px"
+        size: Size | None = Field(
+            None, description="height and width, multiples of 8 px; the receiver's model's own by default"
         )
 
     outputs = (
@@ -72,9 +72,10 @@ class CaptionerSource(Block):
         p = self.params
         self.captioner = load(models.load_captioner, p.model, **p.options())
         self.tokenizer = load(models.load_tokenizer, p.tokenizer)
+        self.size = parse_size(p.size) if p.size else load(image_size, p.tokenizer)
 
     def produce(self) -> Iterator[Output]:
-        for frame, name, picture in read_images(self, parse_size(self.params.size)):
+        for frame, name, picture in read_images(self, self.size):
             caption = self.caption(picture, name)
             self.report("frames", frame, name=name, caption_sent=caption)
             text = np.frombuffer(caption.encode("ascii"), np.uint8)

@@ -116,9 +116,11 @@ def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str,
             break
         found += 1
         try:
+            if isinstance(content, OSError):
+                raise content
             picture = decode(content, size, params.geometry)
         except Exception as error:  # decoders raise all sorts on broken files; every one is told
-            reason = str(error) or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             block.report("frames", frame, name=name, status="unreadable", reason=reason)
             block.warn(f"{name} is skipped: {reason}")
             continue
@@ -133,7 +135,8 @@ def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str,
         raise BlockError(f"none of the {found} image files of {params.images} can be read")
 
 
-def _files(block: Block, images: str) -> Iterable[tuple[str, bytes]]:
+def _files(block: Block, images: str) -> Iterable[tuple[str, bytes | OSError]]:
+    """Return names and contents of the image files, or why one cannot be read."""
     if images == "sample":
         folder = resources.files("skimage") / "data"
         return ((name, (folder / name).read_bytes()) for name in SAMPLE)

@@ -11,7 +11,8 @@ from .autoencoder import crops, psnr
 from .data import read_training
 from .loop import train
 
-SIDE, BATCH = 96, 4
+# Share of the time done, crop side, crops a batch; whole images last, as the decoder will see them.
+CROPS = ((0.0, 96, 4), (0.75, 192, 1))
 
 
 def run(data: Path, out: Path, minutes: float) -> None:
@@ -27,7 +28,8 @@ def run(data: Path, out: Path, minutes: float) -> None:
     print("decoder: held-out PSNR {:.2f} dB at the start".format(*psnr(model, held_out.images[:40])), flush=True)
 
     def loss_of(random: np.random.Generator, progress: float):
-        x = crops(used.images, random, SIDE, BATCH).contiguous(memory_format=torch.channels_last)
+        _, side, count = max(row for row in CROPS if row[0] <= progress)
+        x = crops(used.images, random, side, count).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             z = model.encode(x).latent_dist.mode()
         difference = model.decode(z).sample - x

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 WARM_UP = 0.02  # share of the training time over which the learning rate rises
-CHECKPOINT_SECONDS = 180.0
+CHECKPOINT_SECONDS = 300.0
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
 
     `loss_of(random, progress)` draws a batch and gives its loss; progress runs from 0 to 1 with the clock,
     and the learning rate follows half a cosine of it, so that a shared machine changes the number of steps,
-    not the schedule. Every three minutes `validate` prints its figures and `checkpoint` is replaced; a run
+    not the schedule. Every five minutes `validate` prints its figures and `checkpoint` is replaced; a run
     that finds one goes on from there.
     """
     import torch
