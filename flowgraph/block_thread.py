@@ -15,6 +15,8 @@ from flowgraph.spec import WireSpec
 from flowgraph.transport import Incoming, Outgoing, Stopped
 from flowgraph.wire import End
 
+# Blocks of a process start one after the other: large libraries do not bear being imported by several threads at once.
+_starting = threading.Lock()
 PATIENCE_BYTES = 16 << 20  # of frames that wait for partners from other sources, before their own source must wait
 
 
@@ -46,7 +48,8 @@ class BlockThread(threading.Thread):
     def run(self) -> None:
         ended = False
         try:
-            self.block.start()
+            with _starting:
+                self.block.start()
             self.started.set()
             self._wait_for_go()
             if self.block.inputs:
