@@ -25,11 +25,12 @@ def carried(report: Report) -> int:
 
 def status_line(report: Report, bytes_per_s: float) -> str:
     """Return how far a run is: frames, rate, error rate so far."""
-    link = report.sections["link"]
-    finished = sum(row["status"] is not None for row in report.frames.values())
     parts = [f"{time.monotonic() - report.began:6.1f} s"]
-    if report.frames:
-        parts.append(f"frames {finished} of {len(report.frames)}")
+    if report.result["status"] == "starting":
+        return f"{parts[0]} · blocks start, models load"
+    link, images = report.sections["link"], [row for row in report.frames.values() if row["name"]]
+    if images:
+        parts.append(f"images {sum(row['status'] is not None for row in images)} of {len(images)}")
     parts.append(f"{carried(report) / 1e6:,.1f} MB on the busiest wire, {bytes_per_s / 1e6:,.1f} MB/s")
     if link["ber"] is not None:
         parts.append(f"BER {_number(link['ber'])} ({_number(link['bits'])} bits)")
@@ -66,7 +67,7 @@ class Progress:
 LINK_ROWS = {
     "ebn0_db": "Eb/N0, dB",
     "esn0_db": "Es/N0, dB",
-    "snr_measured_db": "SNR measured, dB",
+    "snr_measured_db": "SNR of the symbols decided on, dB",
     "bits": "bits",
     "bit_errors": "bit errors",
     "ber": "bit error rate",
@@ -77,7 +78,7 @@ LINK_ROWS = {
     "evm_rms": "EVM, rms",
     "symbols_per_image": "symbols an image",
     "cbr": "channel uses a pixel value",
-    "share_of_rgb8_image": "bytes, of an 8-bit image's",
+    "share_of_rgb8_image": "bytes sent / bytes of the 8-bit image",
 }
 
 
@@ -113,8 +114,5 @@ def print_summary(report: Report, folder: RunFolder) -> None:
         console.print(frames)
         if len(figures["frames"]) > 20:
             console.print(f"and {len(figures['frames']) - 20} more in report.json")
-    names = sorted(path for path in folder.path.iterdir() if path.suffix in (".json", ".yaml", ".png"))
-    for path in names:
-        print(path)
-    if (folder.path / "images").is_dir():
-        print(folder.path / "images")
+    for name in sorted({path.partition("/")[0] for path in folder.written}):
+        print(folder.path / name)

@@ -74,6 +74,7 @@ class RunFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self.log_file = (path / "log.txt").open("a", encoding="utf-8")
+        self.written: set[str] = set()  # by this run, whatever else lies there
 
     @classmethod
     def for_run(cls, flowgraph: str, path: str | Path | None = None) -> RunFolder:
@@ -96,6 +97,7 @@ class RunFolder:
         part = target.with_name(target.name + ".part")
         part.write_bytes(data.encode() if isinstance(data, str) else data)
         part.replace(target)
+        self.written.add(str(pure))
         return target
 
     def log(self, line: str) -> None:
@@ -116,7 +118,11 @@ class Report:
         self.frames: dict[int, dict[str, Any]] = {}
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
-        self.result: dict[str, Any] = {"status": "running"}
+        self.result: dict[str, Any] = {"status": "starting"}
+
+    def __repr__(self) -> str:
+        link = self.sections["link"]
+        return f"<Report of {self.flowgraph!r}: {self.result['status']}, {len(self.frames)} frames, BER {link['ber']}>"
 
     def add(self, section: str, frame: int | None, values: dict[str, Any]) -> None:
         """Take in figures: of a section, or of a frame."""

@@ -179,6 +179,7 @@ class Supervisor:
                 self._say_all(control.Connect(self.endpoints), "connected")
             elif states == {"ready"}:
                 self._say_all(control.Go(), "running")
+                self.report.result["status"] = "running"
                 self.tell("running")
             elif states == {"done"}:
                 return
@@ -214,6 +215,8 @@ class Supervisor:
             by_hand = member.spec.host is not None and socket is not self.sockets[0]
             if member.address or not (by_hand or secrets.compare_digest(message.secret, self.secret)):
                 self.tell(f"a second worker {name} was refused")
+                reason = "it is there already" if member.spec.host else "it runs where the graph was started"
+                self._send(socket, identity, control.Refused(reason))
             elif (message.protocol, message.version) != (control.PROTOCOL, version("semflow")):
                 self.fault = f"worker {name} runs Semflow {message.version}, not {version('semflow')}: install the same"
             else:

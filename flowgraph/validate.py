@@ -121,7 +121,7 @@ def _sentence(node: Node, errors: list[Any], unit: str) -> str:
     for error in errors:
         if error["type"] == "value_error":
             said = str(error["ctx"]["error"])
-            return said if said.startswith("must") else f"must be right: {said}"
+            return said if " must " in f" {said}" else f"must be right: {said}"
     wanted = " or ".join(dict.fromkeys(_wanted(error, unit) for error in errors))
     if errors[0]["type"] in _LENGTHS:
         return f"must be {wanted}, not of {len(node.value)}"

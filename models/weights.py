@@ -83,6 +83,8 @@ def load(model_class: Any, folder: Path, placement: Placement, **options: Any) -
     transformers.utils.logging.disable_progress_bar()
     key = "dtype" if model_class.__module__.startswith("transformers.") else "torch_dtype"
     options[key] = placement.dtype
+    if key == "torch_dtype":
+        options["low_cpu_mem_usage"] = False  # diffusers would ask for accelerate, which is not needed
     try:
         module = model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

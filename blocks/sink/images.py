@@ -127,9 +127,10 @@ def _draw_words(draw: ImageDraw.ImageDraw, corner: tuple[int, int], row: _Row) -
 
 
 def _font(size: int):
+    from matplotlib import get_data_path
     from PIL import ImageFont
 
-    return ImageFont.load_default(size)
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size * 0.85)
 
 
 def _printable(text: str) -> str:
