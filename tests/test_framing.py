@@ -266,11 +266,12 @@ def test_payload_counts_everything_that_is_sent():
 # How noisy it is
 
 
-def noise_of_frames(form, ber, spread, policy="bounded", frames=8):
+def noise_of_frames(form, ber, spread, policy="bounded", frames=8, deviation=1.0):
     """Return mean squared error and mean of what the receiver says of it, over latents of 16,384 values."""
     errors, told = [], []
     for n in range(frames):
         values = latent((4, 64, 64), n)
+        values = replace(values, data=values.data * np.float32(deviation))
         frame = flipped(send(text(frame=n), values, latent=form), ber, spread)
         if spread == "16qam":
             frame = replace(frame, tags=(*frame.tags, Tag(frame.count, "estimate", {"ber": ber})))
@@ -290,6 +291,13 @@ CASES += [(form, "bounded") for form in ("quant8", "quant5")]
 def test_noise_is_known_to_a_tenth_from_the_demappers_estimate(form, policy, ber):
     mse, told = noise_of_frames(form, ber, "16qam", policy)
     assert told == pytest.approx(mse, rel=0.1)
+
+
+@pytest.mark.parametrize("deviation", [0.7, 1.3])
+@pytest.mark.parametrize("ber", [0.00175, 0.0127, 0.0419])
+def test_noise_follows_the_latents_own_power(ber, deviation):
+    mse, told = noise_of_frames("float64", ber, "16qam", deviation=deviation)
+    assert told == pytest.approx(mse, rel=0.15)
 
 
 @pytest.mark.parametrize(("ber", "factor"), [(0.00175, 1.5), (0.0127, 1.2), (0.0419, 1.15)])

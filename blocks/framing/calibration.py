@@ -7,8 +7,9 @@ since the same error rate does different harm:
     equal  every bit errs alike, as over `bit_flip_channel` and any link that says nothing about itself
     16qam  the last two bits of a 16QAM symbol err twice as often as the first two (3GPP TS 38.211, 5.1.4)
 
-The table also has the share of values that look damaged (`latents.implausible`), from which the error rate
-can be read where nothing else tells it.
+The table also has the mean square of what comes, by policy (`power`): a latent that shows more than N(0, 1) would was
+larger from the start, and so are its errors, most of which are proportional to the values. And it has the share of
+values that look damaged (`latents.implausible`), from which the error rate can be read where nothing else tells it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def mean_squared_error(form: str, policy: str, spread: str, ber: float) -> float
     return float(np.interp(ber, table["ber"], table[form][spread][policy]))
 
 
+def power(form: str, policy: str, spread: str, ber: float) -> float:
+    """Return the mean square of N(0, 1) latents as they are received at a bit error rate."""
+    table = _table()
+    return float(np.interp(ber, table["ber"], table[form][spread][f"{policy} power"]))
+
+
 def error_rate(form: str, spread: str, share: float) -> float:
     """Return the bit error rate at which so large a share of the values is implausible."""
     table = _table()
@@ -73,9 +80,9 @@ def error_rate(form: str, spread: str, share: float) -> float:
 
 
 def measure(form: str, spread: str, ber: float, values: int = 1 << 20, seed: int = 1) -> dict[str, float]:
-    """Return the mean squared error by policy, and the share of implausible values."""
+    """Return the mean squared error and the power by policy, and the share of implausible values."""
     rng = np.random.default_rng([seed, latents.FORMATS.index(form), SPREADS.index(spread), int(ber * 1e6)])
-    sums = dict.fromkeys((*POLICIES, "implausible"), 0.0)
+    sums = dict.fromkeys((*POLICIES, *(f"{policy} power" for policy in POLICIES), "implausible"), 0.0)
     chunk = 1 << 16
     flip = rates(ber, spread, latents.bits_per_value(form)).astype(np.float32)
     for _ in range(values // chunk):
@@ -84,7 +91,9 @@ def measure(form: str, spread: str, ber: float, values: int = 1 << 20, seed: int
         received = latents.read_floats(latents.write_floats(sent, form) ^ flips, form)
         draws = rng.standard_normal(chunk)
         for policy in POLICIES:
-            sums[policy] += float(((latents.mend(received, policy, draws) - sent) ** 2).mean())
+            mended = latents.mend(received, policy, draws)
+            sums[policy] += float(((mended - sent) ** 2).mean())
+            sums[f"{policy} power"] += float((mended**2).mean())
         sums["implausible"] += float(latents.implausible(received).mean())
     return {key: value / (values // chunk) for key, value in sums.items()}
 

@@ -136,12 +136,12 @@ class BitDeserializer(Block):
     latent of which a stretch never came); lost (an empty packet); absent (an empty packet: none was sent),
     with a `reason` where something is wrong.
 
-    Latents are tagged `noise_variance`, the mean squared error to be expected where clean values are N(0, 1),
-    and `noise_source`:
+    Latents are tagged `noise_variance`, the mean squared error to be expected, and `noise_source`:
 
     posterior  quantised latents, whose values are posterior means E[z | y] (shrunk to variance 1 - D): the mean
                D of Var[z | y]
-    table      floats, taken as they came: an error rate looked up in a table (`blocks.framing.calibration`)
+    table      floats, taken as they came: the error of N(0, 1) values at an error rate, from a table
+               (`blocks.framing.calibration`), times the power that the latent evidently had
 
     The error rate, which a quantiser needs too if decisions are hard, is the first of: the demapper's
     `estimate`; the mean of 1 / (1 + exp |LLR|); errors found in the coded header and caption; where nothing was
@@ -265,7 +265,9 @@ class BitDeserializer(Block):
             return values, 1.0
         ber, spread = self._error_rate(packet, received, count, form, raw[came])
         variance = calibration.mean_squared_error(form, policy, spread, ber)
-        return values, float(variance * came.mean() + gone.mean())
+        expected = calibration.power(form, policy, spread, ber)
+        sent_power = float(np.mean(values[came].astype(np.float64) ** 2)) / expected  # of N(0, 1) it would be 1
+        return values, float(sent_power * (variance * came.mean() + gone.mean()))
 
     def _error_rate(
         self,
