@@ -106,7 +106,7 @@ class Supervisor:
         status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
         self.report.result |= {"status": status, **({"fault": self.fault} if self.fault else {})}
         self.folder.write("report.json", self.report.as_json())
-        self.tell(f"run {status}" + (f": {self.fault}" if self.fault else ""))
+        self.tell(f"run {status}" + (f": {self.fault}" if self.fault not in ("", status) else ""))
         if self.fault:
             raise RunFailed(self.fault, self.report, self.interrupted)
         return self.report
