@@ -41,7 +41,7 @@ class Flowgraph:
         cls, path: str | Path, overlays: Iterable[str | Path] = (), seed: int | None = None, **variables: Any
     ) -> Flowgraph:
         """Load a YAML file, with overlays and variables. Raises `ConfigError` with every mistake in it."""
-        from flowgraph.load import load
+        from flowgraph.config.load import load
 
         return cls.from_spec(load(path, overlays, variables, seed))
 

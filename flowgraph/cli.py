@@ -72,7 +72,7 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
-    from flowgraph.load import ConfigError, load
+    from flowgraph.config.load import ConfigError, load
 
     try:
         return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph)
@@ -157,7 +157,7 @@ def _graph(options: argparse.Namespace) -> int:
 
 def _blocks(options: argparse.Namespace) -> int:
     from flowgraph import registry
-    from flowgraph.schema import describe
+    from flowgraph.config.schema import describe
 
     if options.name:
         print(describe(registry.find(options.name)))
@@ -170,7 +170,7 @@ def _blocks(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from flowgraph.schema import json_schema
+    from flowgraph.config.schema import json_schema
 
     print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
     return 0

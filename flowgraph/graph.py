@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from flowgraph import registry
 from flowgraph.block import Block, BlockError, Port
-from flowgraph.document import Node
-from flowgraph.mistake import ConfigError, Mistake, unknown
+from flowgraph.config.document import Node
+from flowgraph.config.mistake import ConfigError, Mistake, unknown
 from flowgraph.spec import GraphSpec
 
 Side = Literal["inputs", "outputs"]

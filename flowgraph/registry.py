@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from flowgraph.block import Block, BlockError
-from flowgraph.mistake import unknown
+from flowgraph.config.mistake import unknown
 
 GROUP = "semflow.blocks"
 

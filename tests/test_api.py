@@ -11,7 +11,7 @@ from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
 from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port
-from flowgraph.mistake import ConfigError
+from flowgraph.config.mistake import ConfigError
 from flowgraph.supervisor import RunFailed
 
 

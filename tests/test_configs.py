@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from flowgraph.load import load
+from flowgraph.config.load import load
 
 CONFIGS = ROOT / "configs"
 MAIN = CONFIGS / "main.yaml"

@@ -5,7 +5,7 @@ import pytest
 
 from blocks.function import NumpyFunction
 from flowgraph.block import BlockError, Packet
-from flowgraph.load import ConfigError, load
+from flowgraph.config.load import ConfigError, load
 from flowgraph.testing import check_packet_invariance, run_block
 
 SOURCE = """

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from toy_blocks import Bits, Channel, Demapper, Mapper, Meter, toys  # noqa: F401
 
 from flowgraph.block import Block, Port
+from flowgraph.config.load import ConfigError, loads
 from flowgraph.graph import check, dump, mermaid
-from flowgraph.load import ConfigError, loads
 from flowgraph.spec import BlockSpec, GraphSpec, NetworkSpec, WireSpec, WorkerSpec
 
 BLOCKS = {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_blocks import toys  # noqa: F401
 
-from flowgraph.load import ConfigError, load, loads
+from flowgraph.config.load import ConfigError, load, loads
 from flowgraph.spec import BlockSpec, NetworkSpec, WireSpec, WorkerSpec
 
 TEN = Path(__file__).parent / "configs" / "ten"
@@ -889,6 +889,7 @@ def test_whatever_a_text_holds_only_a_config_error_comes_of_it(noise, at, gone):
 def test_check_imports_nothing_heavy():
     """The command line answers in half a second: no model, plot or science library may come with the engine."""
     heavy = "{'torch', 'diffusers', 'transformers', 'numba', 'scipy', 'matplotlib', 'skimage', 'rich'}"
-    code = f"import sys, flowgraph.load, flowgraph.graph, flowgraph.schema; print(sorted({heavy} & sys.modules.keys()))"
+    engine = "flowgraph.config.load, flowgraph.graph, flowgraph.config.schema"
+    code = f"import sys, {engine}; print(sorted({heavy} & sys.modules.keys()))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -8,7 +8,7 @@ import yaml
 from test_load import JOB, LINK
 from toy_blocks import Bits, Channel, Demapper, Meter, Scope, toys  # noqa: F401
 
-from flowgraph.schema import describe, json_schema
+from flowgraph.config.schema import describe, json_schema
 
 
 def accepts(schema, value, root):

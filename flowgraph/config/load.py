@@ -14,36 +14,25 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import structs
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from flowgraph import registry
 from flowgraph.block import BlockError
+from flowgraph.config.document import MAX_DEPTH, MAX_VALUES, STRING, UNRESOLVED, Mistakes, Node, TooMany, node_of
+from flowgraph.config.layers import Document, Files, beside
+from flowgraph.config.mistake import ConfigError, Mistake, nearest, unknown
+from flowgraph.config.options import NAME, NAME_RULE, BlockOptions, JobOptions, Signature, WireOptions
+from flowgraph.config.validate import validate, validated
+from flowgraph.config.variables import Variables
+from flowgraph.config.workers import Placement
 from flowgraph.control import matching_files
-from flowgraph.document import MAX_DEPTH, MAX_VALUES, STRING, UNRESOLVED, Mistakes, Node, TooMany, node_of
 from flowgraph.graph import Flat, Part, Side, Wire, dtypes, examine, find_port
-from flowgraph.layers import Document, Files, beside
-from flowgraph.mistake import ConfigError, Mistake, nearest, unknown
-from flowgraph.options import (
-    BlockOptions,
-    JobOptions,
-    NetworkOptions,
-    Signature,
-    WireOptions,
-    WorkerOptions,
-)
-from flowgraph.place import is_loopback
-from flowgraph.spec import BlockSpec, GraphSpec, NetworkSpec, WireSpec, WorkerSpec
-from flowgraph.validate import validate
-from flowgraph.variables import Variables
+from flowgraph.spec import BlockSpec, GraphSpec, WireSpec
 
 __all__ = ["ConfigError", "Mistake", "load", "loads"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_NAME_RULE = "must be a name of letters, digits, _ and -"
 _END = re.compile(r"\S.*\.[^.\s]+")
 _WIRE_RULE = "'block.output -> block.input'"
 
@@ -117,7 +106,6 @@ class _Loader:
         self.flat = Flat()
         self.blocks: list[BlockSpec] = []
         self.wires: list[_Laid] = []
-        self.hosts: list[Node] = []
         self.values = 0  # in all blocks and wires
 
     def load(self, file: str, overlays: list[str], settings: Mapping[str, Any], seed: int | None) -> GraphSpec:
@@ -159,14 +147,19 @@ class _Loader:
             job["seed"] = node_of(seed, "--seed", "")
         if not document.whole:
             job.setdefault("flowgraph", Node(UNRESOLVED))
-        options = self._validated(JobOptions, document.at, job, "a key of a flowgraph")
-        workers = self._workers(level)
-        network = self._network(level)
+        options = validated(self.mistakes, JobOptions, document.at, job, "a key of a flowgraph")
+        at = {name: part.at for name, part in level.names.items()}
+        placement = Placement(document, level.variables, self.mistakes, at, self.flat.blocks, self.flat.whole)
+        placement.place()
+        network = placement.network(
+            (laid.options.endpoint, laid.at) for laid in self.wires if laid.options and laid.options.endpoint
+        )
         self.flat.wires = [laid.wire for laid in self.wires]
         self.mistakes.add(*examine(self.flat))
         if self.mistakes or options is None or network is None:
             return None
-        return GraphSpec(options.flowgraph, options.seed, self.blocks, self._wire_specs(), workers, network)
+        blocks = [structs.replace(block, worker=placement.worker_of[block.name]) for block in self.blocks]
+        return GraphSpec(options.flowgraph, options.seed, blocks, self._wire_specs(), placement.workers, network)
 
     def _contents(self, level: _Level) -> None:
         """Take in the blocks and wires of a level."""
@@ -176,21 +169,15 @@ class _Loader:
         if document.whole and blocks.value == {}:
             self.mistakes.add(document.keys.get("blocks", document.at).wrong("must have blocks"))
         for name, node in self._mapping(document, "blocks").items():
-            if not _NAME.fullmatch(name) and "made_with" not in document.keys:
-                self.mistakes.add(node.wrong_key(f"{_NAME_RULE}, not {name!r}"))
+            if not NAME.fullmatch(name) and "made_with" not in document.keys:
+                self.mistakes.add(node.wrong_key(f"{NAME_RULE}, not {name!r}"))
             level.names[name] = self._block(level, name, level.variables.resolve(node))
         wires = document.keys.get("wires", Node([]))
         for node in self.mistakes.expect(wires, list, "a list of wires") or ():
             self._wire(level, level.variables.resolve(node))
 
     def _mapping(self, document: Document, key: str) -> dict[str, Node]:
-        node = document.keys.get(key, Node({}))
-        return self.mistakes.expect(node, dict, "a mapping") or {}
-
-    def _validated(self, model: type[BaseModel], owner: Node, given: dict[str, Node], kind: str) -> Any:
-        made, _, mistakes = validate(model, owner, given, kind)
-        self.mistakes.add(*mistakes)
-        return made
+        return self.mistakes.mapping(document.keys.get(key, Node({})))
 
     def _spend(self, node: Node) -> None:
         """Count values against what a graph may have, its variables put in and its sub-graphs taken apart."""
@@ -220,7 +207,7 @@ class _Loader:
         keys = dict(node.value)
         use = keys.pop("use")
         memory = {"memory": keys.pop("memory")} if "memory" in keys else {}
-        options = self._validated(BlockOptions, node, memory, "an option of a block")
+        options = validated(self.mistakes, BlockOptions, node, memory, "an option of a block")
         if self.mistakes.expect(use, str, "a block type") is None:
             return Part(None, None, node)
         try:
@@ -309,7 +296,7 @@ class _Loader:
             return
         file = beside(node)
         tree = self.files.tree(file, node)
-        signature = self._validated(Signature, tree, tree.value, "a key of a signature") if tree else None
+        signature = validated(self.mistakes, Signature, tree, tree.value, "a key of a signature") if tree else None
         if signature is None:
             return
         self._check_side("inputs", document, used.inputs, signature.inputs, file)
@@ -347,7 +334,7 @@ class _Loader:
         options: WireOptions | None = None
         text = node
         if isinstance(node.value, dict):
-            options = self._validated(WireOptions, node, node.value, "an option of a wire")
+            options = validated(self.mistakes, WireOptions, node, node.value, "an option of a wire")
             text = node.value.get("wire", Node(UNRESOLVED))
         elif self.mistakes.expect(node, str, f"{_WIRE_RULE}, or a mapping with `wire:`") is None:
             text = Node(UNRESOLVED)
@@ -402,102 +389,3 @@ class _Loader:
             )
             for laid in self.wires
         ]
-
-    # Where it runs
-
-    def _workers(self, level: _Level) -> list[WorkerSpec]:
-        """Return the workers, and give every block its own."""
-        if "workers" not in level.document.keys:
-            self.blocks = [structs.replace(block, worker="main") for block in self.blocks]
-            return [WorkerSpec("main")]
-        inside = self._inside()
-        specs: list[WorkerSpec] = []
-        worker_of: dict[str, str] = {}
-        sure = self.flat.whole
-        written = self._mapping(level.document, "workers")
-        for name, node in written.items():
-            options, blocks = self._worker(level, name, node)
-            sure = sure and options is not None
-            if options is not None:
-                specs.append(WorkerSpec(name, options.host, options.threads))
-            for each, wanted in blocks:
-                if wanted not in inside and wanted not in level.names:
-                    sure = False
-                    if level.document.whole or nearest(wanted, level.names):
-                        self.mistakes.add(each.wrong(unknown("a block", wanted, level.names)))
-                for block in inside.get(wanted, ()):
-                    if worker_of.setdefault(block, name) != name:
-                        both = f"{worker_of[block]} and {name}"
-                        self.mistakes.add(each.wrong(f"must run in one worker, not in both {both}"))
-        if sure:
-            for name, used in level.names.items():
-                homeless = [block for block in inside.get(name, ()) if block not in worker_of]
-                if homeless:
-                    which = ", ".join(homeless) + ": " if len(homeless) < len(inside[name]) else ""
-                    known = ", ".join(written) or "there is none"
-                    self.mistakes.add(used.at.wrong_key(f"{which}must be listed in a worker ({known})"))
-        self.blocks = [structs.replace(block, worker=worker_of.get(block.name, "")) for block in self.blocks]
-        return specs
-
-    def _worker(self, level: _Level, name: str, written: Node) -> tuple[WorkerOptions | None, list[tuple[Node, str]]]:
-        """Return what is said of a worker, and the names of its blocks with their places."""
-        node = level.variables.resolve(written)
-        if not _NAME.fullmatch(name):
-            self.mistakes.add(node.wrong_key(f"{_NAME_RULE}, not {name!r}"))
-        given = self.mistakes.expect(node, dict, "a mapping with `blocks:`")
-        if given is None:
-            return None, []
-        options = self._validated(WorkerOptions, node, given, "an option of a worker")
-        if options is not None and options.host:
-            self.hosts.append(given["host"])
-        names = [(each, each.text or each.value) for each in given.get("blocks", Node([])).inner]
-        return options, [(each, text) for each, text in names if isinstance(text, str)]
-
-    def _inside(self) -> dict[str, list[str]]:
-        """Return the blocks that a dotted name stands for: the block itself, or all in the sub-graph."""
-        found: dict[str, list[str]] = {}
-        for name in self.flat.blocks:
-            parts = name.split(".")
-            for length in range(1, len(parts) + 1):
-                found.setdefault(".".join(parts[:length]), []).append(name)
-        return found
-
-    def _network(self, level: _Level) -> NetworkSpec | None:
-        """Return how other hosts are reached, once it is sure that the graph may be reached from there."""
-        at = level.document.keys.get("network", level.document.at)
-        written = self._mapping(level.document, "network")
-        given = {key: level.variables.resolve(node) for key, node in written.items()}
-        if "keys" in given and isinstance(given["keys"].value, str):
-            given["keys"] = replace(given["keys"], value=os.path.abspath(beside(given["keys"])), text=None)
-        options = self._validated(NetworkOptions, at, given, "an option of the network")
-        if options is None:
-            return None
-        listening = [(str(host.value), host) for host in self.hosts]
-        if options.listen:
-            listening.append((urlsplit(options.listen).hostname or "", given["listen"]))
-        else:
-            for host in self.hosts:
-                self.mistakes.add(host.wrong("must come with `network: {listen: tcp://ADDRESS:PORT}`"))
-        listening += self._endpoints()
-        if not options.keys and not options.insecure:
-            for address, node in listening:
-                if not is_loopback(address):
-                    remedy = "`keys: FOLDER` (`run_flowgraph.py keys` makes it) or `insecure: true`"
-                    wanted = f"must be an address of this machine, not {address}"
-                    self.mistakes.add(node.wrong(f"{wanted}, unless `network:` has {remedy}"))
-        return NetworkSpec(options.listen, options.keys, options.insecure)
-
-    def _endpoints(self) -> list[tuple[str, Node]]:
-        """Return the addresses of endpoints written by hand; each may be written once."""
-        taken: set[str] = set()
-        found = []
-        for laid in self.wires:
-            endpoint = laid.options.endpoint if laid.options else None
-            if endpoint is None:
-                continue
-            if endpoint in taken and not endpoint.endswith(":*"):
-                self.mistakes.add(laid.at.wrong(f"must have an endpoint of its own, not {endpoint} again"))
-            taken.add(endpoint)
-            if endpoint.startswith("tcp:"):
-                found.append((urlsplit(endpoint.removesuffix(":*")).hostname or "", laid.at))
-        return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from flowgraph.document import MAX_DEPTH, MAX_VALUES, UNRESOLVED, Mistakes, Node
-from flowgraph.mistake import nearest, shown, unknown
+from flowgraph.config.document import MAX_DEPTH, MAX_VALUES, UNRESOLVED, Mistakes, Node
+from flowgraph.config.mistake import nearest, shown, unknown
 
 MAX_TEXT = 100_000
 _WHOLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flowgraph.document import MAX_DEPTH, Mistakes, Node, parse, read
-from flowgraph.mistake import ConfigError, Mistake, unknown
+from flowgraph.config.document import MAX_DEPTH, Mistakes, Node, parse, read
+from flowgraph.config.mistake import ConfigError, Mistake, unknown
 
 JOB_KEYS = ("flowgraph", "seed", "vars", "extends", "workers", "network", "blocks", "wires", "made_with")
 SUBGRAPH_KEYS = ("subgraph", "signature", "vars", "extends", "inputs", "outputs", "blocks", "wires")

@@ -14,8 +14,8 @@ from pydantic_core import PydanticUndefined
 
 from flowgraph import registry
 from flowgraph.block import Block, Port
-from flowgraph.options import BlockOptions, JobOptions, NetworkOptions, WireOptions, WorkerOptions
-from flowgraph.validate import unit_of
+from flowgraph.config.options import BlockOptions, JobOptions, NetworkOptions, WireOptions, WorkerOptions
+from flowgraph.config.validate import unit_of
 
 VARIABLE = {"type": "string", "pattern": r"\$"}
 WIRE = r"\S\.\S+\s*->\s*\S+\.\S|\$"

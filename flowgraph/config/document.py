@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from flowgraph.mistake import ConfigError, Mistake, shown
+from flowgraph.config.mistake import ConfigError, Mistake, shown
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 50_000
@@ -132,6 +132,10 @@ class Mistakes(list[Mistake]):
         if node.value is not UNRESOLVED:
             self.add(node.wrong(f"must be {wanted}, not {shown(node.value)}"))
         return None
+
+    def mapping(self, node: Node) -> dict[str, Node]:
+        """Return the nodes in a mapping; none, after a mistake, in anything else."""
+        return self.expect(node, dict, "a mapping") or {}
 
 
 def scalar(text: str) -> Any:

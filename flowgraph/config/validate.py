@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flowgraph.document import Node
-from flowgraph.mistake import Mistake, nearest, shown, unknown
+from flowgraph.config.document import Mistakes, Node
+from flowgraph.config.mistake import Mistake, nearest, shown, unknown
 from flowgraph.units import Unit
 
 
@@ -36,6 +36,13 @@ def validate(
         errors = [each for each in errors if each["type"] != "missing" or each["loc"][0] not in unsure]
         return None, data, _mistakes(model, owner, sure, errors, kind, known)
     return (made if len(sure) == len(given) else None), data, []
+
+
+def validated(mistakes: Mistakes, model: type[BaseModel], owner: Node, given: dict[str, Node], kind: str) -> Any:
+    """Return the model made of `given`, or None after mistakes; see `validate`."""
+    made, _, found = validate(model, owner, given, kind)
+    mistakes.add(*found)
+    return made
 
 
 def _fitting(node: Node, info: FieldInfo | None) -> Node:

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from flowgraph.spec import BlockSpec, Policy
 from flowgraph.units import Bytes
 
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+NAME_RULE = "must be a name of letters, digits, _ and -"
 _TCP = re.compile(r"tcp://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)")
-
-
 WILDCARDS = ("0.0.0.0", "::", "[::]")  # others are told the address: it must be one that they can reach
 
 
