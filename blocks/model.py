@@ -12,12 +12,18 @@ import models
 from flowgraph.block import BlockError, Params
 from models import weights
 
+NAMED: Any = {"path": "maybe"}  # of a parameter that takes a model's folder, or its name
+
 
 class ModelParams(Params):
     """Which version of a model, where it computes, and with which numbers."""
 
     revision: str | None = Field(None, description="branch, tag or commit of a model named by its hub id")
-    device: str = Field("auto", description="where the model computes: auto, cpu, cuda, cuda:1, ...")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|(cuda|mps|xpu)(:[0-9]+)?)$",
+        description="where the model computes: auto, cpu, cuda, cuda:1, ...",
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="numbers the model computes with"
     )

@@ -76,6 +76,11 @@ class BlockThread(threading.Thread):
             if ended:
                 self.finished.set()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the block has started, or will not."""
+        return self.started.is_set() or (self.ident is not None and not self.is_alive())
+
     def outgoing(self) -> Iterator[Outgoing]:
         """Yield the block's wires out, of all its outputs."""
         for wires in self.outputs.values():

@@ -128,10 +128,9 @@ def _check(options: argparse.Namespace) -> int:
     spec = _load(options, subgraph=True)
     if spec is None:
         return 2
-    print(
-        f"{options.config}: {spec.name}: "
-        f"{len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers: ok"
-    )
+    sizes = {"block": spec.blocks, "wire": spec.wires, "worker": spec.workers}
+    counted = ", ".join(f"{len(each)} {what}{'s' * (len(each) != 1)}" for what, each in sizes.items())
+    print(f"{options.config}: {spec.name}: {counted}: ok")
     return 0
 
 

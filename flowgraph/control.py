@@ -35,7 +35,7 @@ class Bound(Message):
 
 
 class Ready(Message):
-    """Every block of the worker has started."""
+    """Every block of the worker has started, or has failed to."""
 
 
 class Figures(Message):

@@ -35,6 +35,7 @@ from flowgraph.worker import Worker
 
 TICK_MS = 20
 LEAVE_WITHIN_S = 2.2
+START_TOGETHER_S = 5.0  # after a block did not start, for others to say what they miss too
 # For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
@@ -81,7 +82,9 @@ class Supervisor:
         self.members = {worker.name: _Member(worker) for worker in spec.workers}
         self.endpoints: dict[str, str] = {}
         self.fault = ""
+        self.starts_until = float("inf")  # when blocks that are starting have no more to say
         self.interrupted = False
+        self.warned: set[str] = set()
         self.context: zmq.Context | None = None
         self.sockets: list[zmq.Socket] = []
         self.monitor: zmq.Socket | None = None  # of the socket for other hosts
@@ -171,13 +174,13 @@ class Supervisor:
 
     def _attend(self) -> None:
         """Hear the workers until all are done or something has gone wrong."""
-        while not self.fault:
+        while not self.fault or self._more_may_fail_to_start():
             self._hear(TICK_MS)
             self._look_for_the_dead()
             states = {member.state for member in self.members.values()}
             if states == {"bound"}:
                 self._say_all(control.Connect(self.endpoints), "connected")
-            elif states == {"ready"}:
+            elif states == {"ready"} and not self.fault:
                 self._say_all(control.Go(), "running")
                 self.report.result["status"] = "running"
                 self.tell("running")
@@ -188,6 +191,11 @@ class Supervisor:
                 began = time.monotonic()
                 self.folder.write("report.json", self.report.as_json())
                 self.write_at = time.monotonic() + max(WRITE_EVERY_S, 20 * (time.monotonic() - began))
+
+    def _more_may_fail_to_start(self) -> bool:
+        """Tell whether blocks still start beside one that could not: a person wants to hear all that is missing."""
+        starting = any(member.state == "connected" for member in self.members.values())
+        return starting and time.monotonic() < self.starts_until
 
     def _hear(self, milliseconds: int) -> None:
         """Take in all that the workers have said, waiting a moment for the first word."""
@@ -237,15 +245,24 @@ class Supervisor:
             except (OSError, ValueError) as error:
                 self.fault = self.fault or f"cannot write {message.path} into the run's folder: {error}"
         elif isinstance(message, control.Warned):
-            self.tell(f"{message.block}: {message.message}")
+            line = f"{message.block}: {message.message}"
+            if message.message in self.warned:  # several blocks read the same files
+                self.folder.log(line)
+            else:
+                self.warned.add(message.message)
+                self.tell(line)
         elif isinstance(message, control.Counts):
             self.report.count(message.blocks, message.wires)
             if message.done:
                 member.state = "done"
         elif isinstance(message, control.Failed):
-            self.fault = self.fault or (
-                f"block {message.block}: {message.message}" if message.block else f"worker {name}: {message.message}"
-            )
+            who = f"block {message.block}" if message.block else f"worker {name}"
+            fault = f"{who}: {message.message}"
+            if not self.fault:
+                self.fault = fault
+                self.starts_until = time.monotonic() + START_TOGETHER_S
+            elif self._more_may_fail_to_start():
+                self.fault += "\n" + fault
             if message.trace:
                 self.folder.log(message.trace)
         elif isinstance(message, control.Wanted):

@@ -29,6 +29,7 @@ from flowgraph.transport import LINGER_MS, Hub, Incoming, Outgoing, Stopped
 
 COUNTS_EVERY_S = 0.25
 TICK_MS = 20
+HINT_AFTER_S = 3.0
 LEAVE_WITHIN_S = 1.7
 
 
@@ -134,9 +135,12 @@ class Worker:
 
     def _obey(self) -> bool:
         ready = done = False
-        counted = 0.0
+        counted, began = 0.0, time.monotonic()
         while True:
             heard = self.control.poll(TICK_MS)
+            if not heard and not self.setup and time.monotonic() - began > HINT_AFTER_S:
+                began = float("inf")
+                self._hint()
             self._flush_outbox()
             if heard:
                 message = control.from_supervisor(self.control.recv())
@@ -153,14 +157,23 @@ class Worker:
                         self.fail(getattr(error, "block", ""), error)
             if self._abandoned():
                 return False
-            if self.connected and not ready and all(thread.started.is_set() for thread in self.threads):
+            if self.connected and not ready and all(thread.settled for thread in self.threads):
                 ready = True
+                self._flush_outbox()
                 self._say(control.Ready())
             ended = ready and all(thread.finished.is_set() for thread in self.threads)
             if self.setup and (time.monotonic() - counted > COUNTS_EVERY_S or (ended and not done)):
                 counted, done = time.monotonic(), ended
                 self._flush_outbox()
                 self._say(self._counts(done))
+
+    def _hint(self) -> None:
+        """Say what to look at where nobody answers: ZeroMQ keeps trying, and tells no reasons."""
+        print(
+            f"worker {self.name}: no answer yet: is the run there, are the keys the same, "
+            f"and is no other worker {self.name} with it already?",
+            file=sys.stderr,
+        )
 
     def _abandoned(self) -> bool:
         """Tell whether the supervisor is gone; before the connection stands, only its child can tell."""

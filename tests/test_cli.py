@@ -59,7 +59,7 @@ def test_a_run_can_be_repeated_from_what_it_wrote(cli, graph):
 
 def test_check_says_ok_or_every_mistake_with_exit_code_2(cli, graph):
     ended = cli.run("check", graph)
-    assert (ended.returncode, ended.stdout) == (0, f"{graph}: small: 6 blocks, 7 wires, 1 workers: ok\n")
+    assert (ended.returncode, ended.stdout) == (0, f"{graph}: small: 6 blocks, 7 wires, 1 worker: ok\n")
     graph.write_text(GRAPH.replace("ebn0: $snr", "ebn0: 3 Hz").replace("map.bits", "map.bit", 1))
     for command in (["check", graph], [graph]):
         ended = cli.run(*command)

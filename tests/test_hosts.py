@@ -136,6 +136,14 @@ def test_a_worker_of_a_wrong_name_is_told_which_are_awaited(cli, port):
     process.communicate(timeout=10)
 
 
+def test_a_worker_that_nobody_answers_says_what_to_look_at(cli, port):
+    process = cli.start("worker", "far", "--connect", f"tcp://127.0.0.2:{port}")
+    assert "joining" in process.stderr.readline()
+    assert "no answer yet: is the run there, are the keys the same" in process.stderr.readline()
+    process.kill()
+    process.communicate()
+
+
 def test_listening_beyond_this_machine_needs_keys_or_the_word_insecure(cli):
     (cli.folder / "graph.yaml").write_text(
         GRAPH.format(port=7000, network="", source="{use: lab_numbers}", relay="").replace("127.0.0.2", "10.0.0.2")

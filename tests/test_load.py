@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from toy_blocks import toys  # noqa: F401
 
 from flowgraph.config.load import ConfigError, load, loads
+from flowgraph.config.mistake import nearest
 from flowgraph.spec import BlockSpec, NetworkSpec, WireSpec, WorkerSpec
 
 TEN = Path(__file__).parent / "configs" / "ten"
@@ -171,6 +172,22 @@ def test_files_are_laid_over_one_another(tmp_path):
     assert load(tmp_path / "job.yaml").workers == [WorkerSpec("one", threads=2)]
 
 
+def test_a_variable_that_an_overlay_adds_must_be_used(tmp_path):
+    """`ebnO` for `ebn0` would else run at the old value without a word."""
+    (overlay,) = write(tmp_path, job=JOB, link=LINK, overlay=f"vars: {{{MARK}ebnO: 5 dB}}\n")
+    file, line, col = overlay
+    assert list(map(str, mistakes(load, tmp_path / "job.yaml", [tmp_path / "overlay.yaml"]))) == [
+        f"{file}:{line}:{col}: vars.ebnO: must be a variable that something uses, not 'ebnO' (did you mean 'ebn0'?)"
+    ]
+    write(tmp_path, overlay="vars: {gain: 5 dB}\nblocks: {link: {graph: link.yaml, ebn0: $gain}}\n")
+    load(tmp_path / "job.yaml", [tmp_path / "overlay.yaml"])
+
+
+def test_another_number_is_no_slip_of_the_pen():
+    assert nearest("32qam", ["16qam", "64qam", "256qam"]) == ""
+    assert nearest("16qma", ["16qam", "64qam"]) == " (did you mean '16qam'?)"
+
+
 def test_wires_of_an_overlay_replace_all(tmp_path):
     write(
         tmp_path,
@@ -262,6 +279,15 @@ def test_files_that_a_parameter_names_start_at_the_file_that_wrote_it(tmp_path, 
     assert load("../job.yaml", set={"images": "sample"}).blocks[0].params["images"] == "sample"
 
 
+def test_what_may_be_a_folder_or_a_name_is_a_folder_where_there_is_one(tmp_path, monkeypatch):
+    (tmp_path / "here" / "models" / "mine").mkdir(parents=True)
+    blocks = "  a: {use: bits, model: models/mine}\n  b: {use: bits, model: models/other}\n  c: {use: bits}"
+    write(tmp_path / "here", job=job(blocks))
+    monkeypatch.chdir(tmp_path)
+    named = [block.params.get("model") for block in load("here/job.yaml").blocks]
+    assert named == [str(tmp_path / "here/models/mine"), "models/other", None]
+
+
 # What is wrong with a bad one: text with marks, and a message for each mark
 
 CASES = {
@@ -337,7 +363,7 @@ CASES = {
     ),
     "parameter of another block": (
         job("  a: {use: bits, ▸ebn0: 3}"),
-        ["blocks.a.ebn0: must be a parameter of bits (use, memory, count, images, label, live), not 'ebn0'"],
+        ["blocks.a.ebn0: must be a parameter of bits (use, memory, count, images, model, label, live), not 'ebn0'"],
     ),
     "missing parameter": (
         job(

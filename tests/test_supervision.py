@@ -109,6 +109,20 @@ def test_a_missing_model_is_one_sentence_before_anything_flows(cli):
     assert_nothing_is_left(cli)
 
 
+def test_all_blocks_that_cannot_start_are_named_at_once(cli):
+    graph = write_graph(cli, source="{use: lab_relay, model: /here}", relay="{use: lab_relay, model: /there}")
+    text = graph.read_text().replace("source.x -> relay.x", "tick.x -> source.x -> relay.x")
+    text = text.replace("blocks: [source]", "blocks: [source, tick]")
+    graph.write_text(text.replace("  tally: ", f"  tick: {SLOW}\n  tally: "))
+    ended = cli.run(graph, "--out", "out", "--quiet")
+    assert ended.returncode == 1
+    assert sorted(ended.stderr.splitlines()) == [
+        "block relay: no model in /there: fetch it and put it there",
+        "block source: no model in /here: fetch it and put it there",
+    ]
+    assert_nothing_is_left(cli)
+
+
 def test_a_port_in_use_is_named_with_its_wire(cli):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

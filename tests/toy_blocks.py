@@ -19,6 +19,7 @@ class Bits(Block):
     class Params(Params):
         count: int = Field(8, ge=0, le=1_000_000, description="bits a frame")
         images: str = Field("sample", json_schema_extra={"path": True}, description="file, folder or glob")
+        model: str = Field("small", json_schema_extra={"path": "maybe"}, description="name or folder of a model")
         label: str = Field("", description="any word")
         live: bool = Field(True, description="whether to start")
 

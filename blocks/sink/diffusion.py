@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 import models
-from blocks.model import ModelParams, load
+from blocks.model import NAMED, ModelParams, load
 from blocks.source.images import Size, parse_size
 from flowgraph.block import Block, Output, Packet, Port, Tag
 
@@ -52,7 +52,11 @@ class DiffusionSink(Block):
     """
 
     class Params(ModelParams):
-        model: str = Field("embedded", description='"embedded", or a hub id or folder laid out as Stable Diffusion')
+        model: str = Field(
+            "embedded",
+            description='"embedded", or a hub id or folder laid out as Stable Diffusion',
+            json_schema_extra=NAMED,
+        )
         steps: Literal["matched"] | Annotated[int, Field(ge=0)] = Field(
             "matched",
             description="denoising steps from a latent, or as many as its noise calls for",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from blocks.model import NAMED
 from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
 
@@ -36,7 +37,9 @@ class QualityMeter(Block):
 
     class Params(BlockParams):
         clip: str | None = Field(
-            None, description="CLIP model for clip_score: a folder, or a hub id that was fetched before"
+            None,
+            description="CLIP model for clip_score: a folder, or a hub id that was fetched before",
+            json_schema_extra=NAMED,
         )
 
     inputs = (

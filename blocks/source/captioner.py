@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 import models
-from blocks.model import image_size, load
+from blocks.model import NAMED, image_size, load
 from blocks.source.images import ImageParams, Size, parse_size, read_images
 from flowgraph.block import Block, Output, Packet, Port
 
@@ -54,10 +54,15 @@ class CaptionerSource(Block):
     """
 
     class Params(ImageParams):
-        model: str = Field("embedded", description='captioner: "embedded", a hub id or a folder in the layout of BLIP')
+        model: str = Field(
+            "embedded",
+            description='captioner: "embedded", a hub id or a folder in the layout of BLIP',
+            json_schema_extra=NAMED,
+        )
         tokenizer: str = Field(
             "embedded",
             description="the receiver's model: its tokenizer counts, and captions are cut to 77 tokens",
+            json_schema_extra=NAMED,
         )
         size: Size | None = Field(
             None, description="height and width, multiples of 8 px; the receiver's model's own by default"

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 import models
-from blocks.model import load
+from blocks.model import NAMED, load
 from blocks.source.images import ImageParams, Size, parse_size, read_images
 from flowgraph.block import Block, BlockError, Output, Packet, Port
 
@@ -25,6 +25,7 @@ class LatentEncoderSource(Block):
         model: str = Field(
             "embedded",
             description='autoencoder: "embedded", a hub id or a folder, its own or that of a pipeline',
+            json_schema_extra=NAMED,
         )
         size: Size | None = Field(None, description="height and width, multiples of 8 px; the model's own by default")
         how: Literal["mode", "sample"] = Field(

@@ -22,6 +22,7 @@ class Document:
     at: Node  # the beginning of the file
     keys: dict[str, Node] = field(default_factory=dict)
     whole: bool = True  # every file that belongs to it could be read
+    added: frozenset[str] = frozenset()  # variables that a file lays over others, none of which has them
 
     def under(self, over: Document) -> Document:
         """Return this document with another laid over it."""
@@ -40,12 +41,13 @@ class Document:
                 keys[key] = node.holding(merged)
             else:
                 keys[key] = node
-        return Document(self.at, keys, self.whole and over.whole)
+        new = _names(over) - _names(self) if self.keys else frozenset()
+        return Document(self.at, keys, self.whole and over.whole, self.added | over.added | new)
 
     def settled(self) -> Document:
         """Return this document for good: no file will come below whose keys an empty one could remove."""
         keys = {key: node for key, node in self.keys.items() if node.value is not None}
-        return Document(self.at, keys, self.whole)
+        return Document(self.at, keys, self.whole, self.added)
 
 
 class Files:
@@ -121,6 +123,12 @@ class Files:
         if real[-1] not in real[:-1]:
             return ""
         return " -> ".join(Path(each).name for each in names[real.index(real[-1]) :])
+
+
+def _names(document: Document) -> frozenset[str]:
+    """Return the variables of a document."""
+    node = document.keys.get("vars")
+    return frozenset(node.value) if node and isinstance(node.value, dict) else frozenset()
 
 
 def _list(node: Node | None) -> Iterable[Node]:

@@ -154,6 +154,10 @@ class _Loader:
         network = placement.network(
             (laid.options.endpoint, laid.at) for laid in self.wires if laid.options and laid.options.endpoint
         )
+        if document.whole:
+            for name in document.added - level.variables.used:
+                known = written.keys() - document.added
+                self.mistakes.add(written[name].wrong_key(unknown("a variable that something uses", name, known)))
         self.flat.wires = [laid.wire for laid in self.wires]
         self.mistakes.add(*examine(self.flat))
         if self.mistakes or options is None or network is None:
@@ -224,13 +228,18 @@ class _Loader:
         return Part(block, params, node)
 
     def _path(self, node: Node, info: FieldInfo | None) -> Node:
-        """Return the value of a parameter that names files, made absolute; of any other as it is."""
+        """Return the value of a parameter that names files, made absolute; of any other as it is.
+
+        What may be a path or a name (`path: maybe`) is a path if there is something.
+        """
         extra = info.json_schema_extra if info else None
-        is_path = isinstance(extra, dict) and extra.get("path")
-        if not is_path or not isinstance(node.value, str) or (info and node.value == info.default):
+        kind = extra.get("path") if isinstance(extra, dict) else None
+        if not kind or not isinstance(node.value, str) or (info and node.value == info.default):
             return node  # a default is a word of the block's, such as "sample"
         folder, path = node.folder.absolute(), Path(os.path.expanduser(node.value))
         absolute = os.path.normpath(folder / path)
+        if kind == "maybe":
+            return replace(node, value=absolute, text=None) if os.path.exists(absolute) else node
         if not os.path.exists(absolute) and not path.is_absolute():
             absolute = os.path.normpath(glob.escape(str(folder)) + os.sep + str(path))
         try:

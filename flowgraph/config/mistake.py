@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+_DIGITS = re.compile(r"\d+")
 MAX_NAMED = 12  # known words that a sentence lists
 MAX_COMPARED = 200  # known words that a misspelt one is compared with
 
@@ -51,6 +53,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'Z'?)` for the known word that is much like this one, or nothing."""
     lowered = {name.lower(): name for name in list(known)[:MAX_COMPARED]}
     near = difflib.get_close_matches(word[:80].lower(), lowered, 1, 0.6)
+    if near and _DIGITS.sub("", near[0]) == _DIGITS.sub("", word.lower()):
+        return ""  # another number is another thing, not a slip
     return f" (did you mean {lowered[near[0]]!r}?)" if near else ""
 
 

@@ -24,6 +24,7 @@ class Variables:
     def __init__(self, written: dict[str, Node], given: dict[str, Node], mistakes: Mistakes, whole: bool = True):
         self.written, self.mistakes, self.whole = written, mistakes, whole
         self.found = dict(given)
+        self.used: set[str] = set()
         self.row: list[str] = []  # variables on the way to a value
         for name, node in written.items():  # all of them, as those that nobody uses may be wrong too
             self._find(name, node)
@@ -71,6 +72,8 @@ class Variables:
 
     def _find(self, name: str, user: Node) -> Node:
         """Return the value of a variable, or a node that is `UNRESOLVED`."""
+        if user is not self.written.get(name):
+            self.used.add(name)
         if name in self.found:
             return self.found[name]
         if name not in self.written:
