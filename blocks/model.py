@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 import models
 from flowgraph.block import BlockError, Params
@@ -15,14 +16,18 @@ from models import weights
 NAMED: Any = {"path": "maybe"}  # of a parameter that takes a model's folder, or its name
 
 
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", text):
+        raise ValueError(f"must be auto, cpu, cuda, cuda:1, ..., not {text!r}")
+    return text
+
+
 class ModelParams(Params):
     """Which version of a model, where it computes, and with which numbers."""
 
     revision: str | None = Field(None, description="branch, tag or commit of a model named by its hub id")
-    device: str = Field(
-        "auto",
-        pattern=r"^(auto|cpu|(cuda|mps|xpu)(:[0-9]+)?)$",
-        description="where the model computes: auto, cpu, cuda, cuda:1, ...",
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        "auto", description="where the model computes: auto, cpu, cuda, cuda:1, ..."
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="numbers the model computes with"

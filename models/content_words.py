@@ -41,6 +41,16 @@ def content_f1(caption: str, references: list[str]) -> float:
     return max(overlap(said, content_words(reference)) for reference in references)
 
 
+def best_caption(references: list[list[str]]) -> str:
+    """The one human caption that scores best on all images, of the 300 with the most frequent words."""
+    meant = [[content_words(caption) for caption in captions] for captions in references]
+    counts = Counter(word for sets in meant for words in sets for word in words)
+    said = {content_words(caption): caption for captions in references for caption in captions}
+    usual = sum(map(len, said)) / len(said)
+    frequent = sorted(said, key=lambda words: -sum(counts[word] for word in words) / (len(words) + usual))[:300]
+    return said[max(frequent, key=lambda words: sum(max(overlap(words, other) for other in sets) for sets in meant))]
+
+
 def best_constant(references: list[list[str]]) -> str:
     """The one caption that scores best on all images, grown greedily from the 60 most common words."""
     meant = [[content_words(caption) for caption in captions] for captions in references]

@@ -1,8 +1,7 @@
 """Measures the figures of the model card: `python -m models.evaluation --test FOLDER --train FOLDER`.
 
 The test folder holds `images/` and `captions.jsonl` (one `{"file", "captions"}` a line); every image is
-squeezed to the model's size. The link is simulated directly on the bits of the float64 latents (see
-`bit_errors`).
+squeezed to the model's size. What the receiver makes of noisy latents, `python -m benchmarks.quality` measures.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .autoencoder import load_autoencoder
-from .bit_errors import bit_error_rates, flip_bits, repair
 from .captioner import load_captioner
-from .content_words import best_constant, content_f1
+from .content_words import best_caption, best_constant, content_f1
 from .receiver import Receiver, load_receiver
 
 if TYPE_CHECKING:
     from .training.data import Photographs
 
 BATCH = 10
-PARTS = ["disjoint", "autoencoder", "captioner", "link", "speed"]
+PARTS = ["disjoint", "autoencoder", "captioner", "speed"]
 
 
 def read_test(folder: Path, size: tuple[int, int]) -> Photographs:
@@ -92,57 +90,22 @@ def evaluate_autoencoder(model: str, test: Photographs) -> None:
     )
 
 
-def evaluate_link(receiver: Receiver, test: Photographs, ebn0_db: float, schedule: list[int]) -> None:
-    """T = 0, the matched start and the paper's schedule, paired, under both rules for absurd floats."""
-    images, vae = test.images, receiver.vae
-    batches = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
-    sent = np.concatenate([vae.encode(images[rows]) for rows in batches])
-    alone = psnr(np.concatenate([vae.decode(sent[rows]) for rows in batches]), images)
-    print(f"Eb/N0 {ebn0_db} dB, {len(images)} images, guidance 1: autoencoder alone {interval(alone)} dB")
-    for rule in ("paper", "clip"):
-        random = np.random.default_rng(2026)
-        z = repair(flip_bits(sent, bit_error_rates(ebn0_db), random), rule, random)
-        variance = float(np.square(z - sent).mean())
-        plain = psnr(np.concatenate([vae.decode(z[rows]) for rows in batches]), images)
-
-        def regenerated(steps, z=z, variance=variance):
-            parts = []
-            for rows in batches:
-                count = len(z[rows])
-                captions = [captions[0] for captions in test.captions[rows]]
-                parts.append(
-                    receiver.regenerate(
-                        z[rows], captions, steps=steps, noise_variance=[variance] * count, guidance=1.0,
-                        seeds=list(range(rows.start, rows.start + count)),
-                    )
-                )  # fmt: skip
-            return psnr(np.concatenate([part for part, _ in parts]), images), parts[0][1][0]
-
-        matched, taken = regenerated("matched")
-        print(
-            f"  rule {rule}: sigma^2 {variance:.4f}; T = 0 {interval(plain)} dB; "
-            f"matched (T = {taken}) {interval(matched)} dB, gain {interval(matched - plain)} dB, "
-            f"below the autoencoder by {interval(alone - matched)} dB"
-        )
-        for steps in schedule if rule == "paper" else []:
-            figures, _ = regenerated(steps)
-            gain = interval(figures - plain)
-            print(f"    the paper's schedule, T = {steps}: {interval(figures)} dB, gain {gain} dB")
-
-
 def evaluate_captioner(model: str, test: Photographs, train: Photographs) -> None:
     captioner = load_captioner(model)
     said = [
         text for i in range(0, len(test.images), BATCH) for text in captioner.caption(list(test.images[i : i + BATCH]))
     ]
-    constant = best_constant(train.captions)
     scores = np.array([content_f1(c, r) for c, r in zip(said, test.captions, strict=True)])
-    floor = np.array([content_f1(constant, r) for r in test.captions])
-    print(
-        f"captions, {len(said)} images: content-word F1 {interval(100 * scores)} %, "
-        f"best constant caption ({constant!r}) {interval(100 * floor)} %, "
-        f"gain {interval(100 * (scores - floor))} points"
-    )
+    print(f"captions, {len(said)} images: content-word F1 {interval(100 * scores)} %")
+    for kind, constant in (
+        ("human caption", best_caption(train.captions)),
+        ("bag of words", best_constant(train.captions)),
+    ):
+        floor = np.array([content_f1(constant, r) for r in test.captions])
+        print(
+            f"  best constant {kind} ({constant!r}) {interval(100 * floor)} %, "
+            f"gain {interval(100 * (scores - floor))} points"
+        )
 
 
 def evaluate_speed(receiver: Receiver, test: Photographs) -> None:
@@ -167,13 +130,11 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="embedded, a folder or a hub id")
     parser.add_argument("--test", type=Path, required=True, help="folder with images/ and captions.jsonl")
     parser.add_argument("--train", type=Path, required=True, help="folder with {train,val}.npz")
-    parser.add_argument("--count", type=int, default=100, help="images for the figures over the link")
     arguments = parser.parse_args()
-    from .training.data import Photographs, read_training
+    from .training.data import read_training
 
-    what, model, count = arguments.what or PARTS, arguments.model, arguments.count
+    what, model = arguments.what or PARTS, arguments.model
     test = read_test(arguments.test, load_autoencoder(model).size)
-    some = Photographs(test.images[:count], test.names[:count], test.captions[:count])
     if "disjoint" in what or "captioner" in what:
         used, _ = read_training(arguments.train)
     if "disjoint" in what:
@@ -182,10 +143,6 @@ def main() -> None:
         evaluate_autoencoder(model, test)
     if "captioner" in what:
         evaluate_captioner(model, test, used)
-    if "link" in what:
-        receiver = load_receiver(model)
-        evaluate_link(receiver, some, 14.0, [])
-        evaluate_link(receiver, some, 7.5, [2, 4, 6, 8])
     if "speed" in what:
         evaluate_speed(load_receiver(model), test)
 

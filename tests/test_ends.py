@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from blocks.sink.diffusion import DiffusionSink
 from blocks.sink.quality import psnr
 from blocks.source.captioner import MAX_TOKENS, CaptionerSource
 from blocks.source.latent_encoder import LatentEncoderSource
 from flowgraph.block import BlockError, Context
+from flowgraph.config.load import ConfigError, load
 from flowgraph.testing import run_block
 
 
@@ -84,10 +86,13 @@ def test_text_alone_makes_an_image(sent):
     assert made[0].data.std() > 5
 
 
-@pytest.mark.parametrize("block_type", [CaptionerSource, LatentEncoderSource, DiffusionSink])
-def test_a_device_that_is_none_is_told(block_type):
-    with pytest.raises(BlockError, match=r"^device must be auto, cpu or cuda\[:n\], not 'toaster'$"):
-        block_type({"device": "toaster"}).start()
+def test_a_device_that_is_none_is_told_before_anything_starts():
+    with pytest.raises(ConfigError) as caught:
+        load(ROOT / "configs/main.yaml", set={"device": "toaster"})
+    told = "device: must be auto, cpu, cuda, cuda:1, ..., not 'toaster' (from device = toaster)"
+    assert [f"{each.path}: {each.message}" for each in caught.value.mistakes] == [
+        f"blocks.{name}.{told}" for name in ("caption", "encode", "render")
+    ]
 
 
 @pytest.mark.parametrize("block_type", [CaptionerSource, LatentEncoderSource, DiffusionSink])

@@ -10,9 +10,9 @@ import pytest
 
 import models
 from models import ModelMissing, load_autoencoder, load_captioner, load_receiver, load_tokenizer
-from models.bit_errors import bit_error_rates, flip_bits, repair
 from models.content_words import best_constant, content_f1, content_words
 from models.receiver import Schedule
+from models.training.bit_errors import bit_error_rates, flip_bits, repair
 
 EMBEDDED = Path(models.__file__).parent / "embedded"
 
@@ -99,7 +99,7 @@ def psnr(a, b):
 
 def test_importing_the_package_imports_nothing_heavy():
     heavy = "{'torch', 'diffusers', 'transformers', 'scipy'} & set(sys.modules)"
-    code = f"import sys, models, models.bit_errors; assert not {heavy}, {heavy}"
+    code = f"import sys, models, models.training.bit_errors; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

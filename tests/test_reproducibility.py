@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 from PIL import Image
 
@@ -68,9 +69,20 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_images_are_the_same_within_a_grey_level_in_one_worker_and_in_three(cli, pictures):
+def scattered(folder):
+    """Return an overlay of the main job with a worker for every block, and tcp between all of them."""
+    job = yaml.safe_load((ROOT / "configs/main.yaml").read_text())
+    workers = {f"w_{name}": {"blocks": [name]} for name in job["blocks"]}
+    wires = [{"wire": wire, "endpoint": "tcp://127.0.0.1:*"} for wire in job["wires"]]
+    dropped = dict.fromkeys(job["workers"])
+    (folder / "scattered.yaml").write_text(yaml.safe_dump({"workers": {**dropped, **workers}, "wires": wires}))
+    return folder / "scattered.yaml"
+
+
+def test_images_are_the_same_within_a_grey_level_in_one_worker_three_or_nine(cli, pictures):
     made = {}
-    for name, overlay in (("three", []), ("one", ["--overlay", ROOT / "configs/overlays/one_worker.yaml"])):
+    one = ["--overlay", ROOT / "configs/overlays/one_worker.yaml"]
+    for name, overlay in (("three", []), ("one", one), ("nine", ["--overlay", scattered(cli.folder)])):
         arguments = [ROOT / "configs/main.yaml", *overlay, "--set", f"images={pictures}", "--set", "ebn0=8 dB"]
         ended = cli.run(*arguments, "--out", name, "--quiet")
         assert ended.returncode == 0, ended.stderr
@@ -78,3 +90,4 @@ def test_images_are_the_same_within_a_grey_level_in_one_worker_and_in_three(cli,
         made[name] = np.stack([np.asarray(Image.open(path), np.int16) for path in images])
     assert made["one"].shape == (2, 192, 192, 3)
     assert np.abs(made["one"] - made["three"]).max() <= 1
+    assert np.abs(made["nine"] - made["three"]).max() <= 1

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..autoencoder import Autoencoder, load_autoencoder
-from ..bit_errors import bit_error_rates, flip_bits, repair
 from ..receiver import Receiver
 from ..weights import place
+from .bit_errors import bit_error_rates, flip_bits, repair
 from .data import read_training
 from .loop import train
 
-PHOTOGRAPHS = 3200  # as many as two cores see in the time; each needs encoding first
 BATCH = 16
 DROPPED = 0.15  # share of the captions left out, for guidance and for the latent-only fallback
 
@@ -80,7 +79,10 @@ def received(latents: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def run(data: Path, out: Path, minutes: float) -> None:
-    """Train, print the gain at Eb/N0 7.5 dB as it goes, write `unet`, `text_encoder` and `scheduler`."""
+    """Train, from `out/unet` and `out/text_encoder` on if there are any, and write them and `scheduler`.
+
+    Prints the gain at Eb/N0 7.5 dB as it goes.
+    """
     import torch
     from torch import nn
     from transformers import CLIPTokenizer
@@ -90,12 +92,17 @@ def run(data: Path, out: Path, minutes: float) -> None:
     vae = load_autoencoder(str(out / "vae"), "cpu")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     unet, text_encoder, scheduler = build(tokenizer)
+    for part in (unet, text_encoder):
+        name = "unet" if part is unet else "text_encoder"
+        if (out / name).exists():
+            before = type(part).from_pretrained(out / name, local_files_only=True)
+            part.load_state_dict(before.float().state_dict())
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (unet, text_encoder)]
     print("receiver: UNet {:.2f} M, text encoder {:.2f} M parameters".format(*sizes), flush=True)
     scheduler.save_pretrained(out / "scheduler")
 
-    latents = encode_all(vae, used.images[:PHOTOGRAPHS], out / "latents.npy")
+    latents = encode_all(vae, used.images, out / "latents.npy")
     print(f"latents: mean {latents.mean((0, 2, 3))}, deviation {latents.std((0, 2, 3))}", flush=True)
     tokens = np.array(
         [tokenizer(captions, padding="max_length", truncation=True).input_ids for captions in used.captions]
