@@ -1,0 +1,126 @@
+"""The LDPC code: Sionna's code words bit for bit, what it corrects, redundancy versions, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocks.fec.ldpc import LdpcCode, base_graph, lifting_sizes
+
+VECTORS = Path(__file__).parent / "vectors" / "ldpc_sionna.npz"
+
+
+def vectors():
+    """Yield code, bits and code word of every vector."""
+    stored = np.load(VECTORS)
+    bits, words = stored["bits"], stored["words"]
+    for k, n, graph, order, size in stored["params"].tolist():
+        (b, bits), (word, words) = (np.split(data, [-(-count // 8)]) for data, count in ((bits, k), (words, n)))
+        yield LdpcCode(k, n, graph, order), size, np.unpackbits(b, count=k), np.unpackbits(word, count=n)
+
+
+def received(words, ebn0_db, rate, seed=1):
+    """LLRs in quarters of code words sent by BPSK over white noise."""
+    n0 = 10 ** (-ebn0_db / 10) / rate
+    noise = np.random.default_rng(seed).standard_normal(words.shape) * np.sqrt(n0 / 2)
+    return np.clip(np.rint(4 * 4 * (1 - 2.0 * words + noise) / n0), -127, 127).astype(np.int8)
+
+
+def test_code_words_are_sionnas_for_every_lifting_size():
+    sizes = set()
+    for code, size, bits, word in vectors():
+        assert code.lifting == size
+        np.testing.assert_array_equal(code.encode(bits[None])[0], word, err_msg=str(code))
+        sizes.add((code.graph, size))
+    assert {size for graph, size in sizes if graph == 1} == set(lifting_sizes())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_without_noise_every_length_comes_back(data):
+    graph = data.draw(st.sampled_from([1, 2]))
+    k = data.draw(st.integers(1, 8448 if graph == 1 else 3840))
+    order = data.draw(st.sampled_from([1, 2, 3, 4, 6, 8]))
+    n = order * data.draw(st.integers(-(-max(k * 10 // 9, k + 8) // order), -(-6 * k // order) + 8))
+    code = LdpcCode(k, n, graph, order)
+    bits = np.random.default_rng(k).integers(0, 2, (2, k), np.uint8)
+    decoded = code.decode(np.where(code.encode(bits), -20, 20).astype(np.int8))
+    np.testing.assert_array_equal(decoded.bits, bits)
+    assert decoded.ok.all()
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "graph", "good_db", "bad_db"),
+    [(8448, 16896, 1, 1.5, 0.5), (3840, 7680, 1, 1.7, 0.5), (3840, 11520, 2, 1.2, 0.0), (600, 1200, 2, 2.7, 0.0)],
+)
+def test_blocks_come_right_above_the_threshold_and_wrong_ones_are_known(k, n, graph, good_db, bad_db):
+    """Within about half a decibel of the normal approximation for these lengths; nothing can help 1 dB below it."""
+    code = LdpcCode(k, n, graph)
+    bits = np.random.default_rng(k).integers(0, 2, (100, k), np.uint8)
+    words = code.encode(bits)
+    decoded = code.decode(received(words, good_db, k / n))
+    assert (decoded.bits != bits).any(1).sum() <= 3
+    decoded = code.decode(received(words, bad_db, k / n))
+    wrong = (decoded.bits != bits).any(1)
+    assert wrong.sum() >= 90
+    assert not decoded.ok[wrong].any()
+
+
+@pytest.mark.parametrize("ebn0_db", [4, 8, 15, 30])
+def test_more_signal_never_does_harm(ebn0_db):
+    """Saturated int8 messages can make errors rise again with the SNR."""
+    code = LdpcCode(3840, 7680, 1)
+    bits = np.random.default_rng(5).integers(0, 2, (400, 3840), np.uint8)
+    decoded = code.decode(received(code.encode(bits), ebn0_db, 0.5))
+    np.testing.assert_array_equal(decoded.bits, bits)
+
+
+def test_redundancy_versions_add_up():
+    """At a rate of 8/9 and 2 dB one version is lost; two together are a code of half the rate."""
+    code = LdpcCode(3200, 3600, 1)
+    bits = np.random.default_rng(6).integers(0, 2, (20, 3200), np.uint8)
+    llrs = [received(code.encode(bits, version), 2.0, 8 / 9, seed=version) for version in (0, 2)]
+    assert not code.decode(llrs[0]).ok.any()
+    buffer = code.buffer(llrs[1], 2, code.buffer(llrs[0], 0))
+    decoded = code.decode_buffer(buffer)
+    assert decoded.ok.all()
+    np.testing.assert_array_equal(decoded.bits, bits)
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_versions_that_hold_the_payload_decode_alone(version):
+    code = LdpcCode(1000, 2000, 1)
+    bits = np.random.default_rng(7).integers(0, 2, (2, 1000), np.uint8)
+    decoded = code.decode(np.where(code.encode(bits, version), -20, 20).astype(np.int8), version)
+    np.testing.assert_array_equal(decoded.bits, bits)
+
+
+def test_erasures_are_filled_and_nothing_at_all_is_no_success():
+    code = LdpcCode(1000, 3000, 1)
+    bits = np.random.default_rng(8).integers(0, 2, (1, 1000), np.uint8)
+    llrs = np.where(code.encode(bits), -20, 20).astype(np.int8)
+    llrs[:, np.random.default_rng(9).permutation(3000)[:1500]] = 0
+    np.testing.assert_array_equal(code.decode(llrs).bits, bits)
+
+
+def test_the_standards_choice_of_graph():
+    assert [base_graph(*case) for case in ((292, 0.9), (3824, 0.67), (3825, 0.67), (3824, 0.68), (9000, 0.25))] == [
+        2, 2, 1, 1, 2,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 10, 1), "k must be 1 to 8448 for base graph 1, not 0"),
+        ((3841, 9000, 2), "k must be 1 to 3840 for base graph 2, not 3841"),
+        ((100, 90, 1), "n must be at least k, 100, not 90: the rate cannot exceed 1"),
+        ((100, 202, 1, 4), "n must be a positive multiple of 4, the bits of a symbol, not 202"),
+        ((100, 200, 3), "graph must be 1 or 2, not 3"),
+    ],
+)
+def test_what_the_code_cannot_do_is_told(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LdpcCode(*arguments)
