@@ -1,0 +1,100 @@
+"""The K = 7 convolutional code (133, 171 octal) and its soft Viterbi decoder, as pure functions.
+
+The code of CCSDS 131.0-B, IEEE 802.11 and DVB-S; punctured as in IEEE 802.11-2020, clause 17.3.5.6. A block begins and
+ends in state 0: six zero bits, its tail, are sent after it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+TAIL = 6  # bits
+MEAN = 5.0  # magnitude that LLRs are scaled to; the decoder's reach to 9
+# Which outputs of the two generators are sent, in turn.
+PUNCTURING = {
+    "1/2": (1, 1),
+    "2/3": (1, 1, 1, 0),
+    "3/4": (1, 1, 1, 0, 0, 1),
+    "5/6": (1, 1, 1, 0, 0, 1, 1, 0, 0, 1),
+}
+
+
+@functools.cache
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from blocks.fec import _convolutional
+
+    start = np.full(64, 6 * 2 * _convolutional.SOFTEST // 2, np.int8)
+    start[0] = 0
+    return _convolutional.byte_table(), _convolutional.cost_table().ravel(), start
+
+
+@functools.lru_cache(16)
+def _sent(bits: int, rate: str) -> np.ndarray:
+    """Places, among the outputs of both generators in turn, that are sent for a block of so many bits."""
+    pattern = np.array(PUNCTURING[rate], bool)
+    return np.flatnonzero(np.resize(pattern, 2 * (bits + TAIL)))
+
+
+def coded_bits(bits: int, rate: str = "1/2") -> int:
+    """Return how many bits a block of `bits` bits is sent as.
+
+    >>> coded_bits(100), coded_bits(100, "3/4")
+    (212, 142)
+    """
+    return len(_sent(bits, rate)) if rate != "1/2" else 2 * (bits + TAIL)
+
+
+def encode(packed: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
+    """Return the `coded_bits(count)` bits of a block of `count` packed bits, packed.
+
+    >>> encode(np.array([0b10000000], np.uint8), 1)
+    array([223,  44], dtype=uint8)
+    """
+    from blocks.fec import _convolutional
+
+    padded = np.zeros((count + TAIL + 7) // 8, np.uint8)
+    size = -(-count // 8)
+    padded[:size] = packed[:size]
+    if count % 8:
+        padded[size - 1] &= 0xFF << (-count % 8) & 0xFF
+    out = np.empty(2 * len(padded), np.uint8)
+    _convolutional.encode(padded, _tables()[0], out)
+    if rate == "1/2":
+        return out[: -(-(count + TAIL) // 4)]
+    return np.packbits(np.unpackbits(out)[_sent(count, rate)])
+
+
+def decode(llrs: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
+    """Return the `count` likeliest bits, packed, of LLRs ln p(0)/p(1), int8 [coded_bits(count)]; 0 is erased.
+
+    Only their ratios matter: they are scaled to a mean magnitude of 5 and bounded at 9. A. Viterbi, "Error bounds for
+    convolutional codes", 1967. Raises `ValueError` for another number of LLRs.
+
+    >>> bits = np.array([0xA5, 0x3C], np.uint8)
+    >>> llrs = np.where(np.unpackbits(encode(bits, 16), count=44), -8, 8).astype(np.int8)
+    >>> bool((decode(llrs, 16) == bits).all())
+    True
+    """
+    from blocks.fec import _convolutional
+
+    softest = _convolutional.SOFTEST
+    if len(llrs) != coded_bits(count, rate):
+        raise ValueError(f"llrs must have {coded_bits(count, rate)} entries for {count} bits, not {len(llrs)}")
+    steps = count + TAIL
+    soft = np.zeros(2 * steps, np.int8)
+    mean = np.abs(llrs.astype(np.int16)).sum() / max(np.count_nonzero(llrs), 1)
+    scaled = np.clip(np.rint(np.arange(-128, 128) * (MEAN / max(mean, 1e-9))), -softest, softest).astype(np.int8)
+    quantised = scaled[llrs.astype(np.int16) + 128]
+    if rate == "1/2":
+        soft[:] = quantised
+    else:
+        soft[_sent(count, rate)] = quantised
+    _, costs, start = _tables()
+    out = np.empty(-(-steps // 8), np.uint8)
+    _convolutional.decode(soft, costs, start, np.empty(steps, np.uint64), out)
+    out = out[: -(-count // 8)]
+    if count % 8:
+        out[-1] &= 0xFF << (-count % 8) & 0xFF
+    return out
