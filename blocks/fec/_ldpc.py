@@ -100,11 +100,11 @@ def _mend(a, at, shift, size):
 
 
 @njit(
-    types.void(int8[:, ::1], *GRAPH, int64, int64, int64, int64, uint8[:, ::1], boolean[::1], int32[::1]),
+    types.void(int8[:, ::1], *GRAPH, int64, int64, int64, int64, int8[:, ::1], boolean[::1], int32[::1]),
     **FLAGS,
 )
-def decode(llrs, first, column, shift, rows, columns, size, iterations, bits, passed, taken):
-    """Decode LLRs [blocks, columns Z], ln p(0)/p(1) in quarters, into the first `bits.shape[1]` bits of each block.
+def decode(llrs, first, column, shift, rows, columns, size, iterations, out, passed, taken):
+    """Decode LLRs [blocks, columns Z], ln p(0)/p(1) in quarters, into those of the first `out.shape[1]` bits a block.
 
     A column lies twice in a row, so that a rotated read is a plain one.
     """
@@ -157,5 +157,6 @@ def decode(llrs, first, column, shift, rows, columns, size, iterations, bits, pa
             ok = _satisfied(a, first, column, shift, rows, size, stride)
         passed[block] = ok
         taken[block] = iteration
-        for i in range(bits.shape[1]):
-            bits[block, i] = a[i // size * stride + LANES + i % size] < 0
+        for c in range(-(-out.shape[1] // size)):
+            for i in range(min(size, out.shape[1] - c * size)):
+                out[block, c * size + i] = a[c * stride + LANES + i]

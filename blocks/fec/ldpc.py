@@ -19,11 +19,16 @@ PUNCTURED = 2  # first columns, never sent
 
 
 class Decoded(NamedTuple):
-    """bits uint8 [blocks, k]; ok bool [blocks], whether all checks hold; iterations int32 [blocks]."""
+    """llrs int8 [blocks, k], in quarters; ok bool [blocks], whether all checks hold; iterations int32 [blocks]."""
 
-    bits: np.ndarray
+    llrs: np.ndarray
     ok: np.ndarray
     iterations: np.ndarray
+
+    @property
+    def bits(self) -> np.ndarray:
+        """Hard decisions, uint8 [blocks, k] of 0 and 1."""
+        return (self.llrs < 0).view(np.uint8)
 
 
 def base_graph(bits: int, rate: float) -> int:
@@ -73,7 +78,7 @@ class LdpcCode:
     k     bits to protect, at most 8448 (base graph 1) or 3840 (base graph 2)
     n     bits sent; more than the code has repeats them
     graph base graph, 1 or 2
-    order bits a symbol that the sent bits are interleaved for (5.4.2.2); 1 leaves them in order
+    order bits a symbol that the sent bits are interleaved for (5.4.2.2; a last symbol may be incomplete)
 
     Raises `ValueError` for a rate that the code cannot do.
 
@@ -95,8 +100,8 @@ class LdpcCode:
             raise ValueError(f"graph must be 1 or 2, not {self.graph}")
         if not 1 <= self.k <= LARGEST[self.graph]:
             raise ValueError(f"k must be 1 to {LARGEST[self.graph]} for base graph {self.graph}, not {self.k}")
-        if self.order < 1 or self.n < 1 or self.n % self.order:
-            raise ValueError(f"n must be a positive multiple of {self.order}, the bits of a symbol, not {self.n}")
+        if self.order < 1:
+            raise ValueError(f"order must be at least 1, not {self.order}")
         if self.n < self.k:
             raise ValueError(f"n must be at least k, {self.k}, not {self.n}: the rate cannot exceed 1")
 
@@ -145,9 +150,9 @@ class LdpcCode:
         """
         selected = self._selected(version)
         out = np.zeros((len(llrs), self.buffer_bits), np.int16) if buffer is None else buffer
-        for begin in range(0, self.n, self._sendable):  # within one round of the buffer no place comes twice
-            part = selected[begin : begin + self._sendable]
-            out[:, part] += llrs[:, begin : begin + self._sendable]
+        for round_of in range(-(-self.n // self._sendable)):  # within a round no place comes twice
+            now = _sent_order(self.n, self.order) // self._sendable == round_of
+            out[:, selected[now]] += llrs[:, now]
         return np.clip(out, -4096, 4096, out=out)
 
     @property
@@ -161,24 +166,30 @@ class LdpcCode:
         J. Chen et al., "Reduced-complexity decoding of LDPC codes", 2005; layers after M. Mansour and N. Shanbhag,
         2003.
         """
-        return self.decode_buffer(self.buffer(llrs, version), iterations)
+        if self.n > self._sendable:
+            return self.decode_buffer(self.buffer(llrs, version), iterations)
+        return self._decode(llrs, self._selected(version), iterations)
 
     def decode_buffer(self, buffer: np.ndarray, iterations: int = 20) -> Decoded:
         """Decode a circular buffer, as `decode` does."""
+        came = np.flatnonzero(buffer.any(0))
+        return self._decode(buffer[:, came], came, iterations)
+
+    def _decode(self, llrs: np.ndarray, places: np.ndarray, iterations: int) -> Decoded:
+        """Decode LLRs [blocks, m] that belong to `places` of the circular buffer."""
         from blocks.fec import _ldpc
 
-        blocks, size, systematic = len(buffer), self.lifting, ROW_STARTS[self.graph]
-        came = np.flatnonzero(buffer.any(0))
-        last = int(came[-1]) if len(came) else 0
-        columns = min(max(systematic + 4, -(-(last + 1) // size) + PUNCTURED), self._columns)
-        llrs = np.zeros((blocks, columns * size), np.int8)
-        llrs[:, PUNCTURED * size :] = np.clip(buffer[:, : (columns - PUNCTURED) * size], -_ldpc.CLIPPED, _ldpc.CLIPPED)
-        llrs[:, self.k : systematic * size] = 127  # fillers are known to be 0
-        bits = np.empty((blocks, self.k), np.uint8)
+        blocks, size, systematic = len(llrs), self.lifting, ROW_STARTS[self.graph]
+        last = int(places.max()) if len(places) else 0
+        columns = min(max(systematic + 4, last // size + 1 + PUNCTURED), self._columns)
+        channel = np.zeros((blocks, columns * size), np.int8)
+        channel[:, PUNCTURED * size + places] = np.clip(llrs, -_ldpc.CLIPPED, _ldpc.CLIPPED)
+        channel[:, self.k : systematic * size] = 127  # fillers are known to be 0
+        decoded = np.empty((blocks, self.k), np.int8)
         ok, taken = np.empty(blocks, np.bool_), np.empty(blocks, np.int32)
         graph = _lifted(self.graph, size)
-        _ldpc.decode(llrs, *graph, columns - systematic, columns, size, iterations, bits, ok, taken)
-        return Decoded(bits, ok, taken)
+        _ldpc.decode(channel, *graph, columns - systematic, columns, size, iterations, decoded, ok, taken)
+        return Decoded(decoded, ok, taken)
 
 
 @functools.lru_cache(64)
@@ -189,5 +200,11 @@ def _selection(k: int, n: int, graph: int, order: int, version: int) -> np.ndarr
     places = np.roll(np.arange(length, dtype=np.int64), -start)
     fillers = (places >= k - PUNCTURED * size) & (places < (ROW_STARTS[graph] - PUNCTURED) * size)
     sendable = places[~fillers]
-    selected = np.resize(sendable, n)
-    return np.ascontiguousarray(selected.reshape(order, -1).T).ravel() if order > 1 else selected
+    return np.resize(sendable, n)[_sent_order(n, order)]
+
+
+@functools.lru_cache(64)
+def _sent_order(n: int, order: int) -> np.ndarray:
+    """Which of n selected bits is sent when: written by rows, one for each bit of a symbol, and read by columns."""
+    places = np.arange(order * -(-n // order)).reshape(order, -1).T.ravel()
+    return places[places < n]
