@@ -25,7 +25,7 @@ class _SnrParams(BlockParams):
 
     ebn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
-        description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x bits per symbol",
+        description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x bits per symbol x its code's rate",
         json_schema_extra=LIVE,
     )
     esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
@@ -42,12 +42,13 @@ class _SnrParams(BlockParams):
 class _NoisyChannel(Block):
     """What the channels with Gaussian noise share: how strong it is, and the tag that tells meters.
 
-    The tag's `ebn0_db` spreads the energy of a frame over its information bits: Es/N0 / (bits per symbol x code rate).
+    The link's own codes tag `link_rate`, which `ebn0` counts with. The tag's `ebn0_db` spreads the energy of a frame
+    over its information bits: Es/N0 / (bits per symbol x link rate x code rate of the frame).
     """
 
     def start(self) -> None:
         self.bits_per_symbol: int | None = None
-        self.code_rate = 1.0
+        self.code_rate = self.link_rate = 1.0
         self.told: dict[str, Any] | None = None
         noise.kernels()
 
@@ -55,7 +56,8 @@ class _NoisyChannel(Block):
         """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
         self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
         self.code_rate = symbols.tag("code_rate", self.code_rate if symbols.offset else 1.0)
-        per_symbol = theory.ratio_to_db(self.bits_per_symbol) if self.bits_per_symbol else None
+        self.link_rate = symbols.tag("link_rate", self.link_rate if symbols.offset else 1.0)
+        per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.link_rate) if self.bits_per_symbol else None
         ebn0, esn0 = self.params.ebn0, self.params.esn0
         if esn0 is None:
             if per_symbol is None:

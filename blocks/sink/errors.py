@@ -26,8 +26,8 @@ class ErrorMeter(Block):
 
     Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
     binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
-    where the channel is not known, from that across frames. A negative LLR is a 1. Es/N0 and Eb/N0, all energy of a
-    frame over its information bits, are means over the bits compared.
+    where the channel is not known, or behind a decoder, from that across frames. A negative LLR is a 1. Es/N0 and
+    Eb/N0, all energy of a frame over its information bits, are means over the bits compared.
 
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
     common complex gain is taken out, and `constellation.png`.
@@ -192,11 +192,12 @@ class _BitErrors(_Errors):
         if mask is not None:
             different &= np.packbits(mask)
         channel = received.tag("true_channel", self.channel) or {"fading": None}
-        self.clustered = channel["fading"] != "none"
-        if channel["fading"] in ("symbol", "block"):
+        fading = None if channel.get("coded") else channel["fading"]  # behind a decoder errors come by the block
+        self.clustered = fading != "none"
+        if fading in ("symbol", "block"):
             self._add_clusters(different, common, mask, _cluster_bytes(channel))
         errors = _ones(different)
-        if channel["fading"] is None:
+        if fading is None:
             bits = common if mask is None else int(mask.sum())
             self.clusters += np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
         return errors
@@ -211,6 +212,8 @@ class _BitErrors(_Errors):
         self.clusters += np.array([int(value) for value in sums], object)
 
     def theory(self, channel: dict[str, Any]) -> float | None:
+        if channel.get("coded"):
+            return None
         if channel["kind"] == "bit_flip":
             return channel["ber"]
         constellation = _BY_BITS.get(channel["bits_per_symbol"])

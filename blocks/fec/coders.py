@@ -1,0 +1,345 @@
+"""Encoders and decoders as blocks: LDPC, convolutional, repetition.
+
+A frame is cut into code blocks of equal size, the last of which is what is left; every block can be told from the
+number of bits that came, so that nothing but the coded bits crosses the link. Coded frames begin with the tag
+`link_rate`, payload bits a sent bit, by which a channel with `ebn0` spreads the energy.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import replace
+from fractions import Fraction
+from statistics import NormalDist
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from blocks.fec import convolutional, crc
+from blocks.fec.ldpc import LARGEST, LdpcCode, base_graph
+from flowgraph.block import Block, Packet, Port, Tag
+from flowgraph.block import Params as BlockParams
+
+SURE = 20  # quarters: the LLR that a hard decision is taken for
+LEAST_CHECKS = 24  # bits by which the shortest LDPC block is longer than its payload and checksum
+
+
+class _Encoder(Block):
+    """What encoders share: blocks of `block_bits` bits become `params.coded(block_bits)` bits."""
+
+    outputs = (Port("bits", "bits", "coded"),)
+
+    def work(self, bits: Packet) -> Packet:
+        k = self.params.block_bits
+        full, rest = divmod(bits.count, k)
+        parts = [np.empty(0, np.uint8)]
+        if full:
+            parts.append(self.encode(np.unpackbits(bits.data[: full * k // 8]).reshape(full, k)).ravel())
+        if rest:
+            parts.append(self.encode(np.unpackbits(bits.data[full * k // 8 :], count=rest)[None])[0])
+        coded, ratio = np.concatenate(parts), Fraction(self.params.coded(k), k)
+        out = bits.derive(np.packbits(coded), ratio, len(coded), packed=True)
+        return _with_link_rate(out, bits, float(1 / ratio))
+
+    @abstractmethod
+    def encode(self, bits: np.ndarray) -> np.ndarray:
+        """Return uint8 [blocks, coded(k)] of 0 and 1 for [blocks, k]."""
+
+
+def _with_link_rate(out: Packet, bits: Packet, rate: float) -> Packet:
+    """Return a coded packet with the rate of all codes so far, at the frame's start."""
+    if bits.offset:
+        return out
+    others = tuple(tag for tag in out.tags if tag.key != "link_rate")
+    return replace(out, tags=others).tagged(link_rate=rate * bits.tag("link_rate", 1.0))
+
+
+class _Decoder(Block):
+    """What decoders share: blocks of `params.coded(block_bits)` LLRs become `block_bits` bits."""
+
+    items = 0  # of this frame
+    wrong = 0.0  # how many of them are expected to be
+
+    def work(self, bits: Packet) -> Packet:
+        llrs, k = _quarters(bits), self.params.block_bits
+        n = self.params.coded(k)
+        if bits.offset == 0:
+            self.items, self.wrong = 0, 0.0
+        full, rest = divmod(bits.count, n)
+        parts = [np.empty(0, np.int8)]
+        if full:
+            parts.append(self._decode(llrs[: full * n].reshape(full, n), k))
+        if rest:
+            left = self._payload_of(rest)
+            padded = np.zeros(self.params.coded(left), np.int8)
+            padded[:rest] = llrs[full * n :]
+            if len(padded) != rest:
+                self.warn(f"frame {bits.frame} ends within a code block; what is missing is taken for erased")
+            parts.append(self._decode(padded[None], left))
+        out = np.concatenate(parts)
+        soft = self.outputs[0].dtype == "int8" or getattr(self.params, "output", "hard") == "llr8"
+        made = bits.derive(out if soft else np.packbits(out < 0), Fraction(k, n), len(out), packed=not soft)
+        return replace(made, tags=tuple(self._retold(tag, made.end) for tag in made.tags))
+
+    def _decode(self, llrs: np.ndarray, bits: int) -> np.ndarray:
+        decoded, wrong = self.decode(llrs, bits)
+        self.items += decoded.size
+        self.wrong += wrong
+        return decoded.ravel()
+
+    def _retold(self, tag: Tag, end: int) -> Tag:
+        """Return a tag as it holds behind the decoder: error rates of the channel are no more those of the bits."""
+        value = tag.value
+        if tag.key == "true_channel":
+            value = {**value, "coded": True}
+        elif tag.key == "estimate":
+            value = {**value, "channel_ber": value.get("ber"), "ber": self.wrong / max(self.items, 1)}
+        return Tag(min(tag.offset, end), tag.key, value)
+
+    def _payload_of(self, coded: int) -> int:
+        """Return the fewest bits of which at least so many coded ones are made."""
+        low, high = 1, self.params.block_bits
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.params.coded(middle) >= coded else (middle + 1, high)
+        return low
+
+    @abstractmethod
+    def decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+        """Return LLRs int8 [blocks, bits] for [blocks, coded(bits)], and how many of them are expected to be wrong."""
+
+
+def _quarters(packet: Packet) -> np.ndarray:
+    """Decisions or LLRs as LLRs in quarters, int8; NaN is 0."""
+    if packet.packed:
+        return SURE - 2 * SURE * np.unpackbits(packet.data, count=packet.count).view(np.int8)
+    if packet.dtype == "int8":
+        return packet.data
+    return np.rint(4 * np.clip(np.nan_to_num(packet.data, nan=0.0), -31.75, 31.75)).astype(np.int8)
+
+
+SOFT_OR_HARD = ("bits", "float32", "int8")
+
+
+# LDPC
+
+
+def _code_rate(value: str | float) -> str:
+    try:
+        rate = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f'must be a fraction such as "1/2" or 0.5, not {value!r}') from None
+    if not Fraction(1, 5) <= rate <= Fraction(9, 10):
+        raise ValueError(f"must be 1/5 to 9/10, not {value}")
+    return str(rate)
+
+
+class _LdpcParams(BlockParams):
+    """A code, of which encoder and decoder must be told the same."""
+
+    rate: Annotated[str | float, AfterValidator(_code_rate)] = Field(
+        "1/2", description="payload bits a sent bit, 1/5 to 9/10; a checksum is no payload"
+    )
+    block_bits: int = Field(
+        8400, ge=64, le=8424, multiple_of=8, description="payload bits of a code block; long ones mend more errors"
+    )
+    checksum: Literal["none", "crc16", "crc24b"] = Field("crc24b", description="checksum at the end of every block")
+    order: int = Field(4, ge=1, le=10, description="bits a symbol, which blocks are interleaved for: 4 for 16QAM")
+
+    def coded(self, bits: int) -> int:
+        """Bits that a block of so many payload bits is sent as."""
+        return max(math.ceil(bits / Fraction(self.rate)), bits + self._checksum_bits + LEAST_CHECKS)
+
+    @property
+    def _checksum_bits(self) -> int:
+        return 0 if self.checksum == "none" else crc.width(self.checksum)
+
+    def code(self, bits: int) -> LdpcCode:
+        """The code of a block of so many payload bits."""
+        k, n = bits + self._checksum_bits, self.coded(bits)
+        graph = base_graph(k, k / n)
+        return LdpcCode(k, n, graph if k <= LARGEST[graph] else 1, self.order)
+
+
+class LdpcEncoder(_Encoder):
+    """Protect frames by the LDPC code of 5G NR (3GPP TS 38.212), in blocks of `block_bits`, each with a checksum.
+
+    A frame's last block is shorter. Frames begin with the tag `link_rate`, payload bits a sent bit.
+    """
+
+    Params = _LdpcParams
+    inputs = (Port("bits", "bits", "payload", align=lambda p: p.block_bits),)
+    ratio = staticmethod(lambda p: Fraction(p.coded(p.block_bits), p.block_bits))
+
+    def start(self) -> None:
+        self.encode(np.zeros((1, self.params.block_bits), np.uint8))  # compiles before the graph runs
+
+    def encode(self, bits: np.ndarray) -> np.ndarray:
+        return self.params.code(bits.shape[1]).encode(_with_checksum(bits, self.params.checksum))
+
+
+class LdpcDecoder(_Decoder):
+    """Undo `ldpc_encoder`: layered offset min-sum in int8, until all checks of a block hold.
+
+    The tag `estimate` of a frame then has as `ber` the share of bits that are expected to be wrong now, and as
+    `channel_ber` that before decoding. The report counts `blocks` and `blocks_wrong`, those whose checks or checksum
+    do not hold, and has their ratio `bler` and the mean number of `iterations`. A frame that ends within a block is
+    filled up with erasures.
+    """
+
+    class Params(_LdpcParams):
+        iterations: int = Field(20, ge=1, le=200, description="iterations at most")
+        output: Literal["hard", "llr8"] = Field("hard", description="decisions, or int8 LLRs, which are too sure")
+
+    inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
+    outputs = (Port("bits", ("bits", "int8"), "payload", chosen=lambda p: {"hard": "bits", "llr8": "int8"}[p.output]),)
+    ratio = staticmethod(lambda p: Fraction(p.block_bits, p.coded(p.block_bits)))
+
+    def start(self) -> None:
+        k = self.params.block_bits
+        self.params.code(k).decode(np.full((1, self.params.coded(k)), SURE, np.int8))  # compiles
+        self.blocks = self.blocks_wrong = self.rounds = 0
+
+    def decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+        decoded, ok, rounds = self.params.code(bits).decode(llrs, iterations=self.params.iterations)
+        good = ok & _checksum_holds((decoded < 0).view(np.uint8), self.params.checksum)
+        payload = decoded[:, :bits]
+        self.blocks += len(good)
+        self.blocks_wrong += int((~good).sum())
+        self.rounds += int(rounds.sum())
+        doubt = np.exp(-np.abs(payload[~good].astype(np.float32)) / 4)
+        return payload, float((doubt / (1 + doubt)).sum())
+
+    def stop(self) -> None:
+        if self.blocks:
+            self.report(
+                "link",
+                blocks=self.blocks,
+                blocks_wrong=self.blocks_wrong,
+                bler=self.blocks_wrong / self.blocks,
+                iterations=self.rounds / self.blocks,
+            )
+
+
+def _with_checksum(bits: np.ndarray, kind: Any) -> np.ndarray:
+    """Append to every row of bits uint8 [blocks, k] its checksum."""
+    if kind == "none":
+        return bits
+    packed, width = np.packbits(bits, axis=1), crc.width(kind)
+    sums = np.array([crc.checksum(row, bits.shape[1], kind) for row in packed], ">u4").view(np.uint8).reshape(-1, 4)
+    return np.hstack([bits, np.unpackbits(sums, axis=1)[:, 32 - width :]])
+
+
+def _checksum_holds(bits: np.ndarray, kind: Any) -> np.ndarray:
+    """Tell of every row of bits uint8 [blocks, k] whether it ends with the checksum of the rest: bool [blocks]."""
+    if kind == "none":
+        return np.ones(len(bits), np.bool_)
+    width = crc.width(kind)
+    return (_with_checksum(bits[:, :-width], kind)[:, -width:] == bits[:, -width:]).all(1)
+
+
+# Convolutional
+
+
+class _ConvolutionalParams(BlockParams):
+    """A code, of which encoder and decoder must be told the same."""
+
+    rate: Literal["1/2", "2/3", "3/4", "5/6"] = Field("1/2", description="bits a sent bit, the tail not counted")
+    block_bits: int = Field(
+        8192, ge=8, le=1 << 20, multiple_of=8, description="payload bits of a block, which a tail of 6 bits ends"
+    )
+
+    def coded(self, bits: int) -> int:
+        """Bits that a block of so many payload bits is sent as."""
+        return convolutional.coded_bits(bits, self.rate)
+
+
+class ConvolutionalEncoder(_Encoder):
+    """Protect frames by the K = 7 convolutional code (133, 171 octal), in blocks of `block_bits`, each with its tail.
+
+    A frame's last block is shorter. Frames begin with the tag `link_rate`, payload bits a sent bit.
+    """
+
+    Params = _ConvolutionalParams
+    inputs = (Port("bits", "bits", "payload", align=lambda p: p.block_bits),)
+    ratio = staticmethod(lambda p: Fraction(p.coded(p.block_bits), p.block_bits))
+
+    def start(self) -> None:
+        self.encode(np.zeros((1, 8), np.uint8))  # compiles before the graph runs
+
+    def encode(self, bits: np.ndarray) -> np.ndarray:
+        count, rate = bits.shape[1], self.params.rate
+        n = self.params.coded(count)
+        rows = [convolutional.encode(row, count, rate) for row in np.packbits(bits, axis=1)]
+        return np.stack([np.unpackbits(row, count=n) for row in rows])
+
+
+class ViterbiDecoder(_Decoder):
+    """Undo `convolutional_encoder`: the likeliest bits, by Viterbi's algorithm on soft values.
+
+    The tag `estimate` of a frame then has as `channel_ber` its `ber`, and as `ber` the union bound for a channel on
+    which as many decisions are wrong as differ from what was decoded, encoded again. A frame that ends within a block
+    is filled up with erasures.
+    """
+
+    Params = _ConvolutionalParams
+    inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
+    outputs = (Port("bits", "bits", "payload"),)
+    ratio = staticmethod(lambda p: Fraction(p.block_bits, p.coded(p.block_bits)))
+
+    def start(self) -> None:
+        convolutional.decode(np.full(self.params.coded(8), SURE, np.int8), 8, self.params.rate)  # compiles
+
+    def decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+        rate, out, wrong = self.params.rate, np.empty((len(llrs), bits), np.int8), 0.0
+        for row, made in zip(llrs, out, strict=True):
+            packed = convolutional.decode(row, bits, rate)
+            made[:] = SURE - 2 * SURE * np.unpackbits(packed, count=bits).view(np.int8)
+            sent = np.unpackbits(convolutional.encode(packed, bits, rate), count=len(row)).view(np.bool_)
+            differ = float(((row < 0) != sent)[row != 0].mean()) if row.any() else 0.5
+            wrong += bits * convolutional.error_rate(_esn0_of(differ), rate)
+        return out, wrong
+
+
+def _esn0_of(error_rate: float) -> float:
+    """Es/N0 of BPSK with an error rate, Q(sqrt(2 Es/N0))."""
+    return NormalDist().inv_cdf(min(max(1 - error_rate, 0.5), 1 - 1e-12)) ** 2 / 2
+
+
+# Repetition
+
+
+class _RepetitionParams(BlockParams):
+    times: int = Field(3, ge=1, le=1000, description="how often every bit is sent")
+
+
+class Repeater(Block):
+    """Send every bit several times, one after the other; frames begin with the tag `link_rate`."""
+
+    Params = _RepetitionParams
+    inputs = (Port("bits", "bits", "payload", align=8),)
+    outputs = (Port("bits", "bits", "repeated"),)
+    ratio = staticmethod(lambda p: Fraction(p.times))
+
+    def work(self, bits: Packet) -> Packet:
+        times = self.params.times
+        repeated = np.repeat(np.unpackbits(bits.data, count=bits.count), times)
+        out = bits.derive(np.packbits(repeated), times, len(repeated), packed=True)
+        return _with_link_rate(out, bits, 1 / times)
+
+
+class Combiner(Block):
+    """Undo `repeater`: add up the LLRs of every bit, bounded at 127 quarters."""
+
+    Params = _RepetitionParams
+    inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: 8 * p.times),)
+    outputs = (Port("bits", "int8", "LLRs in quarters"),)
+    ratio = staticmethod(lambda p: Fraction(1, p.times))
+
+    def work(self, bits: Packet) -> Packet:
+        times, llrs = self.params.times, _quarters(bits)
+        whole = np.zeros(-(-len(llrs) // times) * times, np.int32)  # of a bit cut short, what came
+        whole[: len(llrs)] = llrs
+        return bits.derive(np.clip(whole.reshape(-1, times).sum(1), -127, 127).astype(np.int8), Fraction(1, times))
