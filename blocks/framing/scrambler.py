@@ -11,10 +11,15 @@ anew with every frame; `C_INIT` is fixed.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
+
+from flowgraph.block import Block, Packet, Port
 
 C_INIT = 0x5EED_F10  # any number would do: both ends know it
 _SKIP = 1600
+_PERIOD = 1 << 20  # bytes after which the block `scrambler` begins anew
 _known = np.empty(0, np.uint8)  # the beginning of the sequence, packed
 
 
@@ -53,3 +58,31 @@ def scrambling(start: int, stop: int) -> np.ndarray:
         known.flags.writeable = False
         _known = known
     return known[start:stop]
+
+
+class Scrambler(Block):
+    """Add the scrambling sequence to every frame; once more takes it off again. Of LLRs it turns the signs.
+
+    The sequence begins anew with a frame, and after every 8,388,608 bits.
+    """
+
+    inputs = (Port("bits", ("bits", "int8", "float32"), "bits or LLRs", align=8),)
+    outputs = (Port("bits", ("bits", "int8", "float32"), "scrambled, or no more so"),)
+    ratio = Fraction(1)
+
+    def work(self, bits: Packet) -> Packet:
+        first, size = bits.offset // 8, -(-bits.count // 8)
+        parts = []
+        while size:
+            start = first % _PERIOD
+            parts.append(scrambling(start, min(start + size, _PERIOD)))
+            first, size = first + len(parts[-1]), size - len(parts[-1])
+        sequence = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+        if bits.packed:
+            data = bits.data ^ sequence
+            if bits.count % 8:
+                data[-1] &= 0xFF << (-bits.count % 8) & 0xFF
+        else:
+            flips = np.unpackbits(sequence, count=bits.count).view(np.bool_)
+            data = np.negative(bits.data, out=bits.data.copy(), where=flips)
+        return bits.derive(data, count=bits.count, packed=bits.packed)

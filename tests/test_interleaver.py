@@ -1,0 +1,72 @@
+"""Interleaver and scrambler: what one does the other undoes, for any length, cut and item type; losses stay known."""
+
+import numpy as np
+import pytest
+
+from blocks.fec.interleaver import Deinterleaver, Interleaver
+from blocks.framing.scrambler import Scrambler, gold_sequence
+from flowgraph.block import Packet, Tag
+from flowgraph.testing import check_packet_invariance, run_block, whole_frames
+
+KINDS = [{"length": 64}, {"length": 1024, "order_seed": 5}, {"kind": "block", "rows": 7, "length": 64}]
+
+
+def streams(kind):
+    random = np.random.default_rng(1)
+    for frame, count in enumerate((0, 1, 63, 64, 65, 1000, 4099)):
+        if kind == "bits":
+            yield Packet(
+                np.packbits(random.integers(0, 2, count, np.uint8)), frame, count=count, packed=True, last=True
+            )
+        else:
+            yield Packet(random.integers(-127, 128, count).astype(kind), frame, last=True)
+
+
+@pytest.mark.parametrize("kind", ["bits", "int8", "float32"])
+@pytest.mark.parametrize("params", KINDS, ids=["random", "seeded", "block"])
+def test_what_was_interleaved_comes_back_in_order(params, kind):
+    sent = list(streams(kind))
+    mixed = check_packet_invariance(Interleaver, params, {"bits": sent})["bits"]
+    back = whole_frames(check_packet_invariance(Deinterleaver, params, {"bits": mixed})["bits"])
+    for a, b in zip(sent, back, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+    long = whole_frames(mixed)[-1]
+    assert (long.data != sent[-1].data).mean() > 0.3
+
+
+@pytest.mark.parametrize("params", KINDS, ids=["random", "seeded", "block"])
+def test_neighbours_are_parted(params):
+    """A burst of 16 lost items comes back as losses of which few are neighbours, and is told as such."""
+    burst = Packet(np.ones(1024, np.int8), 0, tags=(Tag(128, "erased", 16),), last=True)
+    back = whole_frames(run_block(Deinterleaver(params), {"bits": [burst]})["bits"])[0]
+    lost = [tag for tag in back.tags if tag.key == "erased"]
+    assert sum(tag.value for tag in lost) == 16
+    assert len(lost) >= 8
+
+
+def test_rows_are_written_and_columns_read():
+    items = Packet(np.arange(8, dtype=np.float32), 0, last=True)
+    made = run_block(Interleaver({"kind": "block", "rows": 2, "length": 8}), {"bits": [items]})["bits"]
+    assert made[0].data.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_rows_belong_to_a_block_interleaver():
+    with pytest.raises(ValueError, match="must have rows with kind: block, and only then"):
+        Interleaver({"rows": 3})
+
+
+@pytest.mark.parametrize("kind", ["bits", "int8", "float32"])
+def test_scrambling_twice_is_nothing(kind):
+    sent = list(streams(kind))
+    once = check_packet_invariance(Scrambler, {}, {"bits": sent})["bits"]
+    twice = whole_frames(run_block(Scrambler(), {"bits": once})["bits"])
+    for a, b in zip(sent, twice, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_the_sequence_is_that_of_the_standard_and_begins_anew():
+    zeros = Packet(np.zeros((1 << 20) + 10, np.uint8), 0, packed=True, last=True)
+    made = whole_frames(run_block(Scrambler(), {"bits": [zeros]})["bits"])[0].data
+    np.testing.assert_array_equal(np.unpackbits(made[:100]), gold_sequence(0x5EED_F10, 800))
+    np.testing.assert_array_equal(made[1 << 20 :], made[:10])
+    assert abs(np.unpackbits(made).mean() - 0.5) < 2e-3
