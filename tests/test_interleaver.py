@@ -41,7 +41,7 @@ def test_neighbours_are_parted(params):
     back = whole_frames(run_block(Deinterleaver(params), {"bits": [burst]})["bits"])[0]
     lost = [tag for tag in back.tags if tag.key == "erased"]
     assert sum(tag.value for tag in lost) == 16
-    assert len(lost) >= 8
+    assert len(lost) >= 7
 
 
 def test_rows_are_written_and_columns_read():
