@@ -105,7 +105,14 @@ def test_under_fading_99_of_100_intervals_hold_the_truth():
 
 
 def test_without_errors_the_interval_still_says_how_much_was_seen():
-    quiet = {"kind": "rayleigh", "fading": "block", "block_symbols": 64, "bits_per_symbol": 4, "esn0_db": 300.0}
+    quiet = {
+        "kind": "rayleigh",
+        "fading": "block",
+        "block_symbols": 64,
+        "bits_per_symbol": 4,
+        "modulation": "16qam",
+        "esn0_db": 300.0,
+    }
     zeros = np.zeros(256 * 40)
     link = measure([bits(zeros)], [bits(zeros, true_channel=quiet)]).link
     assert link["ber"] == 0

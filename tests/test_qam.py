@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.phy import noise, qam, theory
-from blocks.phy.constellation import CONSTELLATIONS
+from blocks.phy.constellation import CONSTELLATIONS, constellation
 from flowgraph.block import BlockError, Context, Packet, Tag
 from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block
 
@@ -47,6 +47,9 @@ def text_bits(name):
 def test_constellations_have_unit_power_and_gray_labels(modulation):
     points = CONSTELLATIONS[modulation].points
     assert np.mean(np.abs(points) ** 2) == pytest.approx(1)
+    assert CONSTELLATIONS[modulation].gray
+    if not CONSTELLATIONS[modulation].axis:
+        return
     distance = np.abs(points[:, None] - points)
     step = 2 * CONSTELLATIONS[modulation].half_step
     neighbours = np.argwhere(np.isclose(distance, step))
@@ -57,6 +60,7 @@ def test_constellations_have_unit_power_and_gray_labels(modulation):
 
 def test_corner_points_are_those_of_ts_38_211():
     points = {name: CONSTELLATIONS[name].points for name in MODULATIONS}
+    assert points["bpsk"][0b1] == pytest.approx((-1 - 1j) / math.sqrt(2))
     assert points["qpsk"][0b01] == pytest.approx((1 - 1j) / math.sqrt(2))
     assert points["16qam"][0b0111] == pytest.approx((3 - 3j) / math.sqrt(10))
     assert points["64qam"][0b000000] == pytest.approx((3 + 3j) / math.sqrt(42))
@@ -108,10 +112,10 @@ def brute_force(symbols, n0, points):
 @pytest.mark.parametrize("modulation", MODULATIONS)
 @pytest.mark.parametrize("esn0_db", [-10, 0, 10, 20])
 def test_llrs_are_the_max_log_formula_and_agree_in_sign_with_decisions(modulation, esn0_db):
-    constellation, n0 = CONSTELLATIONS[modulation], theory.db_to_ratio(-esn0_db)
-    bits = random_bits(1201 * constellation.bits_per_symbol)
+    known, n0 = CONSTELLATIONS[modulation], theory.db_to_ratio(-esn0_db)
+    bits = random_bits(1201 * known.bits_per_symbol)
     symbols = noise.awgn(qam.map_symbols(np.packbits(bits), len(bits), modulation), n0, key=1)
-    want = brute_force(symbols, n0, constellation.points)
+    want = brute_force(symbols, n0, known.points)
     got = qam.llr(symbols, n0, modulation)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 / n0)
     np.testing.assert_array_equal(got < 0, np.unpackbits(qam.decide(symbols, modulation), count=len(got)))
@@ -129,6 +133,65 @@ def test_gains_weigh_the_llrs_by_their_power(int8):
     np.testing.assert_allclose(
         got, np.clip(np.rint(4 * want), -127, 127) if int8 else want, rtol=1e-5, atol=1.01 * int8
     )
+
+
+# Points of one's own
+
+RING = [[math.cos(a), math.sin(a)] for a in (0.1, 1.9, 3.3, 5.0)]  # neither square nor evenly spaced, nor Gray
+CROSS = [[0, 0], [1.2, 0], [0, 1.2], [-1.2, 0], [0, -1.2], [0.8, 0.8], [-0.8, 0.8], [0.8, -0.8]]
+POWER = math.sqrt(sum(i * i + q * q for i, q in CROSS) / len(CROSS))
+CROSS = [[i / POWER, q / POWER] for i, q in CROSS]
+
+
+@pytest.mark.parametrize("modulation", ["bpsk", "8psk", RING, CROSS], ids=["bpsk", "8psk", "ring", "cross"])
+@pytest.mark.parametrize("rayleigh", [False, True], ids=["awgn", "rayleigh"])
+def test_error_rates_of_any_points_are_on_the_closed_form(modulation, rayleigh):
+    known, count = constellation(modulation), 1 << 20
+    bits = random_bits(count * known.bits_per_symbol)
+    sent = qam.map_symbols(np.packbits(bits), len(bits), modulation)
+    for esn0_db in (0, 8):
+        n0 = theory.db_to_ratio(-esn0_db)
+        if rayleigh:
+            h = noise.complex_normal(count, key=4, frame=esn0_db, offset=0, stream=noise.FADES)
+            received = noise.equalize(noise.fade(sent, h, n0, 5, esn0_db), h)
+        else:
+            received = noise.awgn(sent, n0, 5, esn0_db)
+        got = np.unpackbits(qam.decide(received, modulation), count=len(bits))
+        wrong = (got != bits).reshape(count, -1).sum(1)
+        spread = 4 * wrong.std() / count**0.5 / known.bits_per_symbol
+        assert wrong.mean() / known.bits_per_symbol == pytest.approx(
+            theory.bit_error_rate(esn0_db, modulation, rayleigh), abs=spread
+        )
+        ser = theory.symbol_error_rate(esn0_db, modulation, rayleigh)
+        assert (wrong > 0).mean() == pytest.approx(ser, abs=4 * math.sqrt(ser / count))
+
+
+@pytest.mark.parametrize("esn0_db", [-5, 5, 15, 25])
+def test_phase_shift_keying_has_craigs_error_rate(esn0_db):
+    """Ps = 1/pi integral from 0 to pi - pi/8 of exp(-Es/N0 sin^2(pi/8) / sin^2 t) dt, by another quadrature."""
+    from scipy.integrate import quad
+
+    es = theory.db_to_ratio(esn0_db) * math.sin(math.pi / 8) ** 2
+    want = quad(lambda t: math.exp(-es / math.sin(t) ** 2), 0, math.pi * 7 / 8, epsabs=0, epsrel=1e-11)[0] / math.pi
+    assert theory.symbol_error_rate(esn0_db, "8psk") == pytest.approx(want, rel=1e-8)
+    antipodal = 0.5 * math.erfc(math.sqrt(theory.db_to_ratio(esn0_db)))
+    assert theory.bit_error_rate(esn0_db, "bpsk") == pytest.approx(antipodal, rel=1e-9)
+
+
+@pytest.mark.parametrize("modulation", ["qpsk", "16qam", "64qam"])
+@pytest.mark.parametrize("esn0_db", [0, 12, 24])
+def test_regions_and_axes_tell_the_same(modulation, esn0_db):
+    known, n0 = constellation(modulation), theory.db_to_ratio(-esn0_db)
+    points = [[p.real, p.imag] for p in known.points]  # without its axis it is any set of points
+    for rayleigh in (False, True):
+        want = theory.bit_error_rate(esn0_db, modulation, rayleigh)
+        assert theory.bit_error_rate(esn0_db, points, rayleigh) == pytest.approx(want, rel=1e-8)
+    assert theory.decision_error(n0, points) == pytest.approx(theory.decision_error(n0, modulation), rel=1e-8)
+
+
+def test_labels_that_are_not_gray_are_known():
+    assert not constellation([[1, 0], [0, 1], [-1, 0], [0, -1]]).gray
+    assert constellation([[1, 0], [0, 1], [0, -1], [-1, 0]]).gray
 
 
 # Round trips and packets
@@ -260,7 +323,11 @@ def test_gains_that_did_not_arrive_are_0():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"modulation": "17qam"}, "'qpsk', '16qam', '64qam' or '256qam'"),
+        ({"modulation": "17qam"}, "must be bpsk, qpsk, 8psk, 16qam, 64qam, 256qam or a list of points"),
+        ({"modulation": [[1, 0], [-1, 0], [0, 1]]}, "must have 2, 4, 8, ... 256 points, not 3"),
+        ({"modulation": [[2, 0], [-2, 0]]}, "must have unit mean power, not 4: divide the points by 2"),
+        ({"modulation": [[1, 0], [1, 0]]}, "must have points that are finite and differ"),
+        ({"modulation": [[1], [-1]]}, r"must be a list of points \[I, Q\], two numbers each"),
         ({"noise": 0}, "greater than 0"),
         ({"noise": "guess"}, "'estimate' or 'known'"),
         ({"output": "soft"}, "'hard', 'llr' or 'llr8'"),
@@ -276,14 +343,14 @@ def test_bad_parameters_are_refused(params, message):
 
 @pytest.mark.parametrize("modulation", MODULATIONS)
 def test_what_decisions_show_of_noise_is_its_closed_form(modulation):
-    constellation = CONSTELLATIONS[modulation]
-    bits = constellation.bits_per_symbol
+    known = CONSTELLATIONS[modulation]
+    bits = known.bits_per_symbol
     for esn0_db in (-5, 5, 15, 25):
         n0 = theory.db_to_ratio(-esn0_db)
         symbols = qam.map_symbols(noise.random_bytes(bits << 15, 1), bits << 18, modulation)
         received = noise.awgn(symbols, n0, key=2)
         label = np.unpackbits(qam.decide(received, modulation)).reshape(-1, bits) @ (1 << np.arange(bits - 1, -1, -1))
-        errors = np.abs(received - constellation.points[label]) ** 2
+        errors = np.abs(received - known.points[label]) ** 2
         assert errors.mean() == pytest.approx(
             theory.decision_error(n0, modulation), abs=5 * errors.std() / len(errors) ** 0.5
         )

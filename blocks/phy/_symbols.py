@@ -128,6 +128,20 @@ def decide_16qam(y, sign_bits, size_bits, out):
             out[i] |= uint8(_decide_16qam(y[4 * i + 2], y[4 * i + 3]))
 
 
+@njit(inline="always", **FLAGS)
+def _nearest(i, q, points):
+    """Label of the point next to i + jq, and its squared distance."""
+    best = 0
+    least = np.inf
+    for label in range(points.size):
+        a = float64(i) - float64(points[label].real)
+        b = float64(q) - float64(points[label].imag)
+        if a * a + b * b < least:
+            least = a * a + b * b
+            best = label
+    return best, least
+
+
 @njit(types.void(FLOATS_IN, int64, complex64[::1], uint8[::1]), **FLAGS)
 def decide_table(y, bits_per_symbol, points, out):
     """Decide for the next point; a symbol that is not finite gives zeros."""
@@ -135,16 +149,8 @@ def decide_table(y, bits_per_symbol, points, out):
     for s in range(y.size // 2):
         i = y[2 * s]
         q = y[2 * s + 1]
-        best = 0
-        if _finite(i, q):
-            least = np.inf
-            for label in range(points.size):
-                a = float64(i) - float64(points[label].real)
-                b = float64(q) - float64(points[label].imag)
-                if a * a + b * b < least:
-                    least = a * a + b * b
-                    best = label
-        window = uint32(best) << uint32(16 - bits_per_symbol - ((s * bits_per_symbol) & 7))
+        best, _ = _nearest(i, q, points)  # of none, a symbol that is not finite, the first
+        window = uint32(best if _finite(i, q) else 0) << uint32(16 - bits_per_symbol - ((s * bits_per_symbol) & 7))
         byte = (s * bits_per_symbol) >> 3
         out[byte] |= uint8(window >> uint32(8))
         if byte + 1 < out.size:
@@ -278,6 +284,43 @@ def decision_errors(y, half_step, levels):
         total += int64(int32(error * float32(1 << 20) + float32(0.5))) if usable else int64(0)
         count += int64(usable)
     return total, count
+
+
+@njit(types.UniTuple(int64, 2)(FLOATS_IN, complex64[::1]), **FLAGS)
+def decision_errors_table(y, points):
+    """As `decision_errors`, for any points."""
+    total = int64(0)
+    count = int64(0)
+    for s in range(y.size // 2):
+        if _finite(y[2 * s], y[2 * s + 1]):
+            _, error = _nearest(y[2 * s], y[2 * s + 1], points)
+            total += int64(min(error, 1024.0) * 1048576.0 + 0.5)
+            count += 1
+    return total, count
+
+
+@njit(types.UniTuple(float64, 6)(FLOATS_IN, FLOATS_IN, complex64[::1]), **FLAGS)
+def compare_table(sent, received, points):
+    """As `compare`, for any points."""
+    measured = 0
+    wrong = 0
+    s2 = e2 = re = im = 0.0
+    for k in range(sent.size // 2):
+        i, q = received[2 * k], received[2 * k + 1]
+        if not _finite(i, q):
+            wrong += 1
+            continue
+        decided, _ = _nearest(i, q, points)
+        meant, _ = _nearest(sent[2 * k], sent[2 * k + 1], points)
+        wrong += int64(decided != meant)
+        measured += 1
+        a, b = float64(sent[2 * k]), float64(sent[2 * k + 1])
+        x, y = float64(i) - a, float64(q) - b
+        s2 += a * a + b * b
+        e2 += x * x + y * y
+        re += x * a + y * b
+        im += y * a - x * b
+    return measured, wrong, s2, e2, re, im
 
 
 @njit(types.UniTuple(float64, 6)(FLOATS_IN, FLOATS_IN, float32, int64), fastmath={"reassoc"}, **FLAGS)

@@ -48,6 +48,7 @@ class _NoisyChannel(Block):
 
     def start(self) -> None:
         self.bits_per_symbol: int | None = None
+        self.modulation: Any = None
         self.code_rate = self.link_rate = 1.0
         self.told: dict[str, Any] | None = None
         noise.kernels()
@@ -55,6 +56,7 @@ class _NoisyChannel(Block):
     def _look(self, symbols: Packet, **fading: Any) -> tuple[float, dict[str, Any]]:
         """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
         self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
+        self.modulation = symbols.tag("modulation", self.modulation)
         self.code_rate = symbols.tag("code_rate", self.code_rate if symbols.offset else 1.0)
         self.link_rate = symbols.tag("link_rate", self.link_rate if symbols.offset else 1.0)
         per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.link_rate) if self.bits_per_symbol else None
@@ -68,7 +70,14 @@ class _NoisyChannel(Block):
         n0 = theory.db_to_ratio(-esn0)
         if ebn0 is not None:
             ebn0 -= theory.ratio_to_db(self.code_rate)
-        channel = {"n0": n0, "esn0_db": esn0, "ebn0_db": ebn0, "bits_per_symbol": self.bits_per_symbol, **fading}
+        channel = {
+            "n0": n0,
+            "esn0_db": esn0,
+            "ebn0_db": ebn0,
+            "bits_per_symbol": self.bits_per_symbol,
+            "modulation": self.modulation,
+            **fading,
+        }
         due = symbols.offset == 0 or channel != self.told
         self.told = channel
         return n0, {"true_channel": channel} if due else {}
@@ -207,6 +216,7 @@ class BitFlipChannel(Block):
             "esn0_db": esn0,
             "ebn0_db": ebn0 - theory.ratio_to_db(self.code_rate),
             "bits_per_symbol": 4,
+            "modulation": "16qam",
             "fading": "none",
             "block_symbols": None,
             "ber": rate,

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from blocks.phy import theory
-from blocks.phy.constellation import CONSTELLATIONS, Constellation, Modulation
+from blocks.phy.constellation import AnyModulation, Constellation, Modulation, constellation
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
@@ -21,7 +21,7 @@ SAMPLED = 1024  # of each stretch so many symbols, the first, tell the noise; al
 WEIGHTED = 2048  # symbols of a frame that tell the noise where gains are known
 
 
-def map_symbols(packed: np.ndarray, count: int, modulation: str = "16qam") -> np.ndarray:
+def map_symbols(packed: np.ndarray, count: int, modulation: AnyModulation = "16qam") -> np.ndarray:
     """Return the complex64 symbols of `count` packed bits; the last one is filled up with zero bits.
 
     >>> map_symbols(np.array([0x2F], np.uint8), 8) * 10**0.5
@@ -29,10 +29,10 @@ def map_symbols(packed: np.ndarray, count: int, modulation: str = "16qam") -> np
     """
     from blocks.phy import _symbols
 
-    constellation = CONSTELLATIONS[modulation]
-    bits = constellation.bits_per_symbol
+    known = constellation(modulation)
+    bits = known.bits_per_symbol
     symbols = -(-count // bits)
-    points = constellation.points.astype(np.complex64)
+    points = known.points.astype(np.complex64)
     if bits != 4:
         out = np.empty(symbols, np.complex64)
         _symbols.map_table(packed, bits, points, out)
@@ -48,22 +48,26 @@ def _byte_table(points: np.ndarray) -> np.ndarray:
     return np.stack([points[byte >> 4], points[byte & 15]], axis=1).view(np.complex128).ravel()
 
 
-def decide(symbols: np.ndarray, modulation: str = "16qam") -> np.ndarray:
+def decide(symbols: np.ndarray, modulation: AnyModulation = "16qam") -> np.ndarray:
     """Return the packed bits of the points next to complex64 symbols; zeros for a symbol that is NaN or infinite."""
     from blocks.phy import _symbols
 
-    bits = CONSTELLATIONS[modulation].bits_per_symbol
+    bits = constellation(modulation).bits_per_symbol
     out = np.empty(-(-len(symbols) * bits // 8), np.uint8)
     y = symbols.view(np.float32)
     if modulation == "16qam":
         _symbols.decide_16qam(y, _symbols.SIGN_BITS, _symbols.SIZE_BITS, out)
     else:
-        _symbols.decide_table(y, bits, CONSTELLATIONS[modulation].points.astype(np.complex64), out)
+        _symbols.decide_table(y, bits, constellation(modulation).points.astype(np.complex64), out)
     return out
 
 
 def llr(
-    symbols: np.ndarray, n0: float, modulation: str = "16qam", gains: np.ndarray | None = None, int8: bool = False
+    symbols: np.ndarray,
+    n0: float,
+    modulation: AnyModulation = "16qam",
+    gains: np.ndarray | None = None,
+    int8: bool = False,
 ) -> np.ndarray:
     """Return the max-log LLRs ln p(bit = 0) / p(bit = 1) of complex64 symbols, float32, or 4 times them as int8.
 
@@ -72,7 +76,7 @@ def llr(
     """
     from blocks.phy import _symbols
 
-    bits = CONSTELLATIONS[modulation].bits_per_symbol
+    bits = constellation(modulation).bits_per_symbol
     y = symbols.view(np.float32)
     scale = 4 / math.sqrt(10) / n0
     if modulation == "16qam" and int8 and gains is None:
@@ -83,7 +87,7 @@ def llr(
     if modulation == "16qam":
         _symbols.llr_16qam(y, np.float32(min(scale, 1e36)), out)
     else:
-        points = CONSTELLATIONS[modulation].points.astype(np.complex64)
+        points = constellation(modulation).points.astype(np.complex64)
         _symbols.llr_table(y, np.float32(min(1 / n0, 1e36)), bits, points, out)
     if gains is not None:
         _symbols.weigh(out, bits, gains.view(np.float32))
@@ -98,29 +102,29 @@ class QamMapper(Block):
     """Map bits to symbols of unit mean power, labelled as in 3GPP TS 38.211, clause 5.1.
 
     A frame's last symbol is filled up with zero bits; their number is the tag `pad` at the frame's end. A frame
-    begins with the tag `bits_per_symbol`.
+    begins with the tags `bits_per_symbol` and `modulation`.
     """
 
     class Params(BlockParams):
-        modulation: Modulation = Field("16qam", description="square QAM with Gray labels")
+        modulation: Modulation = Field("16qam", description="name, or points [I, Q] in the order of labels")
 
     inputs = (
-        Port("bits", "bits", "what to send", align=lambda p: math.lcm(8, CONSTELLATIONS[p.modulation].bits_per_symbol)),
+        Port("bits", "bits", "what to send", align=lambda p: math.lcm(8, constellation(p.modulation).bits_per_symbol)),
     )
     outputs = (Port("symbols", "complex64", "Es = 1"),)
-    ratio = staticmethod(lambda p: Fraction(1, CONSTELLATIONS[p.modulation].bits_per_symbol))
+    ratio = staticmethod(lambda p: Fraction(1, constellation(p.modulation).bits_per_symbol))
 
     def start(self) -> None:
         map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)  # compiles before the graph runs
 
     def work(self, bits: Packet) -> Packet:
-        per_symbol = CONSTELLATIONS[self.params.modulation].bits_per_symbol
+        per_symbol = constellation(self.params.modulation).bits_per_symbol
         symbols = map_symbols(bits.data, bits.count, self.params.modulation)
         out = bits.derive(symbols, Fraction(1, per_symbol))
         pad = len(symbols) * per_symbol - bits.count
         tags = out.tags
         if bits.offset == 0:
-            tags += (Tag(0, "bits_per_symbol", per_symbol),)
+            tags += (Tag(0, "bits_per_symbol", per_symbol), Tag(0, "modulation", self.params.modulation))
         if pad:
             tags += (Tag(out.end, "pad", pad),)
         return replace(out, tags=tags)
@@ -128,7 +132,7 @@ class QamMapper(Block):
 
 def _demapper_align(params: Any) -> int:
     """Whole bytes for decisions; whole stretches where each is scaled by the noise estimated so far."""
-    bits = CONSTELLATIONS[params.modulation].bits_per_symbol
+    bits = constellation(params.modulation).bits_per_symbol
     return STRETCH if params.output != "hard" and params.noise == "estimate" else math.lcm(8, bits) // bits
 
 
@@ -148,7 +152,7 @@ class QamDemapper(Block):
     """
 
     class Params(BlockParams):
-        modulation: Modulation = Field("16qam", description="square QAM with Gray labels")
+        modulation: Modulation = Field("16qam", description="name, or points [I, Q] in the order of labels")
         output: Literal["hard", "llr", "llr8"] = Field("hard", description="decisions, float32 LLRs or int8 LLRs")
         noise: Literal["estimate", "known"] | Annotated[float, Field(gt=0)] = Field(
             "estimate",
@@ -168,10 +172,10 @@ class QamDemapper(Block):
         ),
     )
     equal_rates = ("symbols", "gains")
-    ratio = staticmethod(lambda p: Fraction(CONSTELLATIONS[p.modulation].bits_per_symbol))
+    ratio = staticmethod(lambda p: Fraction(constellation(p.modulation).bits_per_symbol))
 
     def start(self) -> None:
-        self.constellation = CONSTELLATIONS[self.params.modulation]
+        self.constellation = constellation(self.params.modulation)
         self.estimator = NoiseEstimator(self.constellation)
         self.known: float | None = None
         self.frame = -1
@@ -253,12 +257,12 @@ class QamDemapper(Block):
         self.strange += strange
 
 
-@functools.cache
-def _tables(modulation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@functools.lru_cache(16)
+def _tables(known: Constellation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return log10 N0, and there log10 of the expected squared distance to the next point, and the bit error rate."""
-    log_n0 = np.linspace(-6, 3, 451)
-    error = np.array([theory.decision_error(10**x, modulation) for x in log_n0])
-    return log_n0, np.log10(error), np.array([theory.bit_error_rate(-10 * x, modulation) for x in log_n0])
+    log_n0 = np.linspace(-6, 3, 451 if known.axis else 91)
+    error = np.array([theory.decision_error(10**x, known) for x in log_n0])
+    return log_n0, np.log10(error), np.array([theory.bit_error_rate(-10 * x, known) for x in log_n0])
 
 
 class NoiseEstimator:
@@ -270,8 +274,9 @@ class NoiseEstimator:
     """
 
     def __init__(self, constellation: Constellation):
-        self.half_step, self.levels = np.float32(constellation.half_step), len(constellation.axis)
-        self.log_n0, self.log_error, self.ber = _tables(constellation.name)
+        self.points, self.levels = constellation.points.astype(np.complex64), len(constellation.axis)
+        self.half_step = np.float32(constellation.half_step) if constellation.axis else None
+        self.log_n0, self.log_error, self.ber = _tables(constellation)
         self.reset()
 
     def reset(self) -> None:
@@ -290,7 +295,11 @@ class NoiseEstimator:
             a = max(stretch, offset) - offset
             b = min(stretch + (SAMPLED if stretch else STRETCH), end) - offset
             if a < b:
-                total, count = _symbols.decision_errors(y[a:b].view(np.float32), self.half_step, self.levels)
+                part = y[a:b].view(np.float32)
+                if self.half_step is None:
+                    total, count = _symbols.decision_errors_table(part, self.points)
+                else:
+                    total, count = _symbols.decision_errors(part, self.half_step, self.levels)
                 self.total += total
                 self.symbols += count
         self._n0 = None
@@ -304,7 +313,7 @@ class NoiseEstimator:
         self.symbols = len(y)
         if not len(y):
             return
-        seen = float(weights @ (self._axis_error(y.real) ** 2 + self._axis_error(y.imag) ** 2))
+        seen = float(weights @ self._errors(y))
         target, log_weights = math.log10(max(seen, 1e-30)), np.log10(weights)
         log_n0 = 0.0
         for _ in range(40):
@@ -315,9 +324,9 @@ class NoiseEstimator:
                 break
         self._weights, self._n0 = weights, 10**log_n0
 
-    def _axis_error(self, x: np.ndarray) -> np.ndarray:
-        place = np.clip(np.rint((x / self.half_step + self.levels - 1) / 2), 0, self.levels - 1)
-        return x - self.half_step * (2 * place - self.levels + 1)
+    def _errors(self, y: np.ndarray) -> np.ndarray:
+        """Squared distances to the next points."""
+        return np.min([np.abs(y - point) ** 2 for point in self.points], axis=0)
 
     @property
     def n0(self) -> float:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import itertools
 import math
 
-from blocks.phy.constellation import CONSTELLATIONS
+import numpy as np
+
+from blocks.phy import regions
+from blocks.phy.constellation import AnyModulation, constellation
 
 
 def db_to_ratio(decibel: float) -> float:
@@ -46,17 +49,28 @@ def _cells(axis: tuple[float, ...]) -> list[tuple[int, float, float, float]]:
     return [(label, axis[label], edges[i], edges[i + 1]) for i, label in enumerate(order)]
 
 
-def bit_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool = False) -> float:
-    """Return the exact bit error rate of minimum-distance decisions on a square QAM.
+def _table(points: np.ndarray, esn0_db: float, rayleigh: bool) -> np.ndarray:
+    """Return P(decided | sent) by labels."""
+    return regions.transitions(points, db_to_ratio(-esn0_db), rayleigh)
 
-    The mean over sent amplitudes, decided amplitudes and bits of P(decided | sent) times differing bits; for Gray
-    16QAM that is 3/8 erfc(x) + 1/4 erfc(3x) - 1/8 erfc(5x), x = sqrt(0.4 Eb/N0) (K. Cho and D. Yoon, 2002).
+
+def bit_error_rate(esn0_db: float, modulation: AnyModulation = "16qam", rayleigh: bool = False) -> float:
+    """Return the exact bit error rate of minimum-distance decisions.
+
+    The mean over sent points, decided points and bits of P(decided | sent) times differing bits; for Gray 16QAM that
+    is 3/8 erfc(x) + 1/4 erfc(3x) - 1/8 erfc(5x), x = sqrt(0.4 Eb/N0) (K. Cho and D. Yoon, 2002).
     `rayleigh`: flat fading with the gain known to the receiver.
 
     >>> round(bit_error_rate(16.02), 6), round(bit_error_rate(16.02, rayleigh=True), 5)
     (0.001755, 0.04238)
     """
-    axis, tail = CONSTELLATIONS[modulation].axis, rayleigh_tail if rayleigh else gaussian_tail
+    known = constellation(modulation)
+    axis, tail = known.axis, rayleigh_tail if rayleigh else gaussian_tail
+    if not axis:
+        labels = np.arange(len(known.points))
+        differ = np.bitwise_count(labels[:, None] ^ labels)
+        table = _table(known.points, esn0_db, rayleigh)
+        return float((table * differ).sum() / (len(labels) * known.bits_per_symbol))
     root = math.sqrt(2 * db_to_ratio(esn0_db))
     total = 0.0
     for sent, x, _, _ in _cells(axis):
@@ -69,15 +83,17 @@ def bit_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool = F
     return total / (len(axis) * (len(axis).bit_length() - 1))
 
 
-def symbol_error_rate(esn0_db: float, modulation: str = "16qam", rayleigh: bool = False) -> float:
-    """Return the exact symbol error rate of a square QAM of L x L points: 2p - p^2, p = 2 (1 - 1/L) Q(sqrt(2 d^2 /
-    N0)).
+def symbol_error_rate(esn0_db: float, modulation: AnyModulation = "16qam", rayleigh: bool = False) -> float:
+    """Return the exact symbol error rate: for a square QAM of L x L points 2p - p^2, p = 2 (1 - 1/L) Q(sqrt(2 d^2/N0)).
 
     Under Rayleigh fading E[Q^2] = (1 - mu (4/pi) arctan(1/mu)) / 4 (Simon and Alouini, 5.1).
     """
-    constellation = CONSTELLATIONS[modulation]
-    weight = 2 * (1 - 1 / len(constellation.axis))
-    x = constellation.half_step * math.sqrt(2 * db_to_ratio(esn0_db))
+    known = constellation(modulation)
+    if not known.axis:
+        table = _table(known.points, esn0_db, rayleigh)
+        return float(table[~np.eye(len(table), dtype=bool)].sum() / len(table))
+    weight = 2 * (1 - 1 / len(known.axis))
+    x = known.half_step * math.sqrt(2 * db_to_ratio(esn0_db))
     if not rayleigh:
         p = weight * gaussian_tail(x)
         return p * (2 - p)
@@ -96,13 +112,16 @@ def paper_bit_error_rate(ebn0_db: float) -> float:
     return pm * (2 - pm) / 4
 
 
-def decision_error(n0: float, modulation: str = "16qam") -> float:
+def decision_error(n0: float, modulation: AnyModulation = "16qam") -> float:
     """Return E|y - x^|^2 for y = x + n and x^ the point next to y: what a receiver sees of noise of power `n0`.
 
     The sum over sent and decided amplitudes of second moments of truncated Gaussians. It is near `n0` for little noise
     and falls below it as wrong points come to lie nearer than the sent ones; it always rises with `n0`.
     """
-    axis, sigma = CONSTELLATIONS[modulation].axis, math.sqrt(n0 / 2)
+    known = constellation(modulation)
+    if not known.axis:
+        return regions.decision_error(known.points, n0)
+    axis, sigma = known.axis, math.sqrt(n0 / 2)
 
     def density(u: float) -> float:
         return math.exp(-u * u / 2) / math.sqrt(2 * math.pi)

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from blocks.phy import theory
-from blocks.phy.constellation import CONSTELLATIONS, Constellation
+from blocks.phy.constellation import Constellation, constellation
 from flowgraph.block import BITS, Block, BlockError, Packet, Port
 
 REPORT_EVERY_S = 1.0
 SHOWN = 200_000  # symbols of the picture, the first of the run
 SYMBOL_CLUSTER_BITS = 64  # bits counted together where every symbol fades by itself
-
-_BY_BITS = {c.bits_per_symbol: c for c in CONSTELLATIONS.values()}
 
 
 class ErrorMeter(Block):
@@ -216,9 +214,8 @@ class _BitErrors(_Errors):
             return None
         if channel["kind"] == "bit_flip":
             return channel["ber"]
-        constellation = _BY_BITS.get(channel["bits_per_symbol"])
-        rayleigh = channel["kind"] == "rayleigh"
-        return theory.bit_error_rate(channel["esn0_db"], constellation.name, rayleigh) if constellation else None
+        modulation, rayleigh = channel.get("modulation"), channel["kind"] == "rayleigh"
+        return theory.bit_error_rate(channel["esn0_db"], modulation, rayleigh) if modulation else None
 
     def figures(self) -> dict[str, Any]:
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
@@ -263,14 +260,18 @@ class _SymbolErrors(_Errors):
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
         from blocks.phy import _symbols
 
-        self.constellation = _BY_BITS.get(sent.tag("bits_per_symbol"), self.constellation)
-        reference = self.constellation or CONSTELLATIONS["16qam"]
+        if modulation := sent.tag("modulation"):
+            self.constellation = constellation(modulation)
+        reference = self.constellation or constellation("16qam")
         s, r = sent.data[:common], received.data[:common]
         if mask is not None:
             s, r = s[mask], r[mask]
-        measured, wrong, *sums = _symbols.compare(
-            s.view(np.float32), r.view(np.float32), np.float32(reference.half_step), len(reference.axis)
-        )
+        both = s.view(np.float32), r.view(np.float32)
+        if reference.axis:
+            found = _symbols.compare(*both, np.float32(reference.half_step), len(reference.axis))
+        else:
+            found = _symbols.compare_table(*both, reference.points.astype(np.complex64))
+        measured, wrong, *sums = found
         self.sums += [measured, *sums]
         room = SHOWN - sum(map(len, self.shown))
         if room > 0:
@@ -280,7 +281,7 @@ class _SymbolErrors(_Errors):
     def theory(self, channel: dict[str, Any]) -> float | None:
         if self.constellation is None or channel["esn0_db"] is None:
             return None
-        return theory.symbol_error_rate(channel["esn0_db"], self.constellation.name, channel["kind"] == "rayleigh")
+        return theory.symbol_error_rate(channel["esn0_db"], self.constellation, channel["kind"] == "rayleigh")
 
     def figures(self) -> dict[str, Any]:
         known = self.constellation is not None  # without it there are no decisions, only error vectors
