@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 
 from blocks.phy import noise, qam, theory
 from blocks.phy.constellation import CONSTELLATIONS, constellation
@@ -121,6 +122,29 @@ def test_llrs_are_the_max_log_formula_and_agree_in_sign_with_decisions(modulatio
     np.testing.assert_array_equal(got < 0, np.unpackbits(qam.decide(symbols, modulation), count=len(got)))
     small = qam.llr(symbols, n0, modulation, int8=True)
     np.testing.assert_array_equal(small, np.clip(np.rint(4 * got), -127, 127))
+
+
+@pytest.mark.parametrize("modulation", [*MODULATIONS[:4], "16qam"])
+@pytest.mark.parametrize("esn0_db", [-10, 5, 20])
+def test_exact_llrs_are_log_ratios_of_sums(modulation, esn0_db):
+    known, n0 = CONSTELLATIONS[modulation], theory.db_to_ratio(-esn0_db)
+    bits = random_bits(301 * known.bits_per_symbol)
+    symbols = noise.awgn(qam.map_symbols(np.packbits(bits), len(bits), modulation), n0, key=1)
+    h = noise.complex_normal(301, key=3)
+    for gains in (None, h):
+        scale = 1 / n0 if gains is None else np.abs(gains[:, None].astype(np.complex128)) ** 2 / n0
+        metric = -(np.abs(symbols[:, None].astype(np.complex128) - known.points) ** 2) * scale
+        ones = np.arange(len(known.points)) >> np.arange(known.bits_per_symbol - 1, -1, -1)[:, None] & 1
+        want = [logsumexp(metric[:, one == 0], 1) - logsumexp(metric[:, one == 1], 1) for one in ones]
+        got = qam.llr(symbols, n0, modulation, gains, exact=True)
+        np.testing.assert_allclose(got, np.stack(want, 1).ravel(), rtol=1e-4, atol=1e-4)
+        small = qam.llr(symbols, n0, modulation, gains, int8=True, exact=True)
+        np.testing.assert_array_equal(small, np.clip(np.rint(4 * got), -127, 127))
+
+
+def test_exact_llrs_meet_the_max_log_ones_at_high_snr():
+    symbols = noise.awgn(qam.map_symbols(noise.random_bytes(500, 1), 4000), 0.001, key=3)
+    np.testing.assert_allclose(qam.llr(symbols, 0.001, exact=True), qam.llr(symbols, 0.001), rtol=1e-3, atol=0.7)
 
 
 @pytest.mark.parametrize("int8", [False, True])

@@ -226,6 +226,41 @@ def llr_table(y, scale, bits_per_symbol, points, out):
             out[s * bits_per_symbol + bit] = _bounded(llr, LLR_LARGEST)
 
 
+@njit(types.void(FLOATS_IN, float64[::1], int64, complex64[::1], float32[::1]), **FLAGS)
+def llr_exact(y, scale, bits_per_symbol, points, out):
+    """Exact LLRs: ln of the sum over points with bit 0 of exp(-|y-x|^2 scale), less that with bit 1.
+
+    `scale` = 1 / N0, one for all symbols or one each. A symbol or a scale that is not finite gives zeros.
+    """
+    metric = np.empty(points.size)
+    for s in range(y.size // 2):
+        i = y[2 * s]
+        q = y[2 * s + 1]
+        by = scale[s] if scale.size > 1 else scale[0]
+        usable = _finite(i, q) and by <= 1e36
+        for label in range(points.size):
+            a = float64(i) - float64(points[label].real)
+            b = float64(q) - float64(points[label].imag)
+            metric[label] = -(a * a + b * b) * by
+        for bit in range(bits_per_symbol):
+            shift = bits_per_symbol - 1 - bit
+            top0 = top1 = -np.inf
+            for label in range(points.size):
+                if (label >> shift) & 1:
+                    top1 = max(top1, metric[label])
+                else:
+                    top0 = max(top0, metric[label])
+            sum0 = sum1 = 0.0
+            if usable:
+                for label in range(points.size):
+                    if (label >> shift) & 1:
+                        sum1 += np.exp(metric[label] - top1)
+                    else:
+                        sum0 += np.exp(metric[label] - top0)
+            llr = float32(top0 - top1 + np.log(sum0 / sum1)) if usable else ZERO
+            out[s * bits_per_symbol + bit] = _bounded(llr, LLR_LARGEST)
+
+
 @njit(types.void(float32[::1], int64, FLOATS_IN), **FLAGS)
 def weigh(llr, bits_per_symbol, h):
     """Multiply the LLRs of every symbol by |h|^2, in place; by 0 where that is not finite."""

@@ -68,23 +68,30 @@ def llr(
     modulation: AnyModulation = "16qam",
     gains: np.ndarray | None = None,
     int8: bool = False,
+    exact: bool = False,
 ) -> np.ndarray:
-    """Return the max-log LLRs ln p(bit = 0) / p(bit = 1) of complex64 symbols, float32, or 4 times them as int8.
+    """Return the LLRs ln p(bit = 0) / p(bit = 1) of complex64 symbols, float32, or 4 times them as int8.
 
-    For every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0, times |h|^2 where `gains` h
-    were equalised, bounded to +-1e30 (+-127 for int8). Those of a symbol or gain that is NaN or infinite are 0.
+    Max-log, for every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0. `exact`: ln of the sum
+    over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, |h|^2 / N0 stands
+    for 1 / N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0.
     """
     from blocks.phy import _symbols
 
     bits = constellation(modulation).bits_per_symbol
     y = symbols.view(np.float32)
     scale = 4 / math.sqrt(10) / n0
-    if modulation == "16qam" and int8 and gains is None:
+    if modulation == "16qam" and int8 and gains is None and not exact:
         small = np.empty(len(symbols) * bits, np.int8)
         _symbols.llr8_16qam(y, np.float32(min(4 * scale, 1e36)), small)
         return small
     out = np.empty(len(symbols) * bits, np.float32)
-    if modulation == "16qam":
+    if exact:
+        weights = np.ones(1) if gains is None else np.abs(gains.astype(np.complex128)) ** 2
+        points = constellation(modulation).points.astype(np.complex64)
+        _symbols.llr_exact(y, weights / max(n0, 1e-36), bits, points, out)
+        gains = None
+    elif modulation == "16qam":
         _symbols.llr_16qam(y, np.float32(min(scale, 1e36)), out)
     else:
         points = constellation(modulation).points.astype(np.complex64)
@@ -137,7 +144,7 @@ def _demapper_align(params: Any) -> int:
 
 
 class QamDemapper(Block):
-    """Turn symbols into bits: hard decisions, or max-log LLRs ln p(0)/p(1).
+    """Turn symbols into bits: hard decisions, or LLRs ln p(0)/p(1).
 
     LLRs are float32, or int8: 4 times the LLR, rounded, within +-127.
 
@@ -154,6 +161,9 @@ class QamDemapper(Block):
     class Params(BlockParams):
         modulation: Modulation = Field("16qam", description="name, or points [I, Q] in the order of labels")
         output: Literal["hard", "llr", "llr8"] = Field("hard", description="decisions, float32 LLRs or int8 LLRs")
+        method: Literal["max-log", "exact"] = Field(
+            "max-log", description="LLRs by the nearest points alone, or by all: better at low SNR, and slower"
+        )
         noise: Literal["estimate", "known"] | Annotated[float, Field(gt=0)] = Field(
             "estimate",
             description="N0 for the LLRs: estimated, the simulated channel's own (tag true_channel), or a number",
@@ -177,6 +187,7 @@ class QamDemapper(Block):
     def start(self) -> None:
         self.constellation = constellation(self.params.modulation)
         self.estimator = NoiseEstimator(self.constellation)
+        self.exact = self.params.method == "exact"
         self.known: float | None = None
         self.frame = -1
         self.strange = 0
@@ -215,11 +226,11 @@ class QamDemapper(Block):
             for at in range(0, len(y), STRETCH):
                 part = y[at : at + STRETCH]
                 self.estimator.add(part, offset + at)
-                parts.append(llr(part, self.estimator.n0, self.params.modulation, int8=int8))
+                parts.append(llr(part, self.estimator.n0, self.params.modulation, None, int8, self.exact))
             return np.concatenate(parts) if parts else np.empty(0, np.int8 if int8 else np.float32)
         if h is None:
             self.estimator.add(y, offset)
-        return llr(y, self._n0(), self.params.modulation, h, int8=int8)
+        return llr(y, self._n0(), self.params.modulation, h, int8, self.exact)
 
     def _n0(self) -> float:
         if self.params.noise == "estimate":
