@@ -1,4 +1,4 @@
-"""Simulated channels: `awgn_channel`, `rayleigh_channel` and `bit_flip_channel`; and `equalizer`, which undoes fading.
+"""Simulated channels: AWGN, flat Rayleigh and Rician fading, bit flips; and `equalizer`, which undoes fading.
 
 Physics and receiver are blocks of their own: what estimates gains over a real channel feeds the same equaliser that
 here is fed the true ones.
@@ -7,7 +7,7 @@ here is fed the true ones.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from blocks.phy import noise, theory
 from flowgraph.block import Block, BlockError, Packet, Port
 from flowgraph.block import Params as BlockParams
-from flowgraph.units import Decibel
+from flowgraph.units import Decibel, Hertz
 
 LIVE: dict[str, Any] = {"live": True}
 
@@ -96,42 +96,77 @@ class AwgnChannel(_NoisyChannel):
         return symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
 
 
+class _FadingParams(_SnrParams):
+    fading: Literal["symbol", "block", "doppler"] = Field(
+        "symbol", description="a gain for every symbol, one for every block, or gains that change with time"
+    )
+    block_symbols: int | None = Field(None, ge=1, description="symbols of a block, for fading: block")
+    doppler: Annotated[Hertz, Field(gt=0)] | None = Field(
+        None, description="largest Doppler shift, speed / wavelength, for fading: doppler"
+    )
+    symbol_rate: Annotated[Hertz, Field(gt=0)] = Field(1e6, description="symbols a second, for fading: doppler")
+
+    @model_validator(mode="after")
+    def _extent(self) -> _FadingParams:
+        for kind, name in (("block", "block_symbols"), ("doppler", "doppler")):
+            if (self.fading == kind) != (getattr(self, name) is not None):
+                raise ValueError(f"must have {name} with fading: {kind}, and only then")
+        if self.doppler and self.doppler > self.symbol_rate / 2:
+            raise ValueError(f"must have a doppler of at most half the symbol rate, {self.symbol_rate / 2:g} Hz")
+        return self
+
+
 class RayleighChannel(_NoisyChannel):
     """Fade flatly and add white Gaussian noise: y = h x + n, h complex Gaussian with E|h|^2 = 1, E|n|^2 = N0.
 
-    A gain is drawn for every symbol, or for every block of symbols, the first of which begins with the frame; gains are
-    independent. They go out beside the symbols for receivers that know the channel.
+    A gain is drawn for every symbol, or for every block of symbols, the first of which begins with the frame, and gains
+    are independent; or they change with time as for a receiver that moves among scatterers, with the autocorrelation
+    J0(2 pi f t) of R. H. Clarke (1968), in every frame anew. They go out beside the symbols for receivers that know the
+    channel.
     """
 
-    class Params(_SnrParams):
-        fading: Literal["symbol", "block"] = Field("symbol", description="what one gain holds for")
-        block_symbols: int | None = Field(None, ge=1, description="symbols of a block, for fading: block")
-
-        @model_validator(mode="after")
-        def _block(self) -> RayleighChannel.Params:
-            if (self.fading == "block") != (self.block_symbols is not None):
-                raise ValueError("must have block_symbols with fading: block, and only then")
-            return self
-
+    Params: ClassVar[type[BlockParams]] = _FadingParams
     inputs = (Port("symbols", "complex64", "Es = 1"),)
     outputs = (Port("symbols", "complex64", "faded, with noise"), Port("gains", "complex64", "h of every symbol"))
     ratio = Fraction(1)
 
     def work(self, symbols: Packet) -> dict[str, Packet]:
-        n0, tags = self._look(
-            symbols, kind="rayleigh", fading=self.params.fading, block_symbols=self.params.block_symbols
-        )
+        n0, tags = self._look(symbols, **self._fades())
         gains = self._gains(symbols.frame, symbols.offset, symbols.count)
         faded = noise.fade(symbols.data, gains, n0, self.key, symbols.frame, symbols.offset)
         return {"symbols": symbols.derive(faded, **tags), "gains": symbols.derive(gains, **tags)}
 
+    def _fades(self) -> dict[str, Any]:
+        """What the tag `true_channel` tells of the fading."""
+        return {"kind": "rayleigh", "fading": self.params.fading, "block_symbols": self.params.block_symbols}
+
     def _gains(self, frame: int, offset: int, count: int) -> np.ndarray:
-        block = self.params.block_symbols
-        if block is None:
+        p = self.params
+        if p.fading == "doppler":
+            return noise.doppler_gains(count, p.doppler / p.symbol_rate, self.key, frame, offset)
+        if p.fading == "symbol":
             return noise.complex_normal(count, self.key, frame, offset, stream=noise.FADES)
+        block = p.block_symbols
         first, last = offset // block, -(-(offset + count) // block)
         drawn = noise.complex_normal(last - first, self.key, frame, first, stream=noise.FADES)
         return np.repeat(drawn, block)[offset - first * block :][:count]
+
+
+class RicianChannel(RayleighChannel):
+    """Fade as `rayleigh_channel`, with a direct path beside the scattered ones: h = sqrt(K/(K+1)) + h' / sqrt(K+1)."""
+
+    class Params(_FadingParams):
+        k_factor: Annotated[Decibel, Field(ge=-100, le=100)] = Field(
+            6.0, description="power of the direct path over that of the scattered ones", json_schema_extra=LIVE
+        )
+
+    def _fades(self) -> dict[str, Any]:
+        return super()._fades() | {"kind": "rician", "k_factor": self.params.k_factor}
+
+    def _gains(self, frame: int, offset: int, count: int) -> np.ndarray:
+        k = theory.db_to_ratio(self.params.k_factor)
+        scattered = super()._gains(frame, offset, count)
+        return scattered * np.float32((1 / (k + 1)) ** 0.5) + np.float32((k / (k + 1)) ** 0.5)
 
 
 class Equalizer(Block):

@@ -12,7 +12,9 @@ from types import ModuleType
 import numpy as np
 
 # Streams of one key: what the numbers are drawn for.
-NOISE, FADES, BITS, FLIPS = range(4)
+NOISE, FADES, BITS, FLIPS, PATHS = range(5)
+SCATTERERS = 64  # paths of a fading process
+DENSE = 32  # places at which a period of the Doppler frequency is worked out; between them it is interpolated
 
 
 def kernels() -> ModuleType:
@@ -48,6 +50,38 @@ def complex_normal(
     out = np.empty(count, np.complex64)
     kernels().complex_normal(np.uint64(offset), *_address(frame, stream, key), _scale(power), out.view(np.float32))
     return out
+
+
+def doppler_gains(count: int, doppler: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
+    """Return gains h, complex64, of flat fading in time, E|h|^2 = 1, from symbol `offset` of a frame on.
+
+    Many paths from all around the moving receiver (R. H. Clarke, 1968): h(t) = sum of a_m e^(2 pi i f t cos b_m), for
+    `doppler` f in periods a symbol, a_m complex Gaussian and b_m spread evenly, so that E[h(t + s) h*(t)] is
+    J0(2 pi f s). Every frame has a process of its own.
+    """
+    paths = complex_normal(SCATTERERS, key, frame, power=1 / SCATTERERS, stream=PATHS).astype(np.complex128)
+    spread = np.frombuffer(random_bytes(4 * SCATTERERS, key, frame), "<u4") / 2.0**32
+    rate = 2 * np.pi * doppler * np.cos(2 * np.pi * (np.arange(SCATTERERS) + spread) / SCATTERERS)
+    step = 1 << max(0, int(np.floor(-np.log2(max(doppler, 1e-12) * DENSE))))
+    first, last = offset // step - 1, (offset + count - 1) // step + 3
+    places = np.arange(first, last, dtype=np.float64) * step
+    h = np.empty(len(places), np.complex128)
+    for begin in range(0, len(places), 1 << 14):
+        part = slice(begin, begin + (1 << 14))
+        h[part] = np.exp(1j * np.outer(places[part], rate)) @ paths
+    at = np.arange(offset, offset + count)
+    if step == 1:
+        return h[at - first].astype(np.complex64)
+    left, t = at // step - first, (at % step) / step
+    before, here, then, after = (h[left + i] for i in (-1, 0, 1, 2))
+    # Lagrange's polynomial through four places
+    h = (
+        before * (-t * (t - 1) * (t - 2) / 6)
+        + here * ((t + 1) * (t - 1) * (t - 2) / 2)
+        + then * (-(t + 1) * t * (t - 2) / 2)
+        + after * ((t + 1) * t * (t - 1) / 6)
+    )
+    return h.astype(np.complex64)
 
 
 def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:

@@ -73,8 +73,8 @@ def llr(
     """Return the LLRs ln p(bit = 0) / p(bit = 1) of complex64 symbols, float32, or 4 times them as int8.
 
     Max-log, for every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0. `exact`: ln of the sum
-    over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, |h|^2 / N0 stands
-    for 1 / N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0.
+    over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, N0 / |h|^2 is in
+    place of N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0.
     """
     from blocks.phy import _symbols
 

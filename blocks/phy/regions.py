@@ -80,17 +80,23 @@ def _views(points: tuple[complex, ...]) -> _Views:
     return _Views(np.array(points))
 
 
-def transitions(points: np.ndarray, n0: float, rayleigh: bool = False) -> np.ndarray:
+def transitions(points: np.ndarray, n0: float, rayleigh: bool = False, k_factor: float = 0.0) -> np.ndarray:
     """Return P(decided | sent), float64 [sent, decided], for noise of power `n0` a complex sample.
 
-    `rayleigh`: flat fading of unit power, of which the receiver knows the gain.
+    `rayleigh`: flat fading of unit power, of which the receiver knows the gain; with a direct path that is `k_factor`
+    times as strong as the scattered ones together, Rician. E[exp(-u |h|^2)] = (1+K)/(1+K+u) exp(-K u/(1+K+u)), after
+    M. K. Simon and M.-S. Alouini, "Digital Communication over Fading Channels", 2.2.1.
 
     >>> transitions(np.array([1, -1]), 0.5).round(6).tolist()
     [[0.97725, 0.02275], [0.02275, 0.97725]]
     """
     v = _views(tuple(np.asarray(points, complex).tolist()))
     u = np.abs(v.place) ** 2 / n0
-    seen = v.weight * (1 / (1 + u) if rayleigh else np.exp(-u))
+    if rayleigh:
+        share = 1 / (1 + k_factor + u)
+        seen = v.weight * (1 + k_factor) * share * np.exp(-k_factor * u * share)
+    else:
+        seen = v.weight * np.exp(-u)
     table = -np.bincount(v.sent * v.labels + v.decided, seen, v.labels**2).reshape(v.labels, -1)
     return table + np.eye(v.labels)
 

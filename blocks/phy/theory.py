@@ -49,27 +49,24 @@ def _cells(axis: tuple[float, ...]) -> list[tuple[int, float, float, float]]:
     return [(label, axis[label], edges[i], edges[i + 1]) for i, label in enumerate(order)]
 
 
-def _table(points: np.ndarray, esn0_db: float, rayleigh: bool) -> np.ndarray:
-    """Return P(decided | sent) by labels."""
-    return regions.transitions(points, db_to_ratio(-esn0_db), rayleigh)
-
-
-def bit_error_rate(esn0_db: float, modulation: AnyModulation = "16qam", rayleigh: bool = False) -> float:
+def bit_error_rate(
+    esn0_db: float, modulation: AnyModulation = "16qam", rayleigh: bool = False, k_factor: float = 0.0
+) -> float:
     """Return the exact bit error rate of minimum-distance decisions.
 
     The mean over sent points, decided points and bits of P(decided | sent) times differing bits; for Gray 16QAM that
     is 3/8 erfc(x) + 1/4 erfc(3x) - 1/8 erfc(5x), x = sqrt(0.4 Eb/N0) (K. Cho and D. Yoon, 2002).
-    `rayleigh`: flat fading with the gain known to the receiver.
+    `rayleigh`: flat fading with the gain known to the receiver, Rician where there is a `k_factor` (a ratio).
 
     >>> round(bit_error_rate(16.02), 6), round(bit_error_rate(16.02, rayleigh=True), 5)
     (0.001755, 0.04238)
     """
     known = constellation(modulation)
     axis, tail = known.axis, rayleigh_tail if rayleigh else gaussian_tail
-    if not axis:
+    if not axis or k_factor:
         labels = np.arange(len(known.points))
         differ = np.bitwise_count(labels[:, None] ^ labels)
-        table = _table(known.points, esn0_db, rayleigh)
+        table = regions.transitions(known.points, db_to_ratio(-esn0_db), rayleigh, k_factor)
         return float((table * differ).sum() / (len(labels) * known.bits_per_symbol))
     root = math.sqrt(2 * db_to_ratio(esn0_db))
     total = 0.0
@@ -83,14 +80,16 @@ def bit_error_rate(esn0_db: float, modulation: AnyModulation = "16qam", rayleigh
     return total / (len(axis) * (len(axis).bit_length() - 1))
 
 
-def symbol_error_rate(esn0_db: float, modulation: AnyModulation = "16qam", rayleigh: bool = False) -> float:
+def symbol_error_rate(
+    esn0_db: float, modulation: AnyModulation = "16qam", rayleigh: bool = False, k_factor: float = 0.0
+) -> float:
     """Return the exact symbol error rate: for a square QAM of L x L points 2p - p^2, p = 2 (1 - 1/L) Q(sqrt(2 d^2/N0)).
 
     Under Rayleigh fading E[Q^2] = (1 - mu (4/pi) arctan(1/mu)) / 4 (Simon and Alouini, 5.1).
     """
     known = constellation(modulation)
-    if not known.axis:
-        table = _table(known.points, esn0_db, rayleigh)
+    if not known.axis or k_factor:
+        table = regions.transitions(known.points, db_to_ratio(-esn0_db), rayleigh, k_factor)
         return float(table[~np.eye(len(table), dtype=bool)].sum() / len(table))
     weight = 2 * (1 - 1 / len(known.axis))
     x = known.half_step * math.sqrt(2 * db_to_ratio(esn0_db))

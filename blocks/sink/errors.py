@@ -24,8 +24,9 @@ class ErrorMeter(Block):
 
     Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
     binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
-    where the channel is not known, or behind a decoder, from that across frames. A negative LLR is a 1. Es/N0 and
-    Eb/N0, all energy of a frame over its information bits, are means over the bits compared.
+    where these overlap (Doppler), behind a decoder, and where the channel is not known, from that across frames. A
+    negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its information bits, are means over the bits
+    compared.
 
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
     common complex gain is taken out, and `constellation.png`.
@@ -195,7 +196,7 @@ class _BitErrors(_Errors):
         if fading in ("symbol", "block"):
             self._add_clusters(different, common, mask, _cluster_bytes(channel))
         errors = _ones(different)
-        if fading is None:
+        if fading in (None, "doppler"):
             bits = common if mask is None else int(mask.sum())
             self.clusters += np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
         return errors
@@ -214,8 +215,8 @@ class _BitErrors(_Errors):
             return None
         if channel["kind"] == "bit_flip":
             return channel["ber"]
-        modulation, rayleigh = channel.get("modulation"), channel["kind"] == "rayleigh"
-        return theory.bit_error_rate(channel["esn0_db"], modulation, rayleigh) if modulation else None
+        modulation = channel.get("modulation")
+        return theory.bit_error_rate(channel["esn0_db"], modulation, *_fading(channel)) if modulation else None
 
     def figures(self) -> dict[str, Any]:
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
@@ -232,6 +233,12 @@ class _BitErrors(_Errors):
 
 def _decided(received: Packet) -> np.ndarray:
     return received.data if received.packed else np.packbits(received.data < 0)
+
+
+def _fading(channel: dict[str, Any]) -> tuple[bool, float]:
+    """Whether a channel fades, and the ratio of its direct path to the scattered ones."""
+    k_factor = channel.get("k_factor")
+    return channel["kind"] in ("rayleigh", "rician"), 0.0 if k_factor is None else theory.db_to_ratio(k_factor)
 
 
 def _cluster_bytes(channel: dict[str, Any]) -> int:
@@ -281,7 +288,7 @@ class _SymbolErrors(_Errors):
     def theory(self, channel: dict[str, Any]) -> float | None:
         if self.constellation is None or channel["esn0_db"] is None:
             return None
-        return theory.symbol_error_rate(channel["esn0_db"], self.constellation, channel["kind"] == "rayleigh")
+        return theory.symbol_error_rate(channel["esn0_db"], self.constellation, *_fading(channel))
 
     def figures(self) -> dict[str, Any]:
         known = self.constellation is not None  # without it there are no decisions, only error vectors
