@@ -9,7 +9,7 @@ from blocks.framing.deserializer import BitDeserializer
 from blocks.framing.serializer import BitSerializer
 from blocks.phy import channel, noise, qam, theory
 from flowgraph.block import BlockError, Context, Packet, Tag
-from flowgraph.testing import check_packet_invariance, run_block
+from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block, whole_frames
 
 SNR_DB = range(0, 15, 2)
 POINTS = 2 * len(SNR_DB)  # the family of tests against theory: 99 % for all of them together
@@ -254,12 +254,12 @@ def test_ebn0_without_a_mapper_is_refused():
 @pytest.mark.parametrize(
     ("block", "params", "message"),
     [
-        (channel.AwgnChannel, {}, "exactly one of ebn0 and esn0"),
-        (channel.AwgnChannel, {"ebn0": 1, "esn0": 2}, "exactly one of ebn0 and esn0"),
+        (channel.AwgnChannel, {}, "exactly one of ebn0, esn0 and snr"),
+        (channel.AwgnChannel, {"ebn0": 1, "esn0": 2}, "exactly one of ebn0, esn0 and snr"),
         (channel.AwgnChannel, {"ebn0": "5 Hz"}, "must be in dB, not 'Hz'"),
         (channel.AwgnChannel, {"ebn0": float("nan")}, "not NaN"),
         (channel.AwgnChannel, {"ebn0": 301}, "less than or equal to 300"),
-        (channel.AwgnChannel, {"snr": 5}, "snr"),
+        (channel.AwgnChannel, {"sigma": 5}, "sigma"),
         (channel.RayleighChannel, {"ebn0": 1, "fading": "block"}, "must have block_symbols with fading: block"),
         (channel.RayleighChannel, {"ebn0": 1, "block_symbols": 4}, "must have block_symbols with fading: block"),
         (channel.BitFlipChannel, {}, "ebn0"),
@@ -302,3 +302,51 @@ def test_headers_and_captions_survive_5_db():
     assert rate == pytest.approx(theory.bit_error_rate(5 + theory.ratio_to_db(4)), rel=0.06)
     texts = run_block(BitDeserializer(), {"bits": received})["text"]
     assert [(p.data.tobytes(), p.tag("status")) for p in texts] == [(caption.tobytes(), "ok")] * 200
+
+
+# Noise relative to a measured power, and erasures
+
+
+@pytest.mark.parametrize("gain", [0.01, 1, 30])
+def test_snr_is_relative_to_the_power_that_came(gain):
+    samples = (gain * noise.complex_normal(200_000, key=3)).astype(np.complex64)
+    frame = Packet(samples, last=True)
+    made = run_block(channel.AwgnChannel({"snr": "12 dB"}), {"symbols": [frame]})["symbols"]
+    again = run_block(channel.AwgnChannel({"snr": "12 dB"}), {"symbols": recut([frame], [70_000, 3, 1001])})["symbols"]
+    assert_same_stream(again, made)
+    added = np.concatenate([packet.data for packet in made]) - samples
+    power = np.mean(np.abs(samples[: channel.MEASURED]) ** 2)
+    assert np.mean(np.abs(added) ** 2) == pytest.approx(power / 10**1.2, rel=0.02)
+    assert made[0].tag("true_channel")["esn0_db"] == 12
+
+
+def test_snr_of_silence_adds_nothing():
+    silent = Packet(np.zeros(100, np.complex64), last=True)
+    made = run_block(channel.AwgnChannel({"snr": 3}), {"symbols": [silent]})["symbols"]
+    assert not made[0].data.any()
+
+
+def test_erasures_have_their_rate_and_are_told():
+    data = np.full(2500, 0xFF, np.uint8)
+    frames = [Packet(data, frame, count=8 * len(data) - 3, packed=True, last=True) for frame in range(2)]
+    for frame in frames:
+        frame.data[-1] &= 0xF8
+    params = {"rate": 0.3, "length": "16 bit"}
+    made = check_packet_invariance(channel.ErasureChannel, params, {"bits": frames})["bits"]
+    for packet in whole_frames(made):
+        gone = np.zeros(packet.count, bool)
+        for tag in packet.tags:
+            assert tag.key == "erased"
+            assert tag.offset % 16 == 0
+            gone[tag.offset : tag.offset + tag.value] = True
+        np.testing.assert_array_equal(np.unpackbits(packet.data, count=packet.count), ~gone)
+        stretches = packet.count / 16
+        assert gone.mean() == pytest.approx(0.3, abs=4 * (0.21 / stretches) ** 0.5)
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_erasing_nothing_and_everything(rate):
+    frame = Packet(np.arange(1, 200, dtype=np.uint8), packed=True, last=True)
+    made = run_block(channel.ErasureChannel({"rate": rate, "length": 64}), {"bits": [frame]})["bits"][0]
+    np.testing.assert_array_equal(made.data, frame.data * (1 - rate))
+    assert sum(tag.value for tag in made.tags) == rate * frame.count

@@ -1,4 +1,4 @@
-"""Simulated channels: AWGN, flat Rayleigh and Rician fading, bit flips; and `equalizer`, which undoes fading.
+"""Simulated channels: AWGN, flat Rayleigh and Rician fading, bit flips, erasures; and `equalizer`, which undoes fading.
 
 Physics and receiver are blocks of their own: what estimates gains over a real channel feeds the same equaliser that
 here is fed the true ones.
@@ -6,6 +6,7 @@ here is fed the true ones.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,15 +14,18 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.phy import noise, theory
-from flowgraph.block import Block, BlockError, Packet, Port
+from flowgraph.block import ERASED, Block, BlockError, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
-from flowgraph.units import Decibel, Hertz
+from flowgraph.units import BitCount, Decibel, Hertz
 
 LIVE: dict[str, Any] = {"live": True}
 
 
+MEASURED = 65536  # items at a frame's start whose mean power `snr` is relative to
+
+
 class _SnrParams(BlockParams):
-    """How strong the noise is; symbols have unit power."""
+    """How strong the noise is: relative to symbols of unit power, or to the power that is measured."""
 
     ebn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
@@ -31,12 +35,21 @@ class _SnrParams(BlockParams):
     esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None, description="energy per symbol over N0", json_schema_extra=LIVE
     )
+    snr: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
+        None,
+        description="power measured over the first 65536 items of a frame over noise power, for any samples",
+        json_schema_extra=LIVE,
+    )
 
     @model_validator(mode="after")
     def _one(self) -> _SnrParams:
-        if (self.ebn0 is None) == (self.esn0 is None):
-            raise ValueError("must have exactly one of ebn0 and esn0")
+        if sum(each is not None for each in (self.ebn0, self.esn0, self.snr)) != 1:
+            raise ValueError("must have exactly one of ebn0, esn0 and snr")
         return self
+
+
+def _symbols_in(doc: str) -> Port:
+    return Port("symbols", "complex64", doc, align=lambda p: 1 if p.snr is None else MEASURED)
 
 
 class _NoisyChannel(Block):
@@ -49,7 +62,7 @@ class _NoisyChannel(Block):
     def start(self) -> None:
         self.bits_per_symbol: int | None = None
         self.modulation: Any = None
-        self.code_rate = self.link_rate = 1.0
+        self.code_rate = self.link_rate = self.power = 1.0
         self.told: dict[str, Any] | None = None
         noise.kernels()
 
@@ -61,13 +74,16 @@ class _NoisyChannel(Block):
         self.link_rate = symbols.tag("link_rate", self.link_rate if symbols.offset else 1.0)
         per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.link_rate) if self.bits_per_symbol else None
         ebn0, esn0 = self.params.ebn0, self.params.esn0
+        self.power = self._power(symbols) if symbols.offset == 0 or self.params.snr is None else self.power
+        if self.params.snr is not None:
+            esn0 = self.params.snr
         if esn0 is None:
             if per_symbol is None:
                 raise BlockError("ebn0 needs to know the bits per symbol, which a mapper tags: give esn0 instead")
             esn0 = ebn0 + per_symbol
         elif per_symbol is not None:
             ebn0 = esn0 - per_symbol
-        n0 = theory.db_to_ratio(-esn0)
+        n0 = self.power * theory.db_to_ratio(-esn0)
         if ebn0 is not None:
             ebn0 -= theory.ratio_to_db(self.code_rate)
         channel = {
@@ -82,12 +98,20 @@ class _NoisyChannel(Block):
         self.told = channel
         return n0, {"true_channel": channel} if due else {}
 
+    def _power(self, symbols: Packet) -> float:
+        """Return what the noise is relative to: 1, or the mean power at a frame's start, items not finite left out."""
+        if self.params.snr is None:
+            return 1.0
+        power = np.abs(symbols.data[:MEASURED].astype(np.complex128)) ** 2
+        power = power[np.isfinite(power)]
+        return float(power.mean()) if len(power) else 0.0
+
 
 class AwgnChannel(_NoisyChannel):
     """Add white Gaussian noise: y = x + n, E|n|^2 = N0 (N0/2 in each of I and Q)."""
 
     Params = _SnrParams
-    inputs = (Port("symbols", "complex64", "Es = 1"),)
+    inputs = (_symbols_in("Es = 1"),)
     outputs = (Port("symbols", "complex64", "with noise"),)
     ratio = Fraction(1)
 
@@ -126,7 +150,7 @@ class RayleighChannel(_NoisyChannel):
     """
 
     Params: ClassVar[type[BlockParams]] = _FadingParams
-    inputs = (Port("symbols", "complex64", "Es = 1"),)
+    inputs = (_symbols_in("Es = 1"),)
     outputs = (Port("symbols", "complex64", "faded, with noise"), Port("gains", "complex64", "h of every symbol"))
     ratio = Fraction(1)
 
@@ -261,3 +285,31 @@ class BitFlipChannel(Block):
         flipped = bits.data ^ noise.flips(bits.count, rate, self.key, bits.frame, bits.offset)
         made = bits.derive(flipped, count=bits.count, packed=True)
         return made.tagged(true_channel=channel) if due else made
+
+
+class ErasureChannel(Block):
+    """Lose stretches of bits: each of `length` bits, the first of which begins with the frame, is erased with `rate`.
+
+    What is erased comes as 0 and is told by the tag `erased`, as where packets of a radio are lost. Frames keep their
+    lengths.
+    """
+
+    class Params(BlockParams):
+        rate: float = Field(0.1, ge=0, le=1, description="share of the stretches that is lost", json_schema_extra=LIVE)
+        length: Annotated[BitCount, Field(ge=8, multiple_of=8)] = Field(8192, description="bits of a stretch")
+
+    inputs = (Port("bits", "bits", "sent", align=lambda p: p.length),)
+    outputs = (Port("bits", "bits", "received"),)
+    ratio = Fraction(1)
+
+    def work(self, bits: Packet) -> Packet:
+        length = self.params.length
+        first, count = bits.offset // length, -(-bits.count // length)
+        lost = np.unpackbits(noise.flips(count, self.params.rate, self.key, bits.frame, first), count=count)
+        data, tags = bits.data.copy(), []
+        for stretch in np.flatnonzero(lost).tolist():
+            begin, end = stretch * length, min((stretch + 1) * length, bits.count)
+            data[begin // 8 : -(-end // 8)] = 0
+            tags.append(Tag(bits.offset + begin, ERASED, end - begin))
+        made = bits.derive(data, count=bits.count, packed=True)
+        return replace(made, tags=(*made.tags, *tags))
