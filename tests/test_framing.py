@@ -266,15 +266,16 @@ def test_payload_counts_everything_that_is_sent():
 # How noisy it is
 
 
-def noise_of_frames(form, ber, spread, policy="bounded", frames=8, deviation=1.0):
+def noise_of_frames(form, ber, spread, policy="bounded", frames=8, deviation=1.0, decoder=False):
     """Return mean squared error and mean of what the receiver says of it, over latents of 16,384 values."""
     errors, told = [], []
     for n in range(frames):
         values = latent((4, 64, 64), n)
         values = replace(values, data=values.data * np.float32(deviation))
         frame = flipped(send(text(frame=n), values, latent=form), ber, spread)
-        if spread == "16qam":
-            frame = replace(frame, tags=(*frame.tags, Tag(frame.count, "estimate", {"ber": ber})))
+        if spread == "16qam" or decoder:
+            estimate = {"ber": ber, "channel_ber": 0.1} if decoder else {"ber": ber}
+            frame = replace(frame, tags=(*frame.tags, Tag(frame.count, "estimate", estimate)))
         _, got = receive(frame, floats=policy)
         assert got.tag("noise_source") == ("table" if form in FLOATS else "posterior")
         errors.append(np.mean((got.data - values.data) ** 2))
@@ -291,6 +292,12 @@ CASES += [(form, "bounded") for form in ("quant8", "quant5")]
 def test_noise_is_known_to_a_tenth_from_the_demappers_estimate(form, policy, ber):
     mse, told = noise_of_frames(form, ber, "16qam", policy)
     assert told == pytest.approx(mse, rel=0.1)
+
+
+@pytest.mark.parametrize("form", ["float64", "quant8"])
+def test_noise_behind_a_decoder_is_that_of_errors_spread_evenly(form):
+    mse, told = noise_of_frames(form, 0.01, "equal", decoder=True)
+    assert told == pytest.approx(mse, rel=0.12)
 
 
 @pytest.mark.parametrize("deviation", [0.7, 1.3])

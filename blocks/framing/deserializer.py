@@ -147,8 +147,8 @@ class BitDeserializer(Block):
     `estimate`; the mean of 1 / (1 + exp |LLR|); errors found in the coded header and caption; where nothing was
     coded, the share of floats that look damaged. Found errors count as (errors + 1/2) / (bits + 50), the mean
     under a beta prior of 1 %. Errors are taken to spread as over 16QAM in the first two cases (the first two
-    bits of a symbol err half as often as the last two), evenly in the others. What was erased is 0 and counts
-    with variance 1. What the channel truly did is never looked at.
+    bits of a symbol err half as often as the last two), evenly in the others and behind a decoder. What was erased
+    is 0 and counts with variance 1. What the channel truly did is never looked at.
     """
 
     class Params(BlockParams):
@@ -281,7 +281,7 @@ class BitDeserializer(Block):
         estimate = packet.tag("estimate")
         ber = estimate.get("ber") if isinstance(estimate, dict) else None
         if isinstance(ber, int | float) and 0 <= ber <= 1:
-            return min(float(ber), 0.5), "16qam"
+            return min(float(ber), 0.5), "equal" if "channel_ber" in estimate else "16qam"
         if received.llr is not None:
             wrong = np.exp(-np.abs(received.llr[: packet.count]))
             wrong /= 1 + wrong
