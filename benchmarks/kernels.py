@@ -1,4 +1,4 @@
-"""The kernels of the signal path beside those of CommPy and Sionna: 16QAM, one thread.
+"""The kernels of the signal path beside those of CommPy and Sionna: 16QAM and error correction, one thread.
 
 Each of the two that is installed does the same work in the same run. Rates are medians over CPU time, which a busy
 machine disturbs least; compare ratios, for machines differ. `python -m benchmarks.kernels` prints the table, `--json
@@ -22,6 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from blocks.fec import convolutional
+from blocks.fec.ldpc import LdpcCode
 from blocks.phy import noise, qam
 
 SYMBOLS = 1 << 18  # of a call: 128 KiB of packed bits
@@ -29,7 +31,35 @@ COMMPY_SYMBOLS = 1 << 12  # a call of its demapper takes seconds otherwise
 N0 = 0.1
 CPU_SECONDS = 0.5  # of each measurement
 
-Work = dict[str, tuple[Callable[[], object], int]]  # what is done -> how, and symbols of a call
+Work = dict[str, tuple[Callable[[], object], int]]  # what is done -> how, and symbols (or payload bits) of a call
+
+# Codes of rate 1/2, BPSK over white noise
+LDPC, BLOCKS, LDPC_EBN0 = LdpcCode(3840, 7680, 1), 32, 2.0
+VITERBI_BITS, VITERBI_EBN0 = 8192, 4.0
+
+
+def llrs_of(words: np.ndarray, ebn0_db: float) -> np.ndarray:
+    """Return LLRs ln p(0)/p(1) of bits sent as BPSK at rate 1/2, float32."""
+    n0 = 2 * 10 ** (-ebn0_db / 10)
+    received = 1 - 2.0 * words + np.random.default_rng(5).standard_normal(words.shape) * (n0 / 2) ** 0.5
+    return (4 * received / n0).astype(np.float32)
+
+
+def quarters(llrs: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(4 * llrs), -127, 127).astype(np.int8)
+
+
+def ldpc_words() -> tuple[np.ndarray, np.ndarray]:
+    """Return the payload of some blocks and their code words."""
+    bits = np.random.default_rng(4).integers(0, 2, (BLOCKS, LDPC.k), np.uint8)
+    return bits, LDPC.encode(bits)
+
+
+def convolutional_word() -> tuple[np.ndarray, np.ndarray]:
+    """Return packed payload and the bits of its code word."""
+    packed = noise.random_bytes(VITERBI_BITS // 8, key=6)
+    word = np.unpackbits(convolutional.encode(packed, VITERBI_BITS))
+    return packed, word[: convolutional.coded_bits(VITERBI_BITS)]
 
 
 def own() -> Work:
@@ -52,10 +82,20 @@ def own() -> Work:
         "map, AWGN, decide": lambda: qam.decide(noise.awgn(qam.map_symbols(packed, 4 * SYMBOLS), N0, key)),
         "flip bits, 4 a symbol": lambda: packed ^ noise.flips(4 * SYMBOLS, 0.01, key),
     }
-    return {name: (run, SYMBOLS) for name, run in work.items()}
+    bits, words = ldpc_words()
+    payload, word = convolutional_word()
+    llrs, pair_llrs = quarters(llrs_of(words, LDPC_EBN0)), quarters(llrs_of(word, VITERBI_EBN0))
+    codes: Work = {
+        "LDPC encode, k = 3840": (lambda: LDPC.encode(bits), bits.size),
+        "LDPC decode, 2 dB, early stop": (lambda: LDPC.decode(llrs), bits.size),
+        "K = 7 encode": (lambda: convolutional.encode(payload, VITERBI_BITS), VITERBI_BITS),
+        "K = 7 Viterbi, soft": (lambda: convolutional.decode(pair_llrs, VITERBI_BITS), VITERBI_BITS),
+    }
+    return {name: (run, SYMBOLS) for name, run in work.items()} | codes
 
 
 def commpy() -> Work:
+    from commpy.channelcoding import Trellis, conv_encode, viterbi_decode
     from commpy.channels import SISOFlatChannel
     from commpy.modulation import QAMModem
 
@@ -66,7 +106,11 @@ def commpy() -> Work:
     sigma = (modem.Es * N0) ** 0.5
     flat, fading = SISOFlatChannel(sigma, (1 + 0j, 0)), SISOFlatChannel(sigma, (0j, 1))
     received = flat.propagate(symbols)
+    trellis = Trellis(np.array([6]), np.array([[0o155, 0o117]]))  # 133 and 171, which it reads from the right
+    few, llrs = bits[:200], llrs_of(convolutional_word()[1], VITERBI_EBN0)[:400]
     return {
+        "K = 7 encode": (lambda: conv_encode(few, trellis), len(few)),
+        "K = 7 Viterbi, soft": (lambda: viterbi_decode(-llrs, trellis, 35, "unquantized"), len(few)),
         "map": (lambda: modem.modulate(bits), count),
         "AWGN": (lambda: flat.propagate(many), SYMBOLS),
         "Rayleigh fading and AWGN": (lambda: fading.propagate(many), SYMBOLS),
@@ -82,6 +126,8 @@ def commpy() -> Work:
 def sionna() -> Work:
     import torch
     from sionna.phy.channel import AWGN, FlatFadingChannel
+    from sionna.phy.fec.conv import ConvEncoder, ViterbiDecoder
+    from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
     from sionna.phy.mapping import Demapper, Mapper
 
     torch.set_num_threads(1)
@@ -98,11 +144,26 @@ def sionna() -> Work:
         "LLRs, float32": lambda: soft(received, N0),
         "map, AWGN, decide": lambda: hard(awgn(mapper(bits), N0), N0),
     }
-    return {name: (run, SYMBOLS) for name, run in work.items()}
+    ldpc = LDPC5GEncoder(LDPC.k, LDPC.n, bg="bg1")
+    decoder = LDPC5GDecoder(ldpc, cn_update="offset-minsum", num_iter=20)
+    code = ConvEncoder(rate=0.5, constraint_length=7, terminate=True)
+    viterbi = ViterbiDecoder(encoder=code, method="soft_llr")
+    bits, words = ldpc_words()
+    payload = torch.from_numpy(bits.astype(np.float32))
+    llrs = torch.from_numpy(-llrs_of(words, LDPC_EBN0))  # its LLRs are ln p(1)/p(0)
+    pair_llrs = torch.from_numpy(-llrs_of(convolutional_word()[1], VITERBI_EBN0))
+    row = torch.from_numpy(np.unpackbits(convolutional_word()[0]).astype(np.float32))[None]
+    codes: Work = {
+        "LDPC encode, k = 3840": (lambda: ldpc(payload), payload.numel()),
+        "LDPC decode, 2 dB, early stop": (lambda: decoder(llrs), payload.numel()),
+        "K = 7 encode": (lambda: code(row), VITERBI_BITS),
+        "K = 7 Viterbi, soft": (lambda: viterbi(pair_llrs[None]), VITERBI_BITS),
+    }
+    return {name: (run, SYMBOLS) for name, run in work.items()} | codes
 
 
 def rate(run: Callable[[], object], symbols: int) -> float:
-    """Return million symbols per CPU-second, the median over at least five calls."""
+    """Return million symbols (or bits) per CPU-second, the median over at least five calls."""
     run()
     spent: list[float] = []
     while len(spent) < 5 or (sum(spent) < CPU_SECONDS and len(spent) < 1000):
@@ -113,7 +174,7 @@ def rate(run: Callable[[], object], symbols: int) -> float:
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """Return million symbols per CPU-second by work and by who does it."""
+    """Return million symbols (of codes payload bits) per CPU-second by work and by who does it."""
     peers = {"commpy": commpy, "sionna": sionna}
     doers = {"semflow": own()} | {name: make() for name, make in peers.items() if find_spec(name)}
     return {what: {who: rate(*work[what]) for who, work in doers.items() if what in work} for what in doers["semflow"]}
@@ -121,10 +182,10 @@ def measure() -> dict[str, dict[str, float]]:
 
 def show(figures: dict[str, dict[str, float]]) -> Table:
     """Return the figures as a table, the peers' with how many times faster ours is."""
-    table = Table(title="Million symbols per CPU-second")
+    table = Table(title="Million 16QAM symbols, of codes million payload bits, per CPU-second")
     names = list(dict.fromkeys(who for rates in figures.values() for who in rates))
-    for heading in ("16QAM", *names):
-        table.add_column(heading, justify="left" if heading == "16QAM" else "right")
+    for heading in ("work", *names):
+        table.add_column(heading, justify="left" if heading == "work" else "right")
     for what, rates in figures.items():
         cells = [f"{rates['semflow']:.0f}"]
         for who in names[1:]:
