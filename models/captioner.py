@@ -15,6 +15,11 @@ class Captioner:
 
     def __init__(self, module: Any, processor: Any, placement: weights.Placement) -> None:
         self.module, self.processor, self.placement = module, processor, placement
+        # BLIP's text decoder does not see the generation config of the whole.
+        given = {
+            key: getattr(module.generation_config, key, None) for key in ("repetition_penalty", "no_repeat_ngram_size")
+        }
+        self.manners = {key: value for key, value in given.items() if value is not None}
 
     def caption(self, images: Sequence[np.ndarray]) -> list[str]:
         """One sentence per image (uint8 [H, W, 3]): beam search of width 3, at most 30 tokens."""
@@ -29,7 +34,7 @@ class Captioner:
             pixels = self.processor(images=list(images), return_tensors="pt").pixel_values
             ids = self.module.generate(
                 pixel_values=pixels.to(self.placement.device, self.placement.dtype),
-                num_beams=3, do_sample=False, max_new_tokens=30,
+                num_beams=3, do_sample=False, max_new_tokens=30, **self.manners,
             )  # fmt: skip
         return [" ".join(text.split()) for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
