@@ -22,6 +22,7 @@ from blocks.sink.quality import psnr
 from blocks.source.captioner import CaptionerSource
 from blocks.source.latent_encoder import LatentEncoderSource
 from flowgraph import Block, Flowgraph, Packet, Port
+from models.evaluation import interval
 
 ALONE = "autoencoder alone"
 SCHEDULE = (2, 4, 6, 8)  # denoising steps of the paper's schedule
@@ -68,11 +69,6 @@ def measure(images: str, count: int, model: str, ebn0_db: float, schedule: tuple
     return {name: np.array([row[name] for row in rows]) for name in names}
 
 
-def interval(values: np.ndarray) -> str:
-    """Return the mean and the 95 % confidence interval of the mean."""
-    return f"{values.mean():.2f} +- {1.96 * values.std(ddof=1) / len(values) ** 0.5:.2f} dB"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--images", default="sample", help="file, folder or glob")
@@ -82,7 +78,7 @@ def main() -> None:
     for ebn0_db, schedule in ((14.0, ()), (7.5, SCHEDULE)):
         figures = measure(arguments.images, arguments.count, arguments.model, ebn0_db, schedule)
         alone = figures.pop(ALONE)
-        print(f"Eb/N0 {ebn0_db} dB, {len(alone)} images: autoencoder alone {interval(alone)}")
+        print(f"Eb/N0 {ebn0_db} dB, {len(alone)} images: PSNR in dB; autoencoder alone {interval(alone)}")
         for name, values in figures.items():
             plain = figures[f"{name.partition(' ')[0]} T = 0"]
             print(

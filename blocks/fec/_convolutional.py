@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import int8, int64, njit, types, uint8, uint16, uint64
 from numba.extending import intrinsic
 
-from blocks.fec._lanes import _NOTHING, _VECTOR, LANES, LANES_TYPE, load, splat
+from blocks.fec._lanes import LANES, LANES_TYPE, NOTHING, VECTOR, load, splat
 from blocks.phy._noise import FLAGS, array_in
 
 SOFTEST = 9  # |LLR|, quantised: 6 steps of 2 costs each then differ by less than half of int8's range
@@ -61,7 +61,7 @@ def _shuffled(order):
     @intrinsic
     def shuffle(context, a):
         def build(context, builder, signature, args):
-            return builder.shuffle_vector(args[0], _NOTHING, ir.Constant(ir.VectorType(ir.IntType(32), LANES), order))
+            return builder.shuffle_vector(args[0], NOTHING, ir.Constant(ir.VectorType(ir.IntType(32), LANES), order))
 
         return LANES_TYPE(LANES_TYPE), build
 
@@ -92,7 +92,7 @@ def _choose(context, difference, yes, no):
     """yes where difference > 0, else no; and the bits of that choice, lane 0 lowest."""
 
     def build(context, builder, signature, args):
-        positive = builder.icmp_signed(">", args[0], ir.Constant(_VECTOR, [0] * LANES))
+        positive = builder.icmp_signed(">", args[0], ir.Constant(VECTOR, [0] * LANES))
         return context.make_tuple(
             builder,
             signature.return_type,

@@ -12,8 +12,8 @@ from numba.extending import intrinsic, models, register_model
 LANES = 64
 
 _BYTE, _BIT = ir.IntType(8), ir.IntType(1)
-_VECTOR = ir.VectorType(_BYTE, LANES)
-_NOTHING = ir.Constant(_VECTOR, ir.Undefined)
+VECTOR = ir.VectorType(_BYTE, LANES)
+NOTHING = ir.Constant(VECTOR, ir.Undefined)
 
 
 class _Lanes(types.Type):
@@ -27,13 +27,13 @@ LANES_TYPE = _Lanes()
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, VECTOR)
 
 
 def _place(context, builder, signature, args):
     """Pointer to lanes that begin at an index of an array, which need not be aligned."""
     array = context.make_array(signature.args[0])(context, builder, args[0])
-    return builder.bitcast(builder.gep(array.data, [args[1]]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(array.data, [args[1]]), VECTOR.as_pointer())
 
 
 @intrinsic
@@ -64,9 +64,9 @@ def splat(context, value):
     """The low byte of an integer in every lane."""
 
     def build(context, builder, signature, args):
-        one = builder.insert_element(_NOTHING, builder.trunc(args[0], _BYTE), ir.Constant(ir.IntType(32), 0))
+        one = builder.insert_element(NOTHING, builder.trunc(args[0], _BYTE), ir.Constant(ir.IntType(32), 0))
         first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(one, _NOTHING, first)
+        return builder.shuffle_vector(one, NOTHING, first)
 
     return LANES_TYPE(types.intp), build
 
@@ -75,7 +75,7 @@ def _binary(name):
     @intrinsic
     def operation(context, a, b):
         def build(context, builder, signature, args):
-            kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR])
+            kind = ir.FunctionType(VECTOR, [VECTOR, VECTOR])
             return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v64i8"), args)
 
         return LANES_TYPE(LANES_TYPE, LANES_TYPE), build
@@ -94,7 +94,7 @@ def absolute(context, a):
     """|a|; of -128 it is -128."""
 
     def build(context, builder, signature, args):
-        kind = ir.FunctionType(_VECTOR, [_VECTOR, _BIT])
+        kind = ir.FunctionType(VECTOR, [VECTOR, _BIT])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.abs.v64i8")
         return builder.call(function, [args[0], ir.Constant(_BIT, 0)])
 
@@ -116,7 +116,7 @@ def signed_as(context, a, sign):
     """a, or -a where `sign` is negative."""
 
     def build(context, builder, signature, args):
-        zero = ir.Constant(_VECTOR, [0] * LANES)
+        zero = ir.Constant(VECTOR, [0] * LANES)
         return builder.select(builder.icmp_signed("<", args[1], zero), builder.sub(zero, args[0]), args[0])
 
     return LANES_TYPE(LANES_TYPE, LANES_TYPE), build
@@ -137,7 +137,7 @@ def negative(context, a):
     """The signs of all lanes, lane 0 in the lowest bit: uint64."""
 
     def build(context, builder, signature, args):
-        zero = ir.Constant(_VECTOR, [0] * LANES)
+        zero = ir.Constant(VECTOR, [0] * LANES)
         return builder.bitcast(builder.icmp_signed("<", args[0], zero), ir.IntType(LANES))
 
     return types.uint64(LANES_TYPE), build

@@ -79,7 +79,7 @@ class _Decoder(Block):
                 self.warn(f"frame {bits.frame} ends within a code block; what is missing is taken for erased")
             parts.append(self._decode(padded[None], left))
         out = np.concatenate(parts)
-        soft = self.outputs[0].dtype == "int8" or getattr(self.params, "output", "hard") == "llr8"
+        soft = getattr(self.params, "output", "hard") == "llr8"
         made = bits.derive(out if soft else np.packbits(out < 0), Fraction(k, n), len(out), packed=not soft)
         return replace(made, tags=tuple(self._retold(tag, made.end) for tag in made.tags))
 

@@ -25,7 +25,7 @@ PUNCTURING = {
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from blocks.fec import _convolutional
 
-    start = np.full(64, 6 * 2 * _convolutional.SOFTEST // 2, np.int8)
+    start = np.full(64, TAIL * _convolutional.SOFTEST, np.int8)  # a block begins in state 0: the others cost
     start[0] = 0
     return _convolutional.byte_table(), _convolutional.cost_table().ravel(), start
 

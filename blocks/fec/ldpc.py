@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROW_STARTS = {1: 22, 2: 10}  # systematic columns of a base graph
+SYSTEMATIC = {1: 22, 2: 10}  # systematic columns of a base graph
 LARGEST = {1: 8448, 2: 3840}  # bits of a code block
 REDUNDANCY = {1: (0, 17, 33, 56), 2: (0, 13, 25, 43)}  # where each redundancy version begins, in columns
 PUNCTURED = 2  # first columns, never sent
@@ -108,7 +108,7 @@ class LdpcCode:
     @functools.cached_property
     def lifting(self) -> int:
         """Lifting size Z: the smallest for which the used systematic columns hold k bits (5.2.2)."""
-        used = ROW_STARTS[self.graph]
+        used = SYSTEMATIC[self.graph]
         if self.graph == 2:
             used = next(columns for columns, above in ((10, 640), (9, 560), (8, 192), (6, 0)) if self.k > above)
         return next(size for size in lifting_sizes() if used * size >= self.k)
@@ -132,7 +132,7 @@ class LdpcCode:
         """Return uint8 [blocks, n] of 0 and 1 for bits [blocks, k], in a redundancy version 0 to 3."""
         from blocks.fec import _ldpc
 
-        blocks, size, systematic = len(bits), self.lifting, ROW_STARTS[self.graph]
+        blocks, size, systematic = len(bits), self.lifting, SYSTEMATIC[self.graph]
         selected = self._selected(version)
         words = np.zeros((blocks, self._columns, size), np.uint8)
         words.reshape(blocks, -1)[:, : self.k] = bits
@@ -158,7 +158,7 @@ class LdpcCode:
     @property
     def _sendable(self) -> int:
         """Bits of the circular buffer that are no fillers."""
-        return self.buffer_bits - (ROW_STARTS[self.graph] * self.lifting - self.k)
+        return self.buffer_bits - (SYSTEMATIC[self.graph] * self.lifting - self.k)
 
     def decode(self, llrs: np.ndarray, version: int = 0, iterations: int = 20) -> Decoded:
         """Decode LLRs int8 [blocks, n] (0 is erased) by layered offset min-sum, until all checks hold.
@@ -179,7 +179,7 @@ class LdpcCode:
         """Decode LLRs [blocks, m] that belong to `places` of the circular buffer."""
         from blocks.fec import _ldpc
 
-        blocks, size, systematic = len(llrs), self.lifting, ROW_STARTS[self.graph]
+        blocks, size, systematic = len(llrs), self.lifting, SYSTEMATIC[self.graph]
         last = int(places.max()) if len(places) else 0
         columns = min(max(systematic + 4, last // size + 1 + PUNCTURED), self._columns)
         channel = np.zeros((blocks, columns * size), np.int8)
@@ -198,7 +198,7 @@ def _selection(k: int, n: int, graph: int, order: int, version: int) -> np.ndarr
     size, length = code.lifting, code.buffer_bits
     start = REDUNDANCY[graph][version] * size
     places = np.roll(np.arange(length, dtype=np.int64), -start)
-    fillers = (places >= k - PUNCTURED * size) & (places < (ROW_STARTS[graph] - PUNCTURED) * size)
+    fillers = (places >= k - PUNCTURED * size) & (places < (SYSTEMATIC[graph] - PUNCTURED) * size)
     sendable = places[~fillers]
     return np.resize(sendable, n)[_sent_order(n, order)]
 

@@ -74,7 +74,8 @@ class _NoisyChannel(Block):
         self.link_rate = symbols.tag("link_rate", self.link_rate if symbols.offset else 1.0)
         per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.link_rate) if self.bits_per_symbol else None
         ebn0, esn0 = self.params.ebn0, self.params.esn0
-        self.power = self._power(symbols) if symbols.offset == 0 or self.params.snr is None else self.power
+        if symbols.offset == 0:
+            self.power = self._power(symbols)
         if self.params.snr is not None:
             esn0 = self.params.snr
         if esn0 is None:
