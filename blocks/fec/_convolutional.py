@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import int8, int64, njit, types, uint8, uint16, uint64
 from numba.extending import intrinsic
 
+from blocks._compiled import BYTES_IN, FLAGS
 from blocks.fec._lanes import LANES, LANES_TYPE, NOTHING, VECTOR, load, splat
-from blocks.phy._noise import FLAGS, array_in
 
 SOFTEST = 9  # |LLR|, quantised: 6 steps of 2 costs each then differ by less than half of int8's range
 GENERATORS = (0b1101101, 0b1001111)  # 133 and 171 octal from the right: the newest bit stands lowest
@@ -46,7 +46,7 @@ def cost_table() -> np.ndarray:
     return total
 
 
-@njit(types.void(array_in(uint8), uint16[:, ::1], uint8[::1]), **FLAGS)
+@njit(types.void(BYTES_IN, uint16[:, ::1], uint8[::1]), **FLAGS)
 def encode(packed, table, out):
     """Encode bytes from state 0 into twice as many."""
     state = 0

@@ -4,12 +4,12 @@
 # (the types in here are Numba's)
 from __future__ import annotations
 
-from numba import njit, types, uint8, uint32
+from numba import njit, types, uint32
 
-from blocks.phy._noise import FLAGS, array_in
+from blocks._compiled import BYTES_IN, FLAGS
 
 
-@njit(types.uint32(array_in(uint8), uint32[::1]), **FLAGS)
+@njit(types.uint32(BYTES_IN, uint32[::1]), **FLAGS)
 def remainder(packed, table):
     """Divide bytes by a polynomial whose remainders, by byte, stand at the top of 32 bits."""
     register = uint32(0)

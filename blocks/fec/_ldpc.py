@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, int8, int32, int64, njit, types, uint8, uint64
 
+from blocks._compiled import FLAGS
 from blocks.fec._lanes import (
     LANES,
     absolute,
@@ -22,7 +23,6 @@ from blocks.fec._lanes import (
     subtract_saturated,
     where_equal,
 )
-from blocks.phy._noise import FLAGS
 
 CLIPPED = 31  # channel LLRs, in quarters: larger ones would let messages saturate, and errors rise with the SNR
 LARGEST_MESSAGE = 34

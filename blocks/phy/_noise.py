@@ -9,19 +9,12 @@ which halves the speed: hence the casts. Arrays in may be read-only and unaligne
 # (the types in here are Numba's)
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import float32, int32, njit, types, uint8, uint32, uint64
 from numba.extending import intrinsic
 
-FLAGS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-
-
-def array_in(dtype: types.Type) -> types.Array:
-    """Type of an array that is only read, wherever it lies."""
-    return types.Array(dtype, 1, "C", readonly=True, aligned=False)
+from blocks._compiled import FLAGS, FLOATS_IN
 
 
 @intrinsic
@@ -172,9 +165,6 @@ def complex_normal(offset, frame, stream, key, scale, out):
     if head + 2 * body < n:
         _normal_pairs(first + uint64(body), frame, stream, key, scale, edge)
         out[2 * n - 2 :] = edge[:2]
-
-
-FLOATS_IN = array_in(float32)
 
 
 @njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, float32[::1]), **FLAGS)

@@ -17,9 +17,8 @@ from numba import complex64, complex128, float32, float64, int8, int32, int64, n
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from blocks.phy._noise import FLAGS, FLOATS_IN, array_in
+from blocks._compiled import BYTES_IN, FLAGS, FLOATS_IN
 
-BYTES_IN = array_in(uint8)
 THRESHOLD = float32(2 / np.sqrt(10))  # between the inner and the outer points of 16QAM
 ZERO = float32(0)
 LARGEST = float32(np.finfo(np.float32).max)
