@@ -44,21 +44,25 @@ def _float_of(context, x):
 
 
 @njit(inline="always", **FLAGS)
-def philox(c0, c1, c2, c3, key):
-    """Four words of a counter by Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011)."""
-    k0 = uint32(key)
-    k1 = uint32(key >> uint64(32))
+def _low(x):
+    return x & uint64(0xFFFFFFFF)
+
+
+@njit(inline="always", **FLAGS)
+def philox(index, frame, stream, key):
+    """Four words of a counter by Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+
+    Each is the lower half of a uint64, whose upper half is anything: multipliers of vectors read lower halves alone,
+    and nothing then needs to be moved between lanes.
+    """
+    c0, c1, c2, c3 = index, index >> uint64(32), frame, stream
+    k0, k1 = _low(key), key >> uint64(32)
     for _ in range(10):
-        a = uint64(c0) * uint64(0xD2511F53)
-        b = uint64(c2) * uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (
-            uint32(uint32(b >> uint64(32)) ^ c1 ^ k0),
-            uint32(b),
-            uint32(uint32(a >> uint64(32)) ^ c3 ^ k1),
-            uint32(a),
-        )
-        k0 = uint32(k0 + uint32(0x9E3779B9))
-        k1 = uint32(k1 + uint32(0xBB67AE85))
+        a = _low(c0) * uint64(0xD2511F53)
+        b = _low(c2) * uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (b >> uint64(32)) ^ c1 ^ k0, b, (a >> uint64(32)) ^ c3 ^ k1, a
+        k0 = _low(k0 + uint64(0x9E3779B9))
+        k1 = _low(k1 + uint64(0xBB67AE85))
     return c0, c1, c2, c3
 
 
@@ -131,76 +135,60 @@ def _normal(u, v, scale):
     return radius * i, radius * q
 
 
-@njit(inline="always", **FLAGS)
-def _pair(index, frame, stream, key, scale):
-    """The complex normals 2 `index` and 2 `index` + 1 of a stream."""
-    a, b, c, d = philox(uint32(index), uint32(index >> uint64(32)), uint32(frame), uint32(stream), key)
-    i0, q0 = _normal(a, b, scale)
-    i1, q1 = _normal(c, d, scale)
-    return i0, q0, i1, q1
+@njit("void(uint64, uint64, uint64, uint64, uint64[::1], uint64[::1])", **FLAGS)
+def _fill(index, frame, stream, key, u, v):
+    """The words of the counters from number `index` on, the first and third in `u`, the second and fourth in `v`."""
+    for i in range(u.size):
+        c0, c1, c2, c3 = philox(index + uint64(i), frame, stream, key)
+        u[i] = _low(c0) | (c2 << uint64(32))
+        v[i] = _low(c1) | (c3 << uint64(32))
 
 
-@njit("void(uint64, uint64, uint64, uint64, float32, float32[::1])", **FLAGS)
-def _normal_pairs(index, frame, stream, key, scale, out):
-    for i in range(out.size // 4):
-        i0, q0, i1, q1 = _pair(index + uint64(i), frame, stream, key, scale)
-        out[4 * i] = i0
-        out[4 * i + 1] = q0
-        out[4 * i + 2] = i1
-        out[4 * i + 3] = q1
+@njit("void(uint32[::1], uint32[::1], float32, float32[::1])", **FLAGS)
+def _normals(u, v, scale, out):
+    for i in range(u.size):
+        out[2 * i], out[2 * i + 1] = _normal(u[i], v[i], scale)
+
+
+@njit("void(uint64, uint64, uint64, uint64, float32, float32[::1], uint64[::1], uint64[::1])", **FLAGS)
+def _draw(offset, frame, stream, key, scale, out, u, v):
+    """`complex_normal` of at most CHUNK numbers, by way of the scratch `u` and `v`: a counter gives two."""
+    odd = np.int64(offset & uint64(1))
+    n = out.size // 2
+    count = (odd + n + 1) // 2
+    _fill(offset >> uint64(1), frame, stream, key, u[:count], v[:count])
+    _normals(u.view(np.uint32)[odd : odd + n], v.view(np.uint32)[odd : odd + n], scale, out)
+
+
+CHUNK = 2048  # numbers whose words stay in the first-level cache until they are used
 
 
 @njit("void(uint64, uint64, uint64, uint64, float32, float32[::1])", **FLAGS)
 def complex_normal(offset, frame, stream, key, scale, out):
     """Fill `out` (I, Q, I, Q, ...) with the stream's complex normals from number `offset` on; E|n|^2 = scale^2."""
-    n = out.size // 2
-    head = np.int64(offset & uint64(1)) if n else 0
-    body = (n - head) // 2
-    edge = np.empty(4, np.float32)
-    if head:
-        _normal_pairs(offset >> uint64(1), frame, stream, key, scale, edge)
-        out[:2] = edge[2:]
-    first = (offset + uint64(head)) >> uint64(1)
-    _normal_pairs(first, frame, stream, key, scale, out[2 * head : 2 * head + 4 * body])
-    if head + 2 * body < n:
-        _normal_pairs(first + uint64(body), frame, stream, key, scale, edge)
-        out[2 * n - 2 :] = edge[:2]
+    u, v = np.empty(CHUNK // 2 + 1, np.uint64), np.empty(CHUNK // 2 + 1, np.uint64)
+    for i in range(0, out.size // 2, CHUNK):
+        _draw(offset + uint64(i), frame, stream, key, scale, out[2 * i : 2 * (i + CHUNK)], u, v)
 
 
-@njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, float32[::1]), **FLAGS)
-def _awgn_pairs(index, frame, stream, key, scale, x, out):
-    for i in range(out.size // 4):
-        i0, q0, i1, q1 = _pair(index + uint64(i), frame, stream, key, scale)
-        out[4 * i] = x[4 * i] + i0
-        out[4 * i + 1] = x[4 * i + 1] + q0
-        out[4 * i + 2] = x[4 * i + 2] + i1
-        out[4 * i + 3] = x[4 * i + 3] + q1
+@njit(types.void(FLOATS_IN, float32[::1]), **FLAGS)
+def _add(x, out):
+    for i in range(out.size):
+        out[i] += x[i]
 
 
 @njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, float32[::1]), **FLAGS)
 def awgn(offset, frame, stream, key, scale, x, out):
     """out = x + n with the complex normals of `complex_normal`."""
-    n = out.size // 2
-    head = np.int64(offset & uint64(1)) if n else 0
-    body = (n - head) // 2
-    first = (offset + uint64(head)) >> uint64(1)
-    a = 2 * head
-    b = a + 4 * body
-    _awgn_pairs(first, frame, stream, key, scale, x[a:b], out[a:b])
-    if head:
-        complex_normal(offset, frame, stream, key, scale, out[:2])
-        out[0] += x[0]
-        out[1] += x[1]
-    if b < 2 * n:
-        complex_normal(offset + uint64(n - 1), frame, stream, key, scale, out[b:])
-        out[b] += x[b]
-        out[b + 1] += x[b + 1]
+    u, v = np.empty(CHUNK // 2 + 1, np.uint64), np.empty(CHUNK // 2 + 1, np.uint64)
+    for i in range(0, out.size // 2, CHUNK):
+        part = out[2 * i : 2 * (i + CHUNK)]
+        _draw(offset + uint64(i), frame, stream, key, scale, part, u, v)
+        _add(x[2 * i : 2 * (i + CHUNK)], part)
 
 
-@njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
-def fade(offset, frame, stream, key, scale, h, x, out):
-    """out = h x + n with the complex normals of `complex_normal`."""
-    complex_normal(offset, frame, stream, key, scale, out)
+@njit(types.void(FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
+def _add_faded(h, x, out):
     for i in range(out.size // 2):
         a = h[2 * i]
         b = h[2 * i + 1]
@@ -208,6 +196,16 @@ def fade(offset, frame, stream, key, scale, h, x, out):
         d = x[2 * i + 1]
         out[2 * i] = fma(a, c, fma(-b, d, out[2 * i]))
         out[2 * i + 1] = fma(a, d, fma(b, c, out[2 * i + 1]))
+
+
+@njit(types.void(uint64, uint64, uint64, uint64, float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
+def fade(offset, frame, stream, key, scale, h, x, out):
+    """out = h x + n with the complex normals of `complex_normal`."""
+    u, v = np.empty(CHUNK // 2 + 1, np.uint64), np.empty(CHUNK // 2 + 1, np.uint64)
+    for i in range(0, out.size // 2, CHUNK):
+        part = slice(2 * i, 2 * (i + CHUNK))
+        _draw(offset + uint64(i), frame, stream, key, scale, out[part], u, v)
+        _add_faded(h[part], x[part], out[part])
 
 
 @njit(types.void(float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
@@ -226,30 +224,18 @@ def equalize(n0, h, y, out):
 def words(index, frame, stream, key, out):
     """Fill `out` with the words of the counters from number `index` on, four each."""
     for i in range(out.size // 4):
-        c = index + uint64(i)
-        out[4 * i], out[4 * i + 1], out[4 * i + 2], out[4 * i + 3] = philox(
-            uint32(c), uint32(c >> uint64(32)), uint32(frame), uint32(stream), key
-        )
+        c0, c1, c2, c3 = philox(index + uint64(i), frame, stream, key)
+        out[4 * i], out[4 * i + 1], out[4 * i + 2], out[4 * i + 3] = uint32(c0), uint32(c1), uint32(c2), uint32(c3)
 
 
 @njit("void(uint64, uint64, uint64, uint64, uint64, uint8[::1])", **FLAGS)
 def rare_bits(index, frame, stream, key, threshold, out):
     """Fill `out` with packed bits from byte `index` on: bit b is 1 where word b of the stream is below `threshold`."""
     for i in range(out.size):
-        c = uint64(2) * (index + uint64(i))
-        high = uint32(c >> uint64(32))
-        a0, a1, a2, a3 = philox(uint32(c), high, uint32(frame), uint32(stream), key)
-        b0, b1, b2, b3 = philox(uint32(c) + uint32(1), high, uint32(frame), uint32(stream), key)
-        upper = (
-            (int32(a0 < threshold) << 7)
-            | (int32(a1 < threshold) << 6)
-            | (int32(a2 < threshold) << 5)
-            | (int32(a3 < threshold) << 4)
-        )
-        lower = (
-            (int32(b0 < threshold) << 3)
-            | (int32(b1 < threshold) << 2)
-            | (int32(b2 < threshold) << 1)
-            | int32(b3 < threshold)
-        )
-        out[i] = uint8(upper | lower)
+        byte = uint64(0)
+        for half in range(2):
+            c = uint64(2) * (index + uint64(i)) + uint64(half)
+            c0, c1, c2, c3 = philox(c, frame, stream, key)
+            for word in (c0, c1, c2, c3):
+                byte = (byte << uint64(1)) | uint64(_low(word) < threshold)
+        out[i] = uint8(byte)
