@@ -70,6 +70,19 @@ class Flowgraph:
             target = f"{self._name(right)}.{_port(right, 'inputs')}"
             self._spec.wires.append(WireSpec(source, target, queue, policy))  # type: ignore[arg-type]
 
+    def fuse(self, *blocks: Block) -> None:
+        """Run blocks that are wired to each other in one thread, the wires between them being calls.
+
+        Only the first of them may have inputs from others. Raises `BlockError` for blocks that are not so wired.
+        """
+        if self._blocks is None:
+            raise BlockError("a graph loaded from YAML is complete: name the blocks there, in `fuse:`")
+        names = [name for block in blocks for name, known in self._blocks.items() if known is block]
+        try:
+            self._spec = self._spec.fuse(names)
+        except ValueError as error:
+            raise BlockError(f"fused blocks {error}") from None
+
     def run(
         self,
         out: str | Path | RunFolder | None = None,

@@ -1,4 +1,4 @@
-"""One block at work: a thread between the wires that come in and those that go out."""
+"""Blocks at work: a thread for each, between the wires that come in and those that go out; one for a fused chain."""
 
 from __future__ import annotations
 
@@ -20,76 +20,73 @@ _starting = threading.Lock()
 PATIENCE_BYTES = 16 << 20  # of frames that wait for partners from other sources, before their own source must wait
 
 
-class BlockThread(threading.Thread):
-    """Runs one block: starts it, waits for `go`, feeds it until its streams end or `stop`, and always stops it.
+class Call:
+    """A wire between two fused blocks: both ends in one, and what goes in comes out at once."""
 
-    `origins` are the sources that each input depends on; `fail(name, error)` is told what the block cannot do.
-    """
+    waiting: tuple[Packet, ...] = ()  # as of an outgoing wire's queue
+    dropped = 0
 
-    def __init__(
-        self,
-        block: Block,
-        memory: int,
-        inputs: dict[str, Incoming],
-        outputs: dict[str, list[Outgoing]],
-        origins: dict[str, frozenset[str]],
-        go: threading.Event,
-        stop: threading.Event,
-        fail: Callable[[str, BaseException], None],
-    ):
-        super().__init__(name=block.name, daemon=True)
-        self.block, self.inputs, self.outputs, self.origins = block, inputs, outputs, origins
-        self.go, self.stop, self.fail = go, stop, fail
-        self.runner = Runner(block, self._emit, set(inputs), memory)
-        self.started, self.finished = threading.Event(), threading.Event()
+    def __init__(self, spec: WireSpec, target: Stage):
+        self.spec, self.target = spec, target
+        self.packets = self.bytes = 0
+
+    def send(self, packet: Packet) -> None:
+        self.packets += 1
+        self.bytes += packet.data.nbytes
+        self.target.take(self.spec.target_port, packet)
+
+    def end(self) -> None:
+        self.target.take(self.spec.target_port, End(0, 0))
+
+
+class Stage:
+    """One block, its wires and what it has done; `at_work` holds the block that a fault belongs to."""
+
+    def __init__(self, block: Block, memory: int, connected: set[str], at_work: list[str]):
+        self.block, self.at_work = block, at_work
+        self.outputs: dict[str, list[Outgoing | Call]] = {}
+        self.runner = Runner(block, self._emit, connected, memory)
         self.count = control.BlockCount()
         self._sending = 0.0
 
-    def run(self) -> None:
-        ended = False
-        try:
-            with _starting:
-                self.block.start()
-            self.started.set()
-            self._wait_for_go()
-            if self.block.inputs:
-                self._consume()
-            else:
-                self._produce()
-            for wire in self.outgoing():
-                wire.end()
-            ended = True
-        except Stopped:
-            pass
-        except Exception as error:
-            self.fail(self.block.name, error)
-        finally:
-            try:
-                self.block.stop()
-            except Exception as error:
-                self.fail(self.block.name, error)
-                ended = False
-            for incoming in self.inputs.values():
-                incoming.close()
-            for outgoing in self.outgoing():
-                outgoing.close()
-            if ended:
-                self.finished.set()
-
-    @property
-    def settled(self) -> bool:
-        """Whether the block has started, or will not."""
-        return self.started.is_set() or (self.ident is not None and not self.is_alive())
-
-    def outgoing(self) -> Iterator[Outgoing]:
+    def wires(self) -> Iterator[Outgoing | Call]:
         """Yield the block's wires out, of all its outputs."""
         for wires in self.outputs.values():
             yield from wires
 
-    def _wait_for_go(self) -> None:
-        while not self.go.wait(0.05):
-            if self.stop.is_set():
-                raise Stopped
+    def take(self, name: str, message: Packet | End) -> None:
+        """Give the input `name` what has come, and hand on what the block makes of it."""
+        caller, self.at_work[0] = self.at_work[0], self.block.name
+        began, self._sending = time.perf_counter(), 0.0
+        ended = False
+        if isinstance(message, End):
+            ended = self.runner.end(name)
+        else:
+            self.count.packets += 1
+            self.count.items += message.count
+            self.runner.feed(name, message)
+        self.count.busy_s += time.perf_counter() - began - self._sending
+        if ended:
+            self.end()
+        self.at_work[0] = caller
+
+    def produce(self) -> Iterator[None]:
+        """Run a source, step by step."""
+        self.at_work[0] = self.block.name
+        steps = self.runner.produce()
+        while True:
+            began, self._sending = time.perf_counter(), 0.0
+            step = next(steps, self)
+            self.count.busy_s += time.perf_counter() - began - self._sending
+            if step is self:
+                break
+            yield
+        self.end()
+
+    def end(self) -> None:
+        """Tell the blocks behind that the stream has ended."""
+        for wire in self.wires():
+            wire.end()
 
     def _emit(self, port: str, packet: Packet) -> None:
         began = time.perf_counter()
@@ -100,28 +97,89 @@ class BlockThread(threading.Thread):
             self.count.packets += 1
             self.count.items += packet.count
 
-    def _produce(self) -> None:
-        steps = self.runner.produce()
-        while True:
-            began, self._sending = time.perf_counter(), 0.0
-            step = next(steps, self)
-            self.count.busy_s += time.perf_counter() - began - self._sending
+
+class BlockThread(threading.Thread):
+    """Runs one block: starts it, waits for `go`, feeds it until its streams end or `stop`, and always stops it.
+
+    Of a fused chain it runs all blocks, in the order of `stages`: the first has the wires that come in, `inputs`, and
+    the others work as soon as they are handed something. `origins` are the sources that each input depends on;
+    `fail(name, error)` is told what a block cannot do.
+    """
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        inputs: dict[str, Incoming],
+        origins: dict[str, frozenset[str]],
+        go: threading.Event,
+        stop: threading.Event,
+        fail: Callable[[str, BaseException], None],
+    ):
+        super().__init__(name=stages[0].block.name, daemon=True)
+        self.stages, self.inputs, self.origins = stages, inputs, origins
+        self.go, self.stop, self.fail = go, stop, fail
+        self.started, self.finished = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        first, ended = self.stages[0], False
+        try:
+            with _starting:
+                for stage in self.stages:
+                    stage.at_work[0] = stage.block.name
+                    stage.block.start()
+            self.started.set()
+            self._wait_for_go()
+            if first.block.inputs:
+                self._consume(first)
+            else:
+                for _ in first.produce():
+                    if self.stop.is_set():
+                        raise Stopped
+            ended = True
+        except Stopped:
+            pass
+        except Exception as error:
+            self.fail(first.at_work[0], error)
+        finally:
+            for stage in self.stages:
+                try:
+                    stage.block.stop()
+                except Exception as error:
+                    self.fail(stage.block.name, error)
+                    ended = False
+            for incoming in self.inputs.values():
+                incoming.close()
+            for outgoing in self.outgoing():
+                outgoing.close()
+            if ended:
+                self.finished.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the blocks have started, or will not."""
+        return self.started.is_set() or (self.ident is not None and not self.is_alive())
+
+    def outgoing(self) -> Iterator[Outgoing]:
+        """Yield the wires that leave the thread."""
+        for stage in self.stages:
+            yield from (wire for wire in stage.wires() if isinstance(wire, Outgoing))
+
+    def _wait_for_go(self) -> None:
+        while not self.go.wait(0.05):
             if self.stop.is_set():
                 raise Stopped
-            if step is self:
-                return
 
-    def _consume(self) -> None:
-        poller, names = zmq.Poller(), {}
+    def _consume(self, first: Stage) -> None:
+        poller, names, runner = zmq.Poller(), {}, first.runner
         for name, wire in self.inputs.items():
             assert wire.socket is not None
             poller.register(wire.socket, zmq.POLLIN)
             names[wire.socket] = name
-        while self.runner.open:
-            if self.runner.pairing:
+        while runner.open:
+            if runner.pairing:
                 for wire in self.inputs.values():
                     if not wire.ended:
-                        poller.modify(wire.socket, 0 if self._runs_ahead(wire.spec) else zmq.POLLIN)
+                        poller.modify(wire.socket, 0 if self._runs_ahead(runner, wire.spec) else zmq.POLLIN)
             ready = poller.poll(50)
             for outgoing in self.outgoing():
                 if outgoing.waiting:
@@ -134,28 +192,18 @@ class BlockThread(threading.Thread):
             for socket, _ in ready:
                 name = names[socket]
                 for message in self.inputs[name].messages():
-                    self._take(name, message)
+                    first.take(name, message)
                     if self.stop.is_set():
                         raise Stopped
                 if self.inputs[name].ended:
                     poller.unregister(socket)
 
-    def _runs_ahead(self, spec: WireSpec) -> bool:
+    def _runs_ahead(self, runner: Runner, spec: WireSpec) -> bool:
         """Tell whether an input should wait for the others: it is far ahead, and they do not depend on its sources.
 
         Where they share a source, waiting could keep the late input from ever coming.
         """
-        if self.runner.held(spec.target_port) < PATIENCE_BYTES:
+        if runner.held(spec.target_port) < PATIENCE_BYTES:
             return False
-        late = self.runner.late(spec.target_port)
+        late = runner.late(spec.target_port)
         return bool(late) and all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in late)
-
-    def _take(self, name: str, message: Packet | End) -> None:
-        began, self._sending = time.perf_counter(), 0.0
-        if isinstance(message, End):
-            self.runner.end(name)
-        else:
-            self.count.packets += 1
-            self.count.items += message.count
-            self.runner.feed(name, message)
-        self.count.busy_s += time.perf_counter() - began - self._sending

@@ -317,6 +317,8 @@ def dump(spec: GraphSpec) -> str:
         entry: dict[str, Any] = {"blocks": [block.name for block in spec.blocks if block.worker == worker.name]}
         entry |= _given(worker, ("host", "threads"))
         lines.append(f"  {_flow(worker.name)}: {_flow(entry)}")
+    if fused := [block.name for block in spec.blocks if block.chain]:
+        lines.append(f"fuse: {_flow(fused)}")
     if network := _given(spec.network, ("listen", "keys", "insecure")):
         lines.append(f"network: {_flow(network)}")
     lines.append("blocks:")

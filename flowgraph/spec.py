@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 import msgspec
+from msgspec import structs
 
 Policy = Literal["block", "drop-oldest", "drop-newest"]
 
@@ -17,6 +20,7 @@ class BlockSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     params: dict[str, Any]
     worker: str
     memory: int = 1 << 30  # bytes of frames that may wait for their partners
+    chain: str = ""  # first block of the fused chain that this one belongs to
 
 
 class WireSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +31,7 @@ class WireSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue: int = 8
     policy: Policy = "block"
     endpoint: str | None = None  # written by hand; else derived from where the two blocks run
+    fused: bool = False  # a call, within one thread
 
     @property
     def name(self) -> str:
@@ -74,6 +79,45 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wires: list[WireSpec]
     workers: list[WorkerSpec]
     network: NetworkSpec = NetworkSpec()
+
+    def in_order(self) -> list[BlockSpec]:
+        """Return the blocks so that each comes after those that feed it."""
+        feeders = {b.name: [w.source_block for w in self.wires if w.target_block == b.name] for b in self.blocks}
+        order = {name: number for number, name in enumerate(TopologicalSorter(feeders).static_order())}
+        return sorted(self.blocks, key=lambda block: order[block.name])
+
+    def fuse(self, names: Collection[str]) -> GraphSpec:
+        """Return the graph in which the wires between these blocks are calls.
+
+        Blocks of a worker that such wires join are a chain, and run in one thread: that of the first, the only one
+        which other blocks may feed. Raises `ValueError` for blocks that are not, with the reason.
+        """
+        workers = {block.name: block.worker for block in self.blocks}
+        inner = [
+            wire
+            for wire in self.wires
+            if {wire.source_block, wire.target_block} <= {*names}
+            and workers[wire.source_block] == workers[wire.target_block]
+        ]
+        joined = {name: {name} for name in names}
+        for wire in inner:
+            whole = joined[wire.source_block] | joined[wire.target_block]
+            joined |= dict.fromkeys(whole, whole)
+        fed = {wire.target_block for wire in inner}
+        fed_from_outside = {wire.target_block for wire in self.wires if wire not in inner}
+        chain_of = {}
+        for name, chain in joined.items():
+            if chain == {name}:
+                raise ValueError(f"must be wired to another fused block of its worker, and {name} is not")
+            firsts = [each for each in names if each in chain and (each in fed_from_outside or each not in fed)]
+            if len(firsts) > 1:
+                raise ValueError(f"must have one block that is fed from outside the chain, not {', '.join(firsts)}")
+            chain_of[name] = firsts[0]
+        return structs.replace(
+            self,
+            blocks=[structs.replace(block, chain=chain_of.get(block.name, "")) for block in self.blocks],
+            wires=[structs.replace(wire, fused=wire in inner) for wire in self.wires],
+        )
 
     def sources_above(self, block: str) -> frozenset[str]:
         """Return the blocks without inputs that a block depends on; itself, if it is one."""

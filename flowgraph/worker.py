@@ -21,7 +21,7 @@ import zmq
 
 from flowgraph import control, registry
 from flowgraph.block import Block, BlockError, Context
-from flowgraph.block_thread import BlockThread
+from flowgraph.block_thread import BlockThread, Call, Stage
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import endpoint
 from flowgraph.spec import BlockSpec
@@ -204,53 +204,67 @@ class Worker:
         """Make the blocks and bind what they listen to; return where, by wire."""
         spec = setup.spec
         me = next(worker for worker in spec.workers if worker.name == self.name)
-        bound = {}
-        for block_spec in spec.blocks:
+        chains: dict[str, list[Stage]] = {}
+        stages: dict[str, Stage] = {}
+        bound: dict[str, str] = {}
+        for block_spec in spec.in_order():
             if block_spec.worker != self.name:
                 continue
-            context = self._context(block_spec, spec.seed, me.host is not None)
-            if self.blocks is not None:
-                block = self.blocks[block_spec.name]
-                block.name, block.context = block_spec.name, context
-            else:
-                block = _made(block_spec, context)
-            inputs = {w.target_port: Incoming(self.hub, w) for w in spec.wires if w.target_block == block.name}
-            outputs: dict[str, list[Outgoing]] = {}
+            block = self._block(block_spec, self._context(block_spec, spec.seed, me.host is not None))
+            connected = {wire.target_port for wire in spec.wires if wire.target_block == block.name}
+            chain = chains.setdefault(block_spec.chain or block.name, [])
+            at_work = chain[0].at_work if chain else [block.name]
+            stages[block.name] = stage = Stage(block, block_spec.memory, connected, at_work)
+            chain.append(stage)
+        for stage in stages.values():
             for wire in spec.wires:
-                if wire.source_block == block.name:
-                    outputs.setdefault(wire.source_port, []).append(Outgoing(self.hub, wire))
+                if wire.source_block == stage.block.name:
+                    end = Call(wire, stages[wire.target_block]) if wire.fused else Outgoing(self.hub, wire)
+                    stage.outputs.setdefault(wire.source_port, []).append(end)
+        for chain in chains.values():
+            arriving = [w for w in spec.wires if w.target_block == chain[0].block.name]
+            inputs = {wire.target_port: Incoming(self.hub, wire) for wire in arriving}
             for incoming in inputs.values():
                 place = endpoint(spec, incoming.spec, setup.directory, setup.token)
-                try:
-                    bound[incoming.spec.name] = incoming.bind(place)
-                except zmq.ZMQError as error:
-                    fault = BlockError(
-                        f"wire {incoming.spec.name} cannot listen on {place}: {zmq.strerror(error.errno or 0)}"
-                    )
-                    fault.block = block.name
-                    raise fault from None
-            origins = {name: spec.sources_above(wire.spec.source_block) for name, wire in inputs.items()}
-            self.threads.append(
-                BlockThread(block, block_spec.memory, inputs, outputs, origins, self.go, self.hub.stop, self.fail)
-            )
+                bound[incoming.spec.name] = self._bind(incoming, place)
+            origins = {wire.target_port: spec.sources_above(wire.source_block) for wire in arriving}
+            self.threads.append(BlockThread(chain, inputs, origins, self.go, self.hub.stop, self.fail))
         return bound
 
+    def _block(self, spec: BlockSpec, context: Context) -> Block:
+        if self.blocks is None:
+            return _made(spec, context)
+        block = self.blocks[spec.name]
+        block.name, block.context = spec.name, context
+        return block
+
+    def _bind(self, incoming: Incoming, place: str) -> str:
+        try:
+            return incoming.bind(place)
+        except zmq.ZMQError as error:
+            reason = zmq.strerror(error.errno or 0)
+            fault = BlockError(f"wire {incoming.spec.name} cannot listen on {place}: {reason}")
+            fault.block = incoming.spec.target_block
+            raise fault from None
+
     def _counts(self, done: bool) -> control.Counts:
-        blocks, wires = {}, {}
+        blocks: dict[str, control.BlockCount] = {}
+        wires: dict[str, control.WireCount] = {}
         for thread in self.threads:
-            count = thread.count
-            refused = sum(sum(wire.refused.values()) for wire in thread.inputs.values())
-            errors = self.warned.get(thread.name, 0) + refused
-            blocks[thread.name] = control.BlockCount(count.packets, count.items, count.busy_s, errors)
             for wire in thread.inputs.values():
                 for reason in tuple(wire.refused):
                     self._tell_refusal(thread.name, f"wire {wire.spec.name} refused {reason}", done)
                 wires[wire.spec.name] = control.WireCount(
                     wire.packets, wire.bytes, lost=wire.lost, refused=sum(wire.refused.values())
                 )
-            for out in thread.outgoing():
-                known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
-                known.dropped = out.dropped
+            refused = sum(wires[wire.spec.name].refused for wire in thread.inputs.values())
+            for stage in thread.stages:
+                count, name = stage.count, stage.block.name
+                errors, refused = self.warned.get(name, 0) + refused, 0  # messages come to the first alone
+                blocks[name] = control.BlockCount(count.packets, count.items, count.busy_s, errors)
+        for out in (out for thread in self.threads for stage in thread.stages for out in stage.wires()):
+            known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
+            known.dropped = out.dropped
         return control.Counts(blocks, wires, done)
 
     def _tell_refusal(self, block: str, sentence: str, at_once: bool) -> None:

@@ -151,6 +151,7 @@ class _Loader:
         at = {name: part.at for name, part in level.names.items()}
         placement = Placement(document, level.variables, self.mistakes, at, self.flat.blocks, self.flat.whole)
         placement.place()
+        fused = placement.fused()
         network = placement.network(
             (laid.options.endpoint, laid.at) for laid in self.wires if laid.options and laid.options.endpoint
         )
@@ -163,7 +164,12 @@ class _Loader:
         if self.mistakes or options is None or network is None:
             return None
         blocks = [structs.replace(block, worker=placement.worker_of[block.name]) for block in self.blocks]
-        return GraphSpec(options.flowgraph, options.seed, blocks, self._wire_specs(), placement.workers, network)
+        spec = GraphSpec(options.flowgraph, options.seed, blocks, self._wire_specs(), placement.workers, network)
+        try:
+            return spec.fuse(fused)
+        except ValueError as error:
+            self.mistakes.add(document.keys["fuse"].wrong(str(error)))
+            return None
 
     def _contents(self, level: _Level) -> None:
         """Take in the blocks and wires of a level."""

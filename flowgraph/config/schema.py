@@ -63,6 +63,11 @@ def json_schema() -> dict[str, Any]:
                 {"anyOf": [_object(WorkerOptions, definitions, "worker"), removed]},
                 "worker processes by name; without them all blocks share one",
             ),
+            "fuse": {
+                "type": "array",
+                "description": "blocks that run in one thread, the wires between them being calls",
+                "items": text,
+            },
             "network": _object(NetworkOptions, definitions, "network"),
             "made_with": {
                 "type": "object",

@@ -61,6 +61,18 @@ class Placement:
                 known = ", ".join(written) or "there is none"
                 self.mistakes.add(at.wrong_key(f"{which}must be listed in a worker ({known})"))
 
+    def fused(self) -> list[str]:
+        """Return the blocks that `fuse:` names, those inside of sub-graphs too."""
+        written = self.mistakes.expect(self.document.keys.get("fuse", Node([])), list, "a list of blocks")
+        inside, found = self._inside(), []
+        for each in written or ():
+            node = self.variables.resolve(each)
+            wanted = self.mistakes.expect(node, str, "the name of a block")
+            if wanted is not None and wanted not in inside and (self.document.whole or nearest(wanted, self.names)):
+                self.mistakes.add(node.wrong(unknown("a block", wanted, self.names)))
+            found += inside.get(wanted or "", [])
+        return found
+
     def _worker(self, name: str, written: Node) -> list[tuple[Node, str]]:
         """Take in a worker; return the names of its blocks with their places."""
         node = self.variables.resolve(written)
