@@ -58,7 +58,7 @@ def test_a_sub_graph_fuses_with_all_its_blocks_and_runs_again_from_what_was_reso
 
 
 @pytest.mark.parametrize(
-    "fuse, message",
+    ("fuse", "message"),
     [
         ("[link.map, lnk]", "3:18: fuse[1]: must be a block, not 'lnk' (did you mean 'link'?)"),
         ("link", "3:7: fuse: must be a list of blocks, not 'link'"),
