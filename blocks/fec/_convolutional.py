@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import int8, int64, njit, types, uint8, uint16, uint64
 from numba.extending import intrinsic
 
-from blocks._compiled import BYTES_IN, FLAGS
+from blocks._compiled import BYTES_IN, FLAGS, array_in
 from blocks.fec._lanes import LANES, LANES_TYPE, NOTHING, VECTOR, load, splat
 
 SOFTEST = 9  # |LLR|, quantised: 6 steps of 2 costs each then differ by less than half of int8's range
@@ -100,6 +100,18 @@ def _choose(context, difference, yes, no):
         )
 
     return types.Tuple([LANES_TYPE, types.uint64])(*[LANES_TYPE] * 3), build
+
+
+@njit(types.void(array_in(int8), types.float64, int8[::1]), **FLAGS)
+def quantise(llrs, mean, out):
+    """LLRs scaled to a mean magnitude of `mean`, zeros left out, rounded and bounded at SOFTEST."""
+    total, counted = 0, 0
+    for i in range(llrs.size):
+        total += abs(int64(llrs[i]))
+        counted += int64(llrs[i] != 0)
+    scale = mean * counted / max(total, 1)
+    for i in range(llrs.size):
+        out[i] = int8(min(max(np.rint(llrs[i] * scale), -SOFTEST), SOFTEST))
 
 
 @njit(types.int64(int8[::1], int8[::1], int8[::1], uint64[::1], uint8[::1]), **FLAGS)

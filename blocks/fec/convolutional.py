@@ -79,18 +79,14 @@ def decode(llrs: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
     """
     from blocks.fec import _convolutional
 
-    softest = _convolutional.SOFTEST
     if len(llrs) != coded_bits(count, rate):
         raise ValueError(f"llrs must have {coded_bits(count, rate)} entries for {count} bits, not {len(llrs)}")
     steps = count + TAIL
-    soft = np.zeros(2 * steps, np.int8)
-    mean = np.abs(llrs.astype(np.int16)).sum() / max(np.count_nonzero(llrs), 1)
-    scaled = np.clip(np.rint(np.arange(-128, 128) * (MEAN / max(mean, 1e-9))), -softest, softest).astype(np.int8)
-    quantised = scaled[llrs.astype(np.int16) + 128]
-    if rate == "1/2":
-        soft[:] = quantised
-    else:
-        soft[_sent(count, rate)] = quantised
+    soft = np.empty(len(llrs), np.int8)
+    _convolutional.quantise(llrs, MEAN, soft)
+    if rate != "1/2":
+        sent, soft = soft, np.zeros(2 * steps, np.int8)
+        soft[_sent(count, rate)] = sent
     _, costs, start = _tables()
     out = np.empty(-(-steps // 8), np.uint8)
     _convolutional.decode(soft, costs, start, np.empty(steps, np.uint64), out)
