@@ -7,6 +7,11 @@ stream is cut into packets nor on where a block runs, to the last bit. Frame num
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -14,6 +19,7 @@ import numpy as np
 # Streams of one key: what the numbers are drawn for.
 NOISE, FADES, BITS, FLIPS, PATHS = range(5)
 SCATTERERS = 64  # paths of a fading process
+STRETCH = 1 << 15  # samples that are worth a thread of their own
 DENSE = 32  # places at which a period of the Doppler frequency is worked out; between them it is interpolated
 
 
@@ -48,7 +54,7 @@ def complex_normal(
     True
     """
     out = np.empty(count, np.complex64)
-    kernels().complex_normal(np.uint64(offset), *_address(frame, stream, key), _scale(power), out.view(np.float32))
+    _draw(kernels().complex_normal, offset, _address(frame, stream, key), _scale(power), out)
     return out
 
 
@@ -87,17 +93,14 @@ def doppler_gains(count: int, doppler: float, key: int, frame: int = 0, offset: 
 def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame."""
     out = np.empty(len(symbols), np.complex64)
-    kernels().awgn(
-        np.uint64(offset), *_address(frame, NOISE, key), _scale(n0), symbols.view(np.float32), out.view(np.float32)
-    )
+    _draw(kernels().awgn, offset, _address(frame, NOISE, key), _scale(n0), symbols, out)
     return out
 
 
 def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = h x + n for complex64 symbols x and gains h, with the noise of `awgn`."""
     out = np.empty(len(symbols), np.complex64)
-    parts = gains.view(np.float32), symbols.view(np.float32), out.view(np.float32)
-    kernels().fade(np.uint64(offset), *_address(frame, NOISE, key), _scale(n0), *parts)
+    _draw(kernels().fade, offset, _address(frame, NOISE, key), _scale(n0), gains, symbols, out)
     return out
 
 
@@ -126,6 +129,35 @@ def flips(count: int, probability: float, key: int, frame: int = 0, offset: int 
     if offset % 8 or count % 8:
         out = np.packbits(np.unpackbits(out)[offset % 8 : offset % 8 + count])
     return out
+
+
+@functools.cache
+def _threads() -> tuple[int, ThreadPoolExecutor]:
+    """How many threads compute, OMP_NUM_THREADS, which the engine sets for each worker, or one; and the others."""
+    count = int(os.environ.get("OMP_NUM_THREADS") or 1)
+    return count, ThreadPoolExecutor(max(1, count - 1), "noise")
+
+
+def _draw(
+    kernel: Callable[..., None],
+    offset: int,
+    address: tuple[np.uint64, np.uint64, np.uint64],
+    scale: np.float32,
+    *arrays: np.ndarray,
+) -> None:
+    """Call a kernel for the complex64 `arrays`; long ones are shared out among the threads, which changes nothing."""
+
+    def part(begin: int, end: int) -> None:
+        kernel(np.uint64(offset + begin), *address, scale, *(each[begin:end].view(np.float32) for each in arrays))
+
+    count = len(arrays[-1])
+    threads, others = _threads()
+    parts = max(1, min(threads, count // STRETCH))
+    edges = [count * i // parts for i in range(parts + 1)]
+    waiting = [others.submit(part, *edge) for edge in pairwise(edges[1:])]
+    part(*edges[:2])
+    for each in waiting:
+        each.result()
 
 
 def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, np.uint64]:
