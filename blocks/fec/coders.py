@@ -250,10 +250,22 @@ class _ConvolutionalParams(BlockParams):
     block_bits: int = Field(
         8192, ge=8, le=1 << 20, multiple_of=8, description="payload bits of a block, which a tail of 6 bits ends"
     )
+    engine: Literal["semflow", "commpy"] = Field(
+        "semflow", description="own kernels, or those of CommPy: thousands of times slower, to compare with"
+    )
 
     def coded(self, bits: int) -> int:
         """Bits that a block of so many payload bits is sent as."""
         return convolutional.coded_bits(bits, self.rate)
+
+    @property
+    def code(self) -> Any:
+        """The module whose `encode` and `decode` are called."""
+        if self.engine == "commpy":
+            from blocks import commpy_reference
+
+            return commpy_reference
+        return convolutional
 
 
 class ConvolutionalEncoder(_Encoder):
@@ -272,7 +284,7 @@ class ConvolutionalEncoder(_Encoder):
     def encode(self, bits: np.ndarray) -> np.ndarray:
         count, rate = bits.shape[1], self.params.rate
         n = self.params.coded(count)
-        rows = [convolutional.encode(row, count, rate) for row in np.packbits(bits, axis=1)]
+        rows = [self.params.code.encode(row, count, rate) for row in np.packbits(bits, axis=1)]
         return np.stack([np.unpackbits(row, count=n) for row in rows])
 
 
@@ -290,12 +302,12 @@ class ViterbiDecoder(_Decoder):
     ratio = staticmethod(lambda p: Fraction(p.block_bits, p.coded(p.block_bits)))
 
     def start(self) -> None:
-        convolutional.decode(np.full(self.params.coded(8), SURE, np.int8), 8, self.params.rate)  # compiles
+        self.params.code.decode(np.full(self.params.coded(8), SURE, np.int8), 8, self.params.rate)  # compiles
 
     def decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
         rate, out, wrong = self.params.rate, np.empty((len(llrs), bits), np.int8), 0.0
         for row, made in zip(llrs, out, strict=True):
-            packed = convolutional.decode(row, bits, rate)
+            packed = self.params.code.decode(row, bits, rate)
             made[:] = SURE - 2 * SURE * np.unpackbits(packed, count=bits).view(np.int8)
             sent = np.unpackbits(convolutional.encode(packed, bits, rate), count=len(row)).view(np.bool_)
             differ = float(((row < 0) != sent)[row != 0].mean()) if row.any() else 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -105,6 +106,20 @@ def llr(
     return small
 
 
+ENGINE: Any = Field(
+    "semflow", description="own kernels, or those of CommPy: thousands of times slower, LLRs exact, to compare with"
+)
+
+
+def _engine(name: str) -> Any:
+    """Return the module whose `map_symbols`, `decide` and `llr` a block calls."""
+    if name == "commpy":
+        from blocks import commpy_reference
+
+        return commpy_reference
+    return sys.modules[__name__]
+
+
 class QamMapper(Block):
     """Map bits to symbols of unit mean power, labelled as in 3GPP TS 38.211, clause 5.1.
 
@@ -114,6 +129,7 @@ class QamMapper(Block):
 
     class Params(BlockParams):
         modulation: Modulation = Field("16qam", description="name, or points [I, Q] in the order of labels")
+        engine: Literal["semflow", "commpy"] = ENGINE
 
     inputs = (
         Port("bits", "bits", "what to send", align=lambda p: math.lcm(8, constellation(p.modulation).bits_per_symbol)),
@@ -122,11 +138,16 @@ class QamMapper(Block):
     ratio = staticmethod(lambda p: Fraction(1, constellation(p.modulation).bits_per_symbol))
 
     def start(self) -> None:
-        map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)  # compiles before the graph runs
+        self.engine = _engine(self.params.engine)
+        self.engine.map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)  # compiles before the graph runs
+        gray = constellation(self.params.modulation).gray
+        self.report("link", gray=gray)
+        if not gray:
+            self.warn("the points are not Gray-labelled: neighbours differ in several bits, which all err together")
 
     def work(self, bits: Packet) -> Packet:
         per_symbol = constellation(self.params.modulation).bits_per_symbol
-        symbols = map_symbols(bits.data, bits.count, self.params.modulation)
+        symbols = self.engine.map_symbols(bits.data, bits.count, self.params.modulation)
         out = bits.derive(symbols, Fraction(1, per_symbol))
         pad = len(symbols) * per_symbol - bits.count
         tags = out.tags
@@ -168,6 +189,7 @@ class QamDemapper(Block):
             "estimate",
             description="N0 for the LLRs: estimated, the simulated channel's own (tag true_channel), or a number",
         )
+        engine: Literal["semflow", "commpy"] = ENGINE
 
     inputs = (
         Port("symbols", "complex64", "Es = 1, equalised", align=_demapper_align),
@@ -191,7 +213,8 @@ class QamDemapper(Block):
         self.known: float | None = None
         self.frame = -1
         self.strange = 0
-        decide(np.zeros(0, np.complex64), self.params.modulation)  # compiles before the graph runs
+        self.engine = _engine(self.params.engine)
+        self.engine.decide(np.zeros(0, np.complex64), self.params.modulation)  # compiles before the graph runs
 
     def work(self, symbols: Packet | None, gains: Packet | None = None) -> Packet | None:
         if symbols is None:
@@ -213,7 +236,7 @@ class QamDemapper(Block):
         if self.params.output == "hard":
             if h is None:
                 self.estimator.add(y, symbols.offset)
-            data = decide(y, self.params.modulation)
+            data = self.engine.decide(y, self.params.modulation)
         else:
             data = self._llrs(y, h, symbols.offset)
         pad = symbols.tag("pad", 0) if symbols.last else 0
@@ -226,11 +249,11 @@ class QamDemapper(Block):
             for at in range(0, len(y), STRETCH):
                 part = y[at : at + STRETCH]
                 self.estimator.add(part, offset + at)
-                parts.append(llr(part, self.estimator.n0, self.params.modulation, None, int8, self.exact))
+                parts.append(self.engine.llr(part, self.estimator.n0, self.params.modulation, None, int8, self.exact))
             return np.concatenate(parts) if parts else np.empty(0, np.int8 if int8 else np.float32)
         if h is None:
             self.estimator.add(y, offset)
-        return llr(y, self._n0(), self.params.modulation, h, int8, self.exact)
+        return self.engine.llr(y, self._n0(), self.params.modulation, h, int8, self.exact)
 
     def _n0(self) -> float:
         if self.params.noise == "estimate":
