@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import error_rates, flowgraph, kernels, waiting
+from benchmarks import error_rates, figure, flowgraph, kernels, waiting
 
 
 def processor() -> str:
@@ -20,6 +20,7 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--figure", type=Path, help="file for a picture of the ratios: .png, .pdf or .svg")
     arguments = parser.parse_args()
     print(f"{processor()}, Python {platform.python_version()}")
     figures = {"machine": processor(), "kernels": kernels.measure()}
@@ -29,6 +30,8 @@ def main() -> None:
     figures["waiting"] = waiting.main()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if arguments.figure:
+        figure.draw(figures, arguments.figure)
 
 
 if __name__ == "__main__":

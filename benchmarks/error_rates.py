@@ -16,7 +16,7 @@ from blocks.source.bits import BitSource
 from flowgraph import Flowgraph
 
 EBN0_DB = (0, 4, 8, 12, 14)
-BITS = 1 << 28  # 67 million symbols a point
+BITS = 1 << 30  # of a point
 
 
 def measure(kind: str, ebn0_db: float) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def measure(kind: str, ebn0_db: float) -> dict[str, Any]:
 
 
 def main() -> list[dict[str, Any]]:
-    print(f"bit error rate of 16QAM, {BITS / 4e6:.0f} million symbols a point")
+    print(f"bit error rate of 16QAM, {BITS / 1e6:.0f} million bits a point")
     rows = []
     for kind in ("awgn", "rayleigh"):
         for ebn0_db in EBN0_DB:
