@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +39,14 @@ class Tag(NamedTuple):
     offset: int
     key: str
     value: Any
+
+
+def _scaled(tag: Tag, ratio: Fraction | int) -> Tag:
+    """Return a tag of items as one of those made of them, `ratio` for each; what is missing in part is missing."""
+    begin = math.floor(tag.offset * ratio)
+    if tag.key != ERASED:
+        return Tag(begin, tag.key, tag.value)
+    return Tag(begin, ERASED, math.ceil((tag.offset + tag.value) * ratio) - begin)
 
 
 @dataclass(slots=True)
@@ -83,6 +92,25 @@ class Packet:
         """Return this packet with further tags at its first item."""
         return replace(self, tags=self.tags + tuple(Tag(self.offset, k, v) for k, v in values.items()))
 
+    def erased(self) -> np.ndarray | None:
+        """Return which items are missing by the tags `erased`, bool [count]; None where none is."""
+        gone = None
+        for tag in self.tags:
+            if tag.key == ERASED and isinstance(tag.value, int):
+                gone = np.zeros(self.count, np.bool_) if gone is None else gone
+                gone[max(tag.offset - self.offset, 0) : max(tag.offset - self.offset + tag.value, 0)] = True
+        return gone
+
+    def with_erased(self, gone: np.ndarray | None) -> Packet:
+        """Return this packet with tags that say which items are missing, and no others of that key."""
+        tags = [tag for tag in self.tags if tag.key != ERASED]
+        if gone is not None:
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], gone.view(np.int8), [0]])))
+            tags += [
+                Tag(self.offset + int(a), ERASED, int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)
+            ]
+        return replace(self, tags=tuple(sorted(tags, key=lambda tag: tag.offset)))
+
     def derive(
         self, data: np.ndarray, ratio: Fraction | int = 1, count: int = -1, packed: bool = False, **tags: Any
     ) -> Packet:
@@ -91,10 +119,7 @@ class Packet:
             offset, kept = self.offset, self.tags
         else:
             offset = int(self.offset * ratio)
-            kept = tuple(
-                Tag(int(t.offset * ratio), t.key, int(t.value * ratio) if t.key == ERASED else t.value)
-                for t in self.tags
-            )
+            kept = tuple(_scaled(tag, ratio) for tag in self.tags)
         added = tuple(Tag(offset, k, v) for k, v in tags.items())
         return Packet(data, self.frame, offset, count, packed, kept + added, self.last)
 
@@ -171,7 +196,8 @@ class Block:
     ...     outputs = (Port("bits", "bits"),)
     ...     ratio = Fraction(1)
     ...     def work(self, bits):
-    ...         return bits.derive(~bits.data, count=bits.count, packed=True)
+    ...         inverse = 1 - np.unpackbits(bits.data, count=bits.count)
+    ...         return bits.derive(np.packbits(inverse), count=bits.count, packed=True)
     >>> Invert.type_name()
     'invert'
     """

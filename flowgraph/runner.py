@@ -25,7 +25,7 @@ def join(pieces: list[Packet]) -> Packet:
     expected, contiguous = 0, True
     for piece in pieces:
         if piece.offset != expected:
-            contiguous = contiguous and piece.offset == expected
+            contiguous = False
             tags.append(Tag(expected, ERASED, piece.offset - expected))
         expected = piece.end
     tags.sort(key=lambda tag: tag.offset)
@@ -41,14 +41,15 @@ def join(pieces: list[Packet]) -> Packet:
         data = np.zeros((count, *first.data.shape[1:]), first.data.dtype)
         for piece in pieces:
             data[piece.offset : piece.end] = piece.data
-    return Packet(data, first.frame, 0, count, first.packed, tuple(tags), pieces[-1].last)
+    frame = Packet(data, first.frame, 0, count, first.packed, tuple(tags), pieces[-1].last)
+    return frame.with_erased(frame.erased())
 
 
 def split(packet: Packet, at: int) -> tuple[Packet, Packet]:
     """Return the first `at` items of a packet, and the rest; views where the cut allows it."""
     cut = packet.offset + at
-    head_tags = tuple(tag for tag in packet.tags if tag.offset < cut)
-    tail_tags = tuple(tag for tag in packet.tags if tag.offset >= cut)
+    head_tags = tuple(_until(tag, cut) for tag in packet.tags if tag.offset < cut)
+    tail_tags = tuple(_since(tag, cut) for tag in packet.tags if tag.offset >= cut or _reaches(tag, cut))
     if not packet.packed:
         head, tail = packet.data[:at], packet.data[at:]
     elif at % 8 == 0:
@@ -60,6 +61,19 @@ def split(packet: Packet, at: int) -> tuple[Packet, Packet]:
         replace(packet, data=head, count=at, tags=head_tags, last=False),
         replace(packet, data=tail, offset=cut, count=packet.count - at, tags=tail_tags),
     )
+
+
+def _reaches(tag: Tag, cut: int) -> bool:
+    """Tell whether a tag speaks of items on both sides of a cut: of a stretch that is missing."""
+    return tag.key == ERASED and tag.offset < cut < tag.offset + tag.value
+
+
+def _until(tag: Tag, cut: int) -> Tag:
+    return Tag(tag.offset, ERASED, cut - tag.offset) if _reaches(tag, cut) else tag
+
+
+def _since(tag: Tag, cut: int) -> Tag:
+    return Tag(cut, ERASED, tag.offset + tag.value - cut) if _reaches(tag, cut) else tag
 
 
 class _Aligned:
@@ -78,6 +92,8 @@ class _Aligned:
             packet = self._merge(rest, packet)
         elif packet.offset % self.align:
             _, packet = split(packet, min(-packet.offset % self.align, packet.count))
+            if not packet.count and not packet.last:
+                return
         odd = 0 if packet.last else packet.end % self.align
         if odd:
             packet, self.rest = split(packet, max(packet.count - odd, 0))
@@ -252,6 +268,8 @@ class Runner:
         if packet.dtype not in allowed:
             raise BlockError(f"output {name} must be {' or '.join(sorted(allowed))}, not {packet.dtype}")
         data = packet.data
+        if len(data) != (-(-packet.count // 8) if packet.packed else packet.count) or packet.offset < 0:
+            raise BlockError(f"output {name} says {packet.count} items from {packet.offset} on, and has {data.shape}")
         if not (data.flags.c_contiguous and data.dtype.isnative):
             packet.data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
         packet.data.flags.writeable = False  # others may read the same memory

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from blocks.fec.coders import Combiner, ConvolutionalEncoder, LdpcDecoder, LdpcEncoder, Repeater, ViterbiDecoder
-from blocks.phy.channel import AwgnChannel
+from blocks.fec.interleaver import Deinterleaver, Interleaver
+from blocks.phy.channel import AwgnChannel, ErasureChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from flowgraph.block import Context, Packet, Tag
 from flowgraph.testing import check_packet_invariance, run_block, whole_frames
@@ -139,14 +140,35 @@ def test_a_stream_cut_within_a_block_gives_what_came(pair):
     assert any("ends within a code block" in warning for warning in warnings) or back.count < 1600
 
 
-def test_erased_stretches_are_filled():
-    sent = frames((2048,))
-    whole = whole_frames(coded("ldpc", sent))[0]
-    llr = 20 - 40 * bits(whole).astype(np.int8)
-    llr[1024 + 100 : 1024 + 300] = 0
-    packet = Packet(llr, 0, tags=(Tag(1124, "erased", 200),), last=True)
-    back = whole_frames(run_block(LdpcDecoder(PAIRS["ldpc"][2]), {"bits": [packet]})["bits"])[0]
-    np.testing.assert_array_equal(bits(back), bits(sent[0]))
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
+@pytest.mark.parametrize(("encoder", "decoder"), [(LdpcEncoder, LdpcDecoder), (ConvolutionalEncoder, ViterbiDecoder)])
+def test_what_an_erasure_channel_loses_is_filled_in_and_no_more_missing(encoder, decoder, rate):
+    sent = frames((20_000,))
+    coded_bits = Interleaver({"length": 1 << 16}), Deinterleaver({"length": 1 << 16})
+    stream = run_block(encoder(), {"bits": sent})["bits"]
+    stream = run_block(coded_bits[0], {"bits": stream})["bits"]
+    stream = run_block(ErasureChannel({"rate": rate, "length": 80}, "air", Context(seed=2)), {"bits": stream})["bits"]
+    assert whole_frames(stream)[0].erased().mean() == pytest.approx(rate, abs=0.08)
+    stream = run_block(coded_bits[1], {"bits": stream})["bits"]
+    back = whole_frames(run_block(decoder(), {"bits": stream})["bits"])[0]
+    wrong = (bits(back) != bits(sent[0])).sum()
+    assert wrong == 0 or (decoder is ViterbiDecoder and rate > 0.2 and wrong < 20)
+    assert back.erased() is None
+
+
+def test_a_code_block_of_which_nothing_came_is_missing_and_the_others_are_not():
+    sent = frames((3 * 1024,))
+    (coded_frame,) = whole_frames(run_block(LdpcEncoder({"block_bits": 1024}), {"bits": sent})["bits"])
+    n = coded_frame.count // 3
+    gone = np.zeros(coded_frame.count, bool)
+    gone[n : 2 * n] = True
+    (back,) = whole_frames(
+        run_block(LdpcDecoder({"block_bits": 1024}), {"bits": [coded_frame.with_erased(gone)]})["bits"]
+    )
+    assert Tag(1024, "erased", 1024) in back.tags
+    kept = ~back.erased()
+    np.testing.assert_array_equal(bits(back)[kept], bits(sent[0])[kept])
+    assert kept.sum() == 2048
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
-from flowgraph.runner import Runner, join, split
+from flowgraph.runner import Runner, _Aligned, join, split
 from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block
 
 
@@ -44,6 +44,7 @@ class Pair(Block):
         self.seen.append(tuple(None if p is None else (p.frame, bytes(p.data)) for p in (a, b)))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.lists(st.integers(1, 40), min_size=1))
 def test_recut_and_join_are_inverse(count, sizes):
     packet = bits(count).tagged(first=1)
@@ -53,6 +54,7 @@ def test_recut_and_join_are_inverse(count, sizes):
     assert_same_stream(pieces, [packet])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=4), st.lists(st.integers(1, 90), min_size=1))
 def test_packets_come_aligned_but_for_the_end_of_a_frame(counts, sizes):
     frames = [bits(count, frame) for frame, count in enumerate(counts)]
@@ -130,7 +132,7 @@ def test_what_is_missing_inside_a_frame_is_an_erasure_of_known_length():
     got, want = np.unpackbits(frame.data, count=64), np.unpackbits(packet.data)
     np.testing.assert_array_equal(got, np.where((np.arange(64) >= 13) & (np.arange(64) < 33), 0, want))
     assert frame.tags == (Tag(13, "erased", 20),)
-    assert frame.derive(np.zeros(16), Fraction(1, 4)).tags == (Tag(3, "erased", 5),)
+    assert frame.derive(np.zeros(16), Fraction(1, 4)).tags == (Tag(3, "erased", 6),)  # bits 13 to 32: symbols 3 to 8
 
 
 def test_a_frame_without_its_end_is_delivered_and_says_so():
@@ -188,3 +190,44 @@ def test_what_a_block_hands_out_is_contiguous_and_native():
     data = run_block(Stride())["x"][0].data
     assert data.flags.c_contiguous
     assert data.tobytes() == np.array([0.0, 2, 4, 6, 8]).tobytes()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1), st.sets(st.integers(0, 30)))
+def test_after_a_loss_items_are_still_handed_on_by_whole_multiples(align, sizes, lost):
+    packets = [p for i, p in enumerate(recut([bits(200)], sizes)) if i not in lost]
+    aligned = _Aligned(align)
+    handed = [piece for packet in packets for piece in aligned.push(packet)]
+    whole = np.unpackbits(bits(200).data)
+    for piece in handed:
+        assert piece.offset % align == 0 or not piece.count
+        assert piece.count % align == 0 or piece.last
+        items = np.unpackbits(piece.data, count=piece.count)
+        np.testing.assert_array_equal(items, whole[piece.offset : piece.end])
+
+
+def test_an_erasure_across_a_cut_is_told_on_both_sides():
+    packet = bits(40).with_erased(np.isin(np.arange(40), range(5, 20)))
+    head, tail = split(packet, 12)
+    assert (head.tags, tail.tags) == ((Tag(5, "erased", 7),), (Tag(12, "erased", 8),))
+    assert join([head, tail]).tags == packet.tags == (Tag(5, "erased", 15),)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (Packet(np.zeros(10, np.uint8), count=11), r"output x says 11 items from 0 on, and has \(10,\)"),
+        (Packet(np.zeros(2, np.uint8), offset=-1), r"output x says 2 items from -1 on, and has \(2,\)"),
+    ],
+)
+def test_a_block_that_miscounts_is_told_so(made, message):
+    class Miscounts(Block):
+        """Counts wrongly."""
+
+        outputs = (Port("x", "uint8"),)
+
+        def produce(self):
+            yield made
+
+    with pytest.raises(BlockError, match=message):
+        run_block(Miscounts())

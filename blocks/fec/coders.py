@@ -59,16 +59,17 @@ def _with_link_rate(out: Packet, bits: Packet, rate: float) -> Packet:
 class _Decoder(Block):
     """What decoders share: blocks of `params.coded(block_bits)` LLRs become `block_bits` bits."""
 
+    frame = -1
     items = 0  # of this frame
     wrong = 0.0  # how many of them are expected to be
 
     def work(self, bits: Packet) -> Packet:
         llrs, k = _quarters(bits), self.params.block_bits
         n = self.params.coded(k)
-        if bits.offset == 0:
-            self.items, self.wrong = 0, 0.0
+        if bits.frame != self.frame:
+            self.frame, self.items, self.wrong = bits.frame, 0, 0.0
         full, rest = divmod(bits.count, n)
-        parts = [np.empty(0, np.int8)]
+        parts = [(np.empty(0, np.int8), np.empty(0, np.bool_))]
         if full:
             parts.append(self._decode(llrs[: full * n].reshape(full, n), k))
         if rest:
@@ -78,16 +79,21 @@ class _Decoder(Block):
             if len(padded) != rest:
                 self.warn(f"frame {bits.frame} ends within a code block; what is missing is taken for erased")
             parts.append(self._decode(padded[None], left))
-        out = np.concatenate(parts)
+        out, gone = (np.concatenate(each) for each in zip(*parts, strict=True))
         soft = getattr(self.params, "output", "hard") == "llr8"
         made = bits.derive(out if soft else np.packbits(out < 0), Fraction(k, n), len(out), packed=not soft)
+        made = made.with_erased(gone if gone.any() else None)  # what is missing in part has been filled in
         return replace(made, tags=tuple(self._retold(tag, made.end) for tag in made.tags))
 
-    def _decode(self, llrs: np.ndarray, bits: int) -> np.ndarray:
-        decoded, wrong = self.decode(llrs, bits)
-        self.items += decoded.size
-        self.wrong += wrong
-        return decoded.ravel()
+    def _decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bits of blocks as LLRs, and which are missing: those of blocks of which nothing came."""
+        came = llrs.any(1)
+        decoded = np.zeros((len(llrs), bits), np.int8)
+        if came.any():
+            decoded[came], wrong = self.decode(llrs[came], bits)
+            self.items += int(came.sum()) * bits
+            self.wrong += wrong
+        return decoded.ravel(), np.repeat(~came, bits)
 
     def _retold(self, tag: Tag, end: int) -> Tag:
         """Return a tag as it holds behind the decoder: error rates of the channel are no more those of the bits."""
@@ -112,12 +118,15 @@ class _Decoder(Block):
 
 
 def _quarters(packet: Packet) -> np.ndarray:
-    """Decisions or LLRs as LLRs in quarters, int8; NaN is 0."""
+    """Decisions or LLRs as LLRs in quarters, int8; 0 where they are NaN or erased."""
     if packet.packed:
-        return SURE - 2 * SURE * np.unpackbits(packet.data, count=packet.count).view(np.int8)
-    if packet.dtype == "int8":
-        return packet.data
-    return np.rint(4 * np.clip(np.nan_to_num(packet.data, nan=0.0), -31.75, 31.75)).astype(np.int8)
+        llrs = SURE - 2 * SURE * np.unpackbits(packet.data, count=packet.count).view(np.int8)
+    elif packet.dtype == "int8":
+        llrs = packet.data
+    else:
+        llrs = np.rint(4 * np.clip(np.nan_to_num(packet.data, nan=0.0), -31.75, 31.75)).astype(np.int8)
+    gone = packet.erased()
+    return llrs if gone is None else np.where(gone, np.int8(0), llrs)
 
 
 SOFT_OR_HARD = ("bits", "float32", "int8")
@@ -354,4 +363,10 @@ class Combiner(Block):
         times, llrs = self.params.times, _quarters(bits)
         whole = np.zeros(-(-len(llrs) // times) * times, np.int32)  # of a bit cut short, what came
         whole[: len(llrs)] = llrs
-        return bits.derive(np.clip(whole.reshape(-1, times).sum(1), -127, 127).astype(np.int8), Fraction(1, times))
+        data = np.clip(whole.reshape(-1, times).sum(1), -127, 127).astype(np.int8)
+        made, gone = bits.derive(data, Fraction(1, times)), bits.erased()
+        if gone is None:
+            return made
+        missing = np.ones(len(whole), np.bool_)
+        missing[: len(gone)] = gone
+        return made.with_erased(np.asarray(missing.reshape(-1, times).all(1)))

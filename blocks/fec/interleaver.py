@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from flowgraph.block import ERASED, Block, Packet, Port, Tag
+from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
 
 
@@ -66,20 +66,17 @@ class _Permuter(Block):
 
     def work(self, bits: Packet) -> Packet:
         items = np.unpackbits(bits.data, count=bits.count) if bits.packed else bits.data
-        out, length, tags = np.empty_like(items), self.params.length, []
-        gone = _erased(bits)
+        out, length = np.empty_like(items), self.params.length
+        gone = bits.erased()
+        missing = None if gone is None else np.empty_like(gone)
         for start in range(0, bits.count, length):
             order = self.params.order(min(length, bits.count - start))
             here = slice(start, start + len(order))
             _permute(items[here], order, self.inverse, out[here])
-            if gone is not None:
-                moved = np.empty(len(order), np.bool_)
-                _permute(gone[here], order, self.inverse, moved)
-                tags += _erasures(moved, bits.offset + start)
+            if gone is not None and missing is not None:
+                _permute(gone[here], order, self.inverse, missing[here])
         made = bits.derive(np.packbits(out) if bits.packed else out, count=bits.count, packed=bits.packed)
-        if gone is not None:
-            made.tags = tuple(tag for tag in made.tags if tag.key != ERASED) + tuple(tags)
-        return made
+        return made.with_erased(missing)
 
 
 def _permute(items: np.ndarray, order: np.ndarray, inverse: bool, out: np.ndarray) -> None:
@@ -87,23 +84,6 @@ def _permute(items: np.ndarray, order: np.ndarray, inverse: bool, out: np.ndarra
         out[order] = items
     else:
         np.take(items, order, out=out)
-
-
-def _erased(packet: Packet) -> np.ndarray | None:
-    """Which items of a packet are missing, bool; None where none is."""
-    found = [tag for tag in packet.tags if tag.key == ERASED]
-    if not found:
-        return None
-    gone = np.zeros(packet.count, np.bool_)
-    for tag in found:
-        gone[max(tag.offset - packet.offset, 0) : tag.offset - packet.offset + tag.value] = True
-    return gone
-
-
-def _erasures(gone: np.ndarray, offset: int) -> list[Tag]:
-    """The tags that tell of missing items."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], gone.view(np.int8), [0]])))
-    return [Tag(offset + int(a), ERASED, int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 class Interleaver(_Permuter):

@@ -6,7 +6,6 @@ here is fed the true ones.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.phy import noise, theory
-from flowgraph.block import ERASED, Block, BlockError, Packet, Port, Tag
+from flowgraph.block import Block, BlockError, Packet, Port
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import BitCount, Decibel, Hertz
 
@@ -307,10 +306,7 @@ class ErasureChannel(Block):
         length = self.params.length
         first, count = bits.offset // length, -(-bits.count // length)
         lost = np.unpackbits(noise.flips(count, self.params.rate, self.key, bits.frame, first), count=count)
-        data, tags = bits.data.copy(), []
-        for stretch in np.flatnonzero(lost).tolist():
-            begin, end = stretch * length, min((stretch + 1) * length, bits.count)
-            data[begin // 8 : -(-end // 8)] = 0
-            tags.append(Tag(bits.offset + begin, ERASED, end - begin))
-        made = bits.derive(data, count=bits.count, packed=True)
-        return replace(made, tags=(*made.tags, *tags))
+        gone = np.repeat(lost.view(np.bool_), length)[: bits.count]
+        data = bits.data & ~np.packbits(gone)
+        before = bits.erased()
+        return bits.derive(data, count=bits.count, packed=True).with_erased(gone if before is None else gone | before)

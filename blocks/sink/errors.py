@@ -164,13 +164,8 @@ class _MeanRatio:
 
 def _arrived(sent: Packet, received: Packet, common: int) -> np.ndarray | None:
     """Return which of the first `common` items arrived on both ways; None where all did."""
-    erased = [tag for tag in (*sent.tags, *received.tags) if tag.key == "erased"]
-    if not erased:
-        return None
-    mask = np.ones(common, bool)
-    for tag in erased:
-        mask[tag.offset : tag.offset + tag.value] = False
-    return mask
+    gone = [each[:common] for each in (sent.erased(), received.erased()) if each is not None]
+    return ~np.logical_or.reduce(gone) if gone else None
 
 
 class _BitErrors(_Errors):
