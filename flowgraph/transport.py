@@ -13,7 +13,9 @@ sockets wakes the end that sleeps.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ from flowgraph.wire import End, WireError, decode, encode
 ZERO_COPY_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 1 << 28
 LINGER_MS = 500  # for the last word to a peer; one that is gone is not waited for longer
+HEARTBEAT_MS, SILENCE_MS = 500, 2000  # on tcp: how often a peer is asked for a sign of life, and waited for
+BROKEN_S = 2.0  # after a connection broke off, for it to come back
 _WAKE, _ENDED = b"", b"E"
 _REFUSALS = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "a connection that does not speak ZeroMQ",
@@ -70,6 +74,9 @@ class Hub:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         socket.copy_threshold = ZERO_COPY_BYTES
+        if endpoint.startswith("tcp:"):  # a host that is cut off closes no connection
+            socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
         if self.curve and endpoint.startswith("tcp:"):
             socket.curve_publickey, socket.curve_secretkey = self.curve
             if server:
@@ -77,6 +84,12 @@ class Hub:
             else:
                 socket.curve_serverkey = self.curve[0]
         return socket
+
+
+def _wake(socket: zmq.Socket) -> None:
+    """Wake the other end inside this process; one that is gone needs no waking."""
+    with contextlib.suppress(zmq.Again):
+        socket.send(_WAKE, zmq.DONTWAIT)
 
 
 def _identity(hub: Hub, spec: WireSpec) -> bytes:
@@ -89,6 +102,8 @@ class Outgoing:
     def __init__(self, hub: Hub, spec: WireSpec):
         self.hub, self.spec = hub, spec
         self.socket: zmq.Socket | None = None
+        self.monitor: zmq.Socket | None = None
+        self.broken_at: float | None = None
         self.handover: Handover | None = None
         self.waiting: deque[Packet] = deque()  # only where the policy is to drop
         self.sent = self.taken = 0  # messages sent, and how many of them the receiver has taken
@@ -99,6 +114,8 @@ class Outgoing:
         self.handover = self.hub.handovers.get(endpoint)
         self.socket = self.hub.socket(zmq.DEALER if self.handover is None else zmq.PAIR, False, endpoint)
         self.socket.setsockopt(zmq.IDENTITY, _identity(self.hub, self.spec))
+        if self.handover is None:
+            self.monitor = self.socket.get_monitor_socket(int(zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED))
         self.socket.connect(endpoint)
 
     def send(self, packet: Packet) -> None:
@@ -130,14 +147,19 @@ class Outgoing:
             self.pump()
             if self.waiting:
                 self._wait()
-        self._put(End(self.packets, self.items))
         self.ending = True
+        self._put(End(self.packets, self.items))
         while not self.ended:
             self._wait()
 
     def close(self) -> None:
-        if self.socket is not None:
-            self.socket.close()
+        if self.socket is None:
+            return
+        if self.monitor is not None:
+            self.socket.disable_monitor()
+            self.monitor.close()
+            self.monitor = None
+        self.socket.close()
 
     def _credit(self) -> int:
         if self.handover is not None:
@@ -157,7 +179,7 @@ class Outgoing:
         if self.handover is not None:
             self.handover.queue.append(message)
             if len(self.handover.queue) == 1:  # it was empty: the receiver may sleep
-                self.socket.send(_WAKE)
+                _wake(self.socket)
             return
         header, data = encode(message, self.sent, self.hub.token)
         if data is None:
@@ -199,6 +221,22 @@ class Outgoing:
                 self.taken = max(self.taken, int.from_bytes(note[:8], "little"))
                 self.ended = self.ended or note[8:] == _ENDED
             milliseconds = 0
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look whether the connection broke off: what was under way is lost, and its credits come back.
+
+        The receiver sees the loss by the sequence numbers. Raises `BlockError` where the connection stays away.
+        """
+        while self.monitor is not None and self.monitor.poll(0):
+            if recv_monitor_message(self.monitor)["event"] == zmq.Event.DISCONNECTED:
+                self.broken_at = self.broken_at or time.monotonic()
+            elif self.broken_at:
+                self.broken_at, self.taken = None, self.sent
+                if self.ending:
+                    self._put(End(self.packets, self.items))
+        if self.broken_at and not self.ended and time.monotonic() > self.broken_at + BROKEN_S:
+            raise BlockError(f"wire {self.spec.name}: the connection to its other end broke off and did not come back")
 
 
 class Incoming:
@@ -242,7 +280,7 @@ class Incoming:
             message = self._taken(queue.popleft())
             if self.handover.sender_waits and (self.ended or len(queue) <= half):
                 self.handover.sender_waits = False
-                self.socket.send(_WAKE)
+                _wake(self.socket)
             yield message
 
     def _receive(self) -> Packet | End | None:
@@ -255,17 +293,23 @@ class Incoming:
             seq, message = decode([part.buffer for part in parts], self.hub.token)
         except WireError as error:
             self._refuse(str(error))
+            self.next += 1
+            self._give_credit()
             return None
         if seq < self.next:
             self._refuse("a message that came twice")
             return None
         self.lost += seq - self.next
         self.next = seq + 1
-        if isinstance(message, End) or self.next - self.told >= max(1, self.spec.queue // 2):
-            self.told = self.next
-            mark = _ENDED if isinstance(message, End) else b""
-            self.socket.send_multipart([self.peer, self.next.to_bytes(8, "little") + mark])
+        self._give_credit(isinstance(message, End))
         return message
+
+    def _give_credit(self, ended: bool = False) -> None:
+        """Tell the sender how many of its messages have come, once that is worth a message."""
+        assert self.socket is not None
+        if ended or self.next - self.told >= max(1, self.spec.queue // 2):
+            self.told = self.next
+            self.socket.send_multipart([self.peer, self.next.to_bytes(8, "little") + (_ENDED if ended else b"")])
 
     def _taken(self, message: Packet | End) -> Packet | End:
         if isinstance(message, End):

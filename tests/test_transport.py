@@ -1,13 +1,15 @@
 """The ends of a wire: order, credits, drop policies, ends, strangers; on every kind of endpoint."""
 
+import contextlib
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
 import zmq
 
-from flowgraph.block import Packet
+from flowgraph.block import BlockError, Packet
 from flowgraph.spec import WireSpec
 from flowgraph.transport import Hub, Incoming, Outgoing, Stopped
 from flowgraph.wire import End, encode
@@ -137,10 +139,116 @@ def test_broken_messages_of_the_sender_are_refused_by_name_and_the_stream_goes_o
     outgoing.socket.send_multipart([header[:20], b"abc"])
     outgoing.socket.send_multipart([b"SFW9" + header[4:], b"abc"])
     outgoing.socket.send_multipart([header, b"ab"])
+    outgoing.sent += 3
     outgoing.send(packet(1))
     assert [p.frame for p in receive(incoming, 1)] == [1]
     assert sorted(incoming.refused.values()) == [1, 1, 1]
     assert "header claims 3 bytes, 2 came" in incoming.refused
+
+
+def test_refused_messages_give_their_credits_back(tcp):
+    _, incoming, outgoing, _ = tcp
+    for _ in range(outgoing.spec.queue):
+        outgoing.socket.send_multipart([b"nonsense", b""])
+        outgoing.sent += 1
+    sender = threading.Thread(target=outgoing.send, args=(packet(1),))
+    sender.start()
+    assert [p.frame for p in receive(incoming, 1)] == [1]
+    sender.join(2)
+    assert not sender.is_alive()
+
+
+class Cable:
+    """Carries TCP to a port, and can be cut."""
+
+    def __init__(self, port):
+        self.port, self.ends, self.server = port, [], socket.create_server(("127.0.0.1", 0))
+        self.plugged = True
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def endpoint(self):
+        return f"tcp://127.0.0.1:{self.server.getsockname()[1]}"
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.server.accept()
+            except OSError:
+                return
+            if not self.plugged:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.port))
+            self.ends += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _carry(one, other):
+        try:
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        except OSError:
+            pass
+
+    def cut(self, stays=False):
+        self.plugged = not stays
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self.ends.clear()
+
+
+@pytest.fixture
+def cable():
+    hub = Hub(zmq.Context(), "token", threading.Event())
+    spec = WireSpec("a.x", "b.x", queue=4)
+    incoming, outgoing = Incoming(hub, spec), Outgoing(hub, spec)
+    between = Cable(int(incoming.bind("tcp://127.0.0.1:*").rpartition(":")[2]))
+    outgoing.connect(between.endpoint)
+    yield incoming, outgoing, between
+    between.server.close()
+    hub.stop.set()
+    incoming.close()
+    outgoing.close()
+    hub.context.term()
+
+
+def test_a_connection_that_breaks_off_and_comes_back_loses_what_was_under_way_and_no_more(cable):
+    incoming, outgoing, between = cable
+    for number in range(3):
+        outgoing.send(packet(number))
+    receive(incoming, 3)
+    between.cut()
+
+    def send():
+        for number in range(3, 40):
+            outgoing.send(packet(number))
+        outgoing.end()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    got, until = [], time.monotonic() + 10
+    while not incoming.ended and time.monotonic() < until:
+        if incoming.socket.poll(100):
+            got.extend(incoming.messages())
+    sender.join(5)
+    assert not sender.is_alive()
+    frames = [p.frame for p in got[:-1]]
+    assert frames == sorted(set(frames))
+    assert incoming.packets + incoming.lost == 40
+    assert incoming.lost <= 4
+
+
+def test_a_connection_that_stays_away_is_a_fault_that_names_the_wire(cable):
+    incoming, outgoing, between = cable
+    outgoing.send(packet(0))
+    receive(incoming, 1)
+    between.cut(stays=True)
+    with pytest.raises(BlockError, match=r"^wire a.x -> b.x: the connection to its other end broke off"):
+        outgoing.end()
 
 
 def test_lost_messages_are_counted_by_their_numbers(tcp):
