@@ -35,7 +35,7 @@ from flowgraph.worker import Worker
 
 TICK_MS = 20
 LEAVE_WITHIN_S = 2.2
-START_TOGETHER_S = 5.0  # after a block did not start, for others to say what they miss too
+START_TOGETHER_S = 0.7  # after a block did not start, for others to say what they miss too
 # For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
@@ -83,7 +83,7 @@ class Supervisor:
         self.endpoints: dict[str, str] = {}
         self.fault = ""
         self.starts_until = float("inf")  # when blocks that are starting have no more to say
-        self.interrupted = False
+        self.interrupted = self.stopping = False
         self.warned: set[str] = set()
         self.context: zmq.Context | None = None
         self.sockets: list[zmq.Socket] = []
@@ -269,6 +269,9 @@ class Supervisor:
             self._serve(member, message)
         elif isinstance(message, control.Left):
             member.state = "left"
+            if not (self.stopping or self.fault):
+                blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == name)
+                self.fault = f"worker {name} ({blocks}) was ended by hand"
 
     def _serve(self, member: _Member, wanted: control.Wanted) -> None:
         """Send a worker on another host a file that one of its blocks' parameters names, and no other."""
@@ -326,6 +329,7 @@ class Supervisor:
     def _finish(self) -> None:
         """Stop all workers, and see them leave."""
         until = time.monotonic() + LEAVE_WITHIN_S
+        self.stopping = True
         for member in self.members.values():
             self._say(member, control.Stop())
         try:

@@ -1,6 +1,7 @@
 """Graphs composed in Python, in one process: a notebook's way in."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -92,3 +93,26 @@ def test_what_does_not_fit_is_told_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match="bits"):
         graph.run(tmp_path)
     assert not (tmp_path / "report.json").exists()
+
+
+def test_blocks_before_one_that_fails_are_stopped_and_leave_no_thread(tmp_path):
+    stopped = threading.Event()
+
+    class Drip(Ramp):
+        """Send a number now and then."""
+
+        def produce(self):
+            for frame in range(1000):
+                yield Packet(np.zeros(1, np.float32), frame, last=True)
+                time.sleep(0.02)
+
+        def stop(self):
+            stopped.set()
+
+    graph = Flowgraph("fails")
+    graph.connect(Drip(), Fail())
+    before = threading.active_count()
+    with pytest.raises(RunFailed, match=r"^block fail: x must be something else$"):
+        graph.run(tmp_path)
+    assert stopped.wait(2)
+    assert threading.active_count() == before

@@ -149,6 +149,18 @@ def test_a_worker_killed_from_outside_ends_the_run_within_three_seconds(cli):
     assert_nothing_is_left(cli)
 
 
+def test_a_worker_that_is_interrupted_ends_the_run_and_is_named(cli):
+    process = cli.start(write_graph(cli), "--out", "out", "--quiet")
+    assert cli.wait_until(lambda: running(cli))
+    victim = next(
+        number for number in cli.processes() if b"SEMFLOW_WORKER=three" in Path(f"/proc/{number}/environ").read_bytes()
+    )
+    os.kill(victim, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.strip()) == (1, "worker three (tally) was ended by hand")
+    assert_nothing_is_left(cli)
+
+
 @pytest.mark.parametrize("hang", [-1, 5], ids=["flowing", "with a block that hangs"])
 def test_ctrl_c_ends_the_run_within_three_seconds_with_130(cli, hang):
     process = cli.start(write_graph(cli, relay=f"{{use: lab_relay, hang_at: {hang}}}"), "--out", "out", "--quiet")

@@ -12,6 +12,7 @@ import models
 from blocks.model import NAMED, image_size, load
 from blocks.source.images import ImageParams, Size, parse_size, read_images
 from flowgraph.block import Block, Output, Packet, Port
+from models import weights
 
 MAX_TOKENS = 77  # what CLIP's text encoder reads, its begin and end included
 
@@ -75,6 +76,8 @@ class CaptionerSource(Block):
 
     def start(self) -> None:
         p = self.params
+        load(weights.find, p.model, revision=p.revision)  # what is missing is told before anything large is loaded
+        load(weights.find, p.tokenizer)
         self.captioner = load(models.load_captioner, p.model, **p.options())
         self.tokenizer = load(models.load_tokenizer, p.tokenizer)
         self.size = parse_size(p.size) if p.size else load(image_size, p.tokenizer)
