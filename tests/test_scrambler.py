@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from blocks.framing.scrambler import C_INIT, scrambling
-from blocks.gold import gold_sequence
 from blocks.framing.serializer import BitSerializer
+from blocks.gold import gold_sequence
 from flowgraph.block import Packet
 
 

@@ -1,0 +1,99 @@
+"""Compiled kernels behind `blocks.phy.pilots`: gains at the pilots, what they leave over, gains between them.
+
+Complex numbers come and go as float32 (I, Q, I, Q, ...). Sums are made in one order whatever the length of the arrays,
+so that every packet gives the same bits.
+"""
+
+# mypy: ignore-errors
+# (the types in here are Numba's)
+from __future__ import annotations
+
+import numpy as np
+from numba import float32, float64, int64, njit, types
+
+from blocks._compiled import FLAGS, FLOATS_IN
+from blocks.phy._noise import fma
+
+LARGEST = float32(1e18)  # whose square float32 still holds
+WEIGHTS_IN = types.Array(float32, 3, "C", readonly=True, aligned=False)
+BASIS_IN = types.Array(float64, 2, "C", readonly=True, aligned=False)
+
+
+@njit(types.void(FLOATS_IN, int64, FLOATS_IN, int64, int64, float32[::1], float64[::1]), **FLAGS)
+def gains_at_pilots(y, period, pilots, first, length, gains, spread):
+    """gains[k] = mean over a group of y p*, spread[k] = sum of |y p* - gains[k]|^2, for groups number `first` + k.
+
+    `gains` begins with that of the group before, which stands in for a group with a symbol that is not finite; the
+    spread of that one is -1.
+    """
+    known = pilots.size // (2 * length)
+    for k in range(spread.size):
+        p = 2 * length * ((first + k) % known)
+        at = 2 * period * k
+        re = im = 0.0
+        usable = True
+        for m in range(0, 2 * length, 2):
+            a, b, c, d = y[at + m], y[at + m + 1], pilots[p + m], pilots[p + m + 1]
+            usable &= (abs(a) <= LARGEST) & (abs(b) <= LARGEST)
+            re += float64(a) * c + float64(b) * d
+            im += float64(b) * c - float64(a) * d
+        if not usable:
+            gains[2 * k + 2], gains[2 * k + 3], spread[k] = gains[2 * k], gains[2 * k + 1], -1.0
+            continue
+        re /= length
+        im /= length
+        total = 0.0
+        for m in range(0, 2 * length, 2):
+            a, b, c, d = y[at + m], y[at + m + 1], pilots[p + m], pilots[p + m + 1]
+            total += (float64(a) * c + float64(b) * d - re) ** 2 + (float64(b) * c - float64(a) * d - im) ** 2
+        gains[2 * k + 2], gains[2 * k + 3], spread[k] = re, im, total
+
+
+@njit(types.UniTuple(float64, 2)(FLOATS_IN, float64[::1], BASIS_IN, int64, int64, float64, float64), **FLAGS)
+def leftover(gains, spread, basis, length, fresh, energy, freedom):
+    """Add to `energy` what a smooth gain leaves over of the pilots, stretch by stretch, and its degrees of freedom.
+
+    The rows of `basis` are orthogonal to smooth gains over a stretch. Of a stretch the last `fresh` groups count with
+    their spread too. A stretch with a group that is not usable is left out.
+    """
+    rows, stretch = basis.shape
+    for k in range(0, spread.size, stretch):
+        if spread[k : k + stretch].min() < 0:
+            continue
+        for i in range(k + stretch - fresh, k + stretch):
+            energy += spread[i]
+        freedom += fresh * (length - 1) + rows
+        for row in range(rows):
+            re = im = 0.0
+            for i in range(stretch):
+                re += basis[row, i] * gains[2 * (k + i)]
+                im += basis[row, i] * gains[2 * (k + i) + 1]
+            energy += length * (re * re + im * im)
+    return energy, freedom
+
+
+@njit(types.void(FLOATS_IN, int64, WEIGHTS_IN, WEIGHTS_IN, float32[::1]), **FLAGS)
+def interpolate(gains, first, weights, last_weights, out):
+    """out[i, s] = sum over t of w[j, t, s] gains[start + t]: gains of the symbols s behind group `first` + i.
+
+    A group is number j of the window of groups that it lies in the middle of, or as near to it as the first and the
+    last group allow. The last window of all has the weights `last_weights`.
+    """
+    window, spacing = weights.shape[1], weights.shape[2]
+    last_start = gains.size // 2 - window
+    re, im = np.empty(spacing, np.float32), np.empty(spacing, np.float32)
+    for begin in range(0, out.size, 2 * spacing):
+        at = first + begin // (2 * spacing)
+        start = min(max(at - (window // 2 - 1), 0), last_start)
+        w = last_weights[at - start] if start == last_start else weights[at - start]
+        re[:] = 0
+        im[:] = 0
+        for t in range(window):
+            a = gains[2 * (start + t)]
+            b = gains[2 * (start + t) + 1]
+            for s in range(spacing):
+                re[s] = fma(w[t, s], a, re[s])
+                im[s] = fma(w[t, s], b, im[s])
+        for s in range(min(spacing, (out.size - begin) // 2)):
+            out[begin + 2 * s] = re[s]
+            out[begin + 2 * s + 1] = im[s]
