@@ -56,8 +56,8 @@ def _symbols_in(doc: str) -> Port:
 class _NoisyChannel(Block):
     """What the channels with Gaussian noise share: how strong it is, and the tag that tells meters.
 
-    The link's own codes and pilots tag `link_rate`, which `ebn0` counts with. The tag's `ebn0_db` spreads the energy of a frame
-    over its information bits: Es/N0 / (bits per symbol x link rate x code rate of the frame).
+    The link's own codes and pilots tag `link_rate`, which `ebn0` counts with. The tag's `ebn0_db` spreads the energy of
+    a frame over its information bits: Es/N0 / (bits per symbol x link rate x code rate of the frame).
     """
 
     def start(self) -> None:
@@ -248,10 +248,11 @@ class Equalizer(Block):
 
     def _estimated(self, symbols: Packet) -> float:
         estimate = symbols.tag("estimate")
-        if estimate is None:
-            self.warn(f"frame {symbols.frame} came without a channel estimator's noise: it is taken as 0")
-            return 0.0
-        return estimate["effective_n0"]
+        if estimate is not None:
+            return estimate["effective_n0"]
+        if symbols.count:
+            self.warn(f"frame {symbols.frame} came without a channel estimator's noise, which is taken as 0")
+        return 0.0
 
 
 class BitFlipChannel(Block):

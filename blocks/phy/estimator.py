@@ -19,6 +19,8 @@ from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.units import Hertz
 
 STRETCH = 16  # groups of pilots that are looked at together, for the noise and by Wiener's interpolation
+UNSEEN = 1e-5  # what fading may add to the noise
+FOLLOWED = 25  # groups a period of the fastest fading that a straight line between them follows, to -50 dB
 LEAST_N0 = 1e-30  # told where no noise is seen at all
 
 
@@ -46,29 +48,36 @@ def gains_at_pilots(
 
 
 @functools.lru_cache(64)
-def beyond_smooth(positions: tuple[int, ...]) -> np.ndarray:
-    """Return an orthonormal basis, float64 [n - d - 1, n], of what polynomials of degree d at n positions leave over.
+def beyond_fading(places: tuple[int, ...], doppler: float) -> np.ndarray:
+    """Return an orthonormal basis, float64 [rows, n], of what n gains at `places` almost never do.
 
-    d is 4 for 16 positions and less for fewer, (n - 1) // 3.
+    Eigenvectors of Clarke's correlations J0(2 pi f d), for `doppler` f in periods a symbol, as many as see at most
+    `UNSEEN` of a unit gain's power in the mean.
     """
-    x = np.array(positions, float)
-    x = 2 * (x - x[0]) / max(x[-1] - x[0], 1) - 1
-    degree = min((len(x) - 1) // 3, 4)
-    q, _ = np.linalg.qr(np.polynomial.legendre.legvander(x, degree), mode="complete")
-    return np.ascontiguousarray(q[:, degree + 1 :].T)
+    power, vectors = np.linalg.eigh(_correlation(np.subtract.outer(places, places), doppler))
+    mean = np.cumsum(np.maximum(power, 0)) / np.arange(1, len(places) + 1)
+    return np.ascontiguousarray(vectors[:, mean <= UNSEEN].T)
+
+
+def _correlation(distance: np.ndarray, doppler: float) -> np.ndarray:
+    """Return the correlation of gains so many symbols apart, for a Doppler shift in periods a symbol."""
+    from scipy.special import j0
+
+    return j0(2 * np.pi * doppler * distance)
 
 
 class PilotNoise:
     """Estimates N0 from the pilots of a frame, the same however it is cut.
 
     N0 = sum of |r|^2 / n over the n residuals r that are left of the pilots when the mean of each group is taken out,
-    and of these means, in stretches of 16, a polynomial of degree 4: what the gain does by itself. Its variance N0^2 / n
-    is 1.6 dB above the Cramer-Rao bound N0^2 / pilots for one pilot a group, 0.7 dB for two (S. M. Kay, "Fundamentals of
-    Statistical Signal Processing: Estimation Theory", 1993, example 3.6: parts of variance N0 / 2).
+    and of these means, in stretches of 16, what gains do with Clarke's spectrum and `doppler`, in periods a symbol, up
+    to the last -50 dB. The variance is N0^2 / n, which is above the Cramer-Rao bound N0^2 / pilots (S. M. Kay,
+    "Fundamentals of Statistical Signal Processing: Estimation Theory", 1993, example 3.6) by 0.3 dB where gains stay as
+    they are, by 0.9 dB with 100 groups of one pilot a period of `doppler`, by 1.6 dB with 25.
     """
 
-    def __init__(self, pattern: Pattern):
-        self.pattern = pattern
+    def __init__(self, pattern: Pattern, doppler: float):
+        self.pattern, self.doppler = pattern, doppler
         self.energy = self.freedom = 0.0
 
     def add(self, gains: np.ndarray, spread: np.ndarray, last: int | None = None) -> None:
@@ -77,19 +86,19 @@ class PilotNoise:
         They are whole stretches or end a frame: the last of its stretches then reaches back as far as it needs.
         """
         whole = (len(spread) - (last is not None)) // STRETCH * STRETCH
-        positions = self.pattern.period * np.arange(max(len(spread), STRETCH))
-        self._add(gains[:whole], spread[:whole], positions[:STRETCH], fresh=STRETCH)
-        positions = positions[: len(spread)]
+        places = self.pattern.period * np.arange(max(len(spread), STRETCH))
+        self._add(gains[:whole], spread[:whole], places[:STRETCH], fresh=STRETCH)
+        places = places[: len(spread)]
         if last is not None:
-            positions[-1] = last
+            places[-1] = last
         if len(spread) > whole:
             tail = slice(-STRETCH, None)
-            self._add(gains[tail], spread[tail], positions[tail], fresh=len(spread) - whole)
+            self._add(gains[tail], spread[tail], places[tail], fresh=len(spread) - whole)
 
-    def _add(self, gains: np.ndarray, spread: np.ndarray, positions: np.ndarray, fresh: int) -> None:
+    def _add(self, gains: np.ndarray, spread: np.ndarray, places: np.ndarray, fresh: int) -> None:
         from blocks.phy import _pilots
 
-        basis, length = beyond_smooth(tuple((positions - positions[0]).tolist())), self.pattern.length
+        basis, length = beyond_fading(tuple((places - places[0]).tolist()), self.doppler), self.pattern.length
         self.energy, self.freedom = _pilots.leftover(
             gains.view(np.float32), spread, basis, length, fresh, self.energy, self.freedom
         )
@@ -116,7 +125,7 @@ class Interpolation(NamedTuple):
     missed: float
 
 
-@functools.lru_cache(8)
+@functools.lru_cache(16)
 def linear(pattern: Pattern, groups: int, last: int | None = None) -> Interpolation:
     """Return the straight line between two groups; the gain of the last one, of two or one, for the data behind it.
 
@@ -128,7 +137,7 @@ def linear(pattern: Pattern, groups: int, last: int | None = None) -> Interpolat
     return Interpolation(weights.astype(np.float32), _noise(weights), 0.0)
 
 
-@functools.lru_cache(8)
+@functools.lru_cache(16)
 def wiener(pattern: Pattern, groups: int, doppler: float, n0_db: float, last: int | None = None) -> Interpolation:
     """Return the weights of least mean squared error for gains of unit power with Clarke's spectrum.
 
@@ -136,11 +145,9 @@ def wiener(pattern: Pattern, groups: int, doppler: float, n0_db: float, last: in
     periods a symbol (J. K. Cavers, "An analysis of pilot symbol assisted modulation for Rayleigh fading channels",
     1991). Groups are a period apart, but that the last one begins at `last`, if given.
     """
-    from scipy.special import j0
-
     places, data = _places(pattern, groups, last)
-    between = j0(2 * np.pi * doppler * (places[:, None] - places))
-    to_data = j0(2 * np.pi * doppler * (places[:, None] - data[:, None, :]))
+    between = _correlation(places[:, None] - places, doppler)
+    to_data = _correlation(places[:, None] - data[:, None, :], doppler)
     noise = theory.db_to_ratio(n0_db) / pattern.length
     weights = np.linalg.solve(between + noise * np.eye(groups), to_data)
     w, r = weights[_middle(groups)], to_data[_middle(groups)]
@@ -165,6 +172,12 @@ def _noise(weights: np.ndarray) -> float:
     return float((weights[_middle(len(weights))] ** 2).sum(0).mean())
 
 
+def _behind(packet: Packet, cut: int) -> Packet:
+    """Return a packet without its first `cut` symbols."""
+    tags = tuple(tag for tag in packet.tags if tag.offset >= packet.offset + cut)
+    return Packet(packet.data[cut:], packet.frame, packet.offset + cut, tags=tags, last=packet.last)
+
+
 class ChannelEstimator(Block):
     """Take out the pilots of `pilot_inserter`, and find by them the gain of every data symbol and the noise.
 
@@ -172,12 +185,12 @@ class ChannelEstimator(Block):
     Wiener's interpolation by the 16 groups around: of least mean squared error for Clarke's spectrum with a largest
     Doppler shift, E|h|^2 = 1, and the noise that the first 16 groups of a frame show.
 
-    N0 is the mean of what a smooth gain leaves over of the pilots (`PilotNoise`). Frames end with the tag `estimate`:
+    N0 is the mean of what fading cannot be, in the pilots (`PilotNoise`). Frames end with the tag `estimate`:
     n0, esn0_db, gain_error (mean squared, as expected), effective_n0 (n0 and gain_error, which symbols of unit power
     meet as noise), source. It is missing where the pilots are too few to tell the noise.
 
     A frame that breaks off has the gains of its last data extrapolated. Where a pilot is NaN or infinite, which is told
-    once, the gain of the group before stands in. A frame without pilots has no data.
+    once, the gain of the group before stands in, 0 for the first. A frame without pilots has no data.
     """
 
     class Params(PilotParams):
@@ -200,13 +213,16 @@ class ChannelEstimator(Block):
                 )
             return self
 
-    inputs = (Port("symbols", "complex64", "received", align=lambda p: STRETCH * p.pattern.period),)
+    inputs = (Port("symbols", "complex64", "received, data and pilots"),)
     outputs = (Port("symbols", "complex64", "data, still faded"), Port("gains", "complex64", "h of every data symbol"))
 
     def start(self) -> None:
         from blocks.phy import _pilots  # noqa: F401  compiles before the graph runs
 
-        self.pattern: Pattern = self.params.pattern
+        p = self.params
+        self.pattern: Pattern = p.pattern
+        followed = p.symbol_rate / (FOLLOWED * self.pattern.period) if p.doppler is None else p.doppler
+        self.doppler: float = followed / p.symbol_rate  # periods a symbol
         self.rest: Packet | None = None  # what came and waits for the groups behind it
         self.frame = -1
         self.strange = False
@@ -215,26 +231,24 @@ class ChannelEstimator(Block):
         if self.rest is not None and (self.rest.frame, self.rest.end) != (symbols.frame, symbols.offset):
             yield from self.flush()
         if symbols.frame != self.frame:
-            self.frame, self.noise = symbols.frame, PilotNoise(self.pattern)
+            self.frame, self.noise = symbols.frame, PilotNoise(self.pattern, self.doppler)
             self.shown_db: int | None = None  # N0 by the frame's first stretch
         if self.rest is None:
             self.past = np.empty(0, np.complex64)  # gains of the groups before the rest
+            symbols = _behind(symbols, min(-symbols.offset % self.pattern.period, symbols.count))  # a loss ended within
+            if not (symbols.count or symbols.last):
+                return
+            self.rest = symbols
         else:
-            data = np.concatenate([self.rest.data, symbols.data])
-            tags = self.rest.tags + symbols.tags
-            symbols = replace(symbols, data=data, offset=self.rest.offset, count=len(data), tags=tags)
-        self.rest = symbols
+            data, tags = np.concatenate([self.rest.data, symbols.data]), self.rest.tags + symbols.tags
+            self.rest = Packet(data, symbols.frame, self.rest.offset, tags=tags, last=symbols.last)
         if symbols.last:
             yield from self.flush()
             return
-        groups = (symbols.count // (STRETCH * self.pattern.period) - 1) * STRETCH  # with a stretch behind them
+        groups = (self.rest.count // (STRETCH * self.pattern.period) - 1) * STRETCH  # with a stretch behind them
         if groups > 0:
-            end = symbols.offset + groups * self.pattern.period
-            early = tuple(tag for tag in symbols.tags if tag.offset < end)
-            late = tuple(tag for tag in symbols.tags if tag.offset >= end)
-            parts = Parts(groups * self.pattern.spacing, groups + STRETCH)
-            yield self._hand_out(replace(symbols, tags=early), parts, groups)
-            self.rest = Packet(symbols.data[end - symbols.offset :], symbols.frame, end, tags=late)
+            yield self._hand_out(self.rest, Parts(groups * self.pattern.spacing, groups + STRETCH), groups)
+            self.rest = _behind(self.rest, groups * self.pattern.period)
 
     def flush(self) -> Iterator[dict[str, Packet]]:
         """Hand out what is left of a frame, ended or broken off."""
@@ -244,10 +258,14 @@ class ChannelEstimator(Block):
         parts = self.pattern.parts(rest.count, rest.last)
         if parts is None:
             if rest.end:
-                self.warn(f"frame {rest.frame} has {rest.end} symbols, of which pilots cannot be the last: it was cut")
+                self.warn(
+                    f"frame {rest.frame} of {rest.end} symbols does not end with pilots: its end was lost, or spacing "
+                    "and length are not those of pilot_inserter"
+                )
             parts = self.pattern.parts(rest.count, ended=False)
             assert parts is not None
-        yield self._hand_out(rest, parts, parts.groups + (parts.last is not None))
+        if parts.data or rest.last:
+            yield self._hand_out(rest, parts, parts.groups + (parts.last is not None))
 
     def _hand_out(self, symbols: Packet, parts: Parts, settled: int) -> dict[str, Packet]:
         """Return data and gains; the first `settled` groups do not come again."""
@@ -258,7 +276,8 @@ class ChannelEstimator(Block):
         h, between = self._between(gains, parts)
         self.past = np.concatenate([self.past, gains[:settled]])[-STRETCH:]
         offset = self.pattern.data_before(symbols.offset)
-        tags = moved(symbols.tags, self.pattern.data_before)
+        end = symbols.end if settled == len(gains) else symbols.offset + settled * self.pattern.period
+        tags = moved(tuple(tag for tag in symbols.tags if tag.offset < end or symbols.last), self.pattern.data_before)
         if symbols.last and self.noise.n0 is not None:
             tags += (Tag(offset + parts.data, "estimate", self._estimate(self.noise.n0, between)),)
         data = Packet(self.pattern.data(symbols.data, parts.data), symbols.frame, offset, tags=tags, last=symbols.last)
@@ -279,10 +298,10 @@ class ChannelEstimator(Block):
         return gains, spread
 
     def _shown_db(self, gains: np.ndarray, spread: np.ndarray, last: int | None) -> int:
-        """Return the noise of a frame's first stretch in whole dB, -60 to 60: what Wiener's interpolation goes by."""
-        shown = PilotNoise(self.pattern)
+        """Return the noise of a frame's first stretch in dB, a multiple of 3: what Wiener's interpolation goes by."""
+        shown = PilotNoise(self.pattern, self.doppler)
         shown.add(gains[:STRETCH], spread[:STRETCH], last if len(gains) <= STRETCH else None)
-        return round(min(max(theory.ratio_to_db(shown.n0 or LEAST_N0), -60), 60))
+        return 3 * round(min(max(theory.ratio_to_db(shown.n0 or LEAST_N0), -60), 60) / 3)
 
     def _between(self, gains: np.ndarray, parts: Parts) -> tuple[np.ndarray, Interpolation | None]:
         """Return the gains of all data, and how they were interpolated."""
@@ -303,7 +322,7 @@ class ChannelEstimator(Block):
         if self.params.interpolation == "linear":
             return linear(self.pattern, groups, last)
         assert self.shown_db is not None
-        return wiener(self.pattern, groups, self.params.doppler / self.params.symbol_rate, self.shown_db, last)
+        return wiener(self.pattern, groups, self.doppler, self.shown_db, last)
 
     def _estimate(self, n0: float, between: Interpolation | None) -> dict[str, Any]:
         """Return the tag `estimate` of a frame."""
