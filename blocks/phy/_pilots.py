@@ -19,56 +19,52 @@ WEIGHTS_IN = types.Array(float32, 3, "C", readonly=True, aligned=False)
 BASIS_IN = types.Array(float64, 2, "C", readonly=True, aligned=False)
 
 
-@njit(types.void(FLOATS_IN, int64, FLOATS_IN, int64, int64, float32[::1], float64[::1]), **FLAGS)
-def gains_at_pilots(y, period, pilots, first, length, gains, spread):
-    """gains[k] = mean over a group of y p*, spread[k] = sum of |y p* - gains[k]|^2, for groups number `first` + k.
+@njit(types.void(FLOATS_IN, int64, FLOATS_IN, int64, int64, float32[::1], float32[::1]), **FLAGS)
+def gains_at_pilots(y, period, known, first, length, pilots, gains):
+    """Fill `pilots` with the y p* of groups number `first` and so on, and `gains` with the mean of each group.
 
     `gains` begins with that of the group before, which stands in for a group with a symbol that is not finite; the
-    spread of that one is -1.
+    pilots of that one are NaN.
     """
-    known = pilots.size // (2 * length)
-    for k in range(spread.size):
-        p = 2 * length * ((first + k) % known)
+    for k in range(gains.size // 2 - 1):
+        p = (2 * length * (first + k)) % known.size
         at = 2 * period * k
         re = im = 0.0
         usable = True
         for m in range(0, 2 * length, 2):
-            a, b, c, d = y[at + m], y[at + m + 1], pilots[p + m], pilots[p + m + 1]
+            a, b, c, d = y[at + m], y[at + m + 1], known[p + m], known[p + m + 1]
             usable &= (abs(a) <= LARGEST) & (abs(b) <= LARGEST)
-            re += float64(a) * c + float64(b) * d
-            im += float64(b) * c - float64(a) * d
+            x, z = fma(a, c, b * d), fma(b, c, -(a * d))
+            pilots[2 * length * k + m], pilots[2 * length * k + m + 1] = x, z
+            re += x
+            im += z
+        gains[2 * k + 2] = re / length if usable else gains[2 * k]
+        gains[2 * k + 3] = im / length if usable else gains[2 * k + 1]
         if not usable:
-            gains[2 * k + 2], gains[2 * k + 3], spread[k] = gains[2 * k], gains[2 * k + 1], -1.0
-            continue
-        re /= length
-        im /= length
-        total = 0.0
-        for m in range(0, 2 * length, 2):
-            a, b, c, d = y[at + m], y[at + m + 1], pilots[p + m], pilots[p + m + 1]
-            total += (float64(a) * c + float64(b) * d - re) ** 2 + (float64(b) * c - float64(a) * d - im) ** 2
-        gains[2 * k + 2], gains[2 * k + 3], spread[k] = re, im, total
+            pilots[2 * length * k : 2 * length * (k + 1)] = np.nan
 
 
-@njit(types.UniTuple(float64, 2)(FLOATS_IN, float64[::1], BASIS_IN, int64, int64, float64, float64), **FLAGS)
-def leftover(gains, spread, basis, length, fresh, energy, freedom):
-    """Add to `energy` what fading leaves over of the pilots, stretch by stretch, and its degrees to `freedom`.
+@njit(types.UniTuple(float64, 2)(FLOATS_IN, BASIS_IN, float64, float64), **FLAGS)
+def beyond_fading(pilots, fading, energy, freedom):
+    """Add to `energy` what pilots have beyond the rows of `fading`, stretch by stretch, to `freedom` its dimensions.
 
-    The rows of `basis` are orthogonal to what gains do over a stretch. Of a stretch the last `fresh` groups count with
-    their spread too. A stretch with a group that is not usable is left out.
+    A stretch with a pilot that is NaN is left out.
     """
-    rows, stretch = basis.shape
-    for k in range(0, spread.size, stretch):
-        if spread[k : k + stretch].min() < 0:
-            continue
-        for i in range(k + stretch - fresh, k + stretch):
-            energy += spread[i]
-        freedom += fresh * (length - 1) + rows
+    rows, count = fading.shape
+    for begin in range(0, pilots.size, 2 * count):
+        z = pilots[begin : begin + 2 * count]
+        rest = 0.0
+        for i in range(2 * count):
+            rest += float64(z[i]) * z[i]
         for row in range(rows):
             re = im = 0.0
-            for i in range(stretch):
-                re += basis[row, i] * gains[2 * (k + i)]
-                im += basis[row, i] * gains[2 * (k + i) + 1]
-            energy += length * (re * re + im * im)
+            for i in range(count):
+                re += fading[row, i] * z[2 * i]
+                im += fading[row, i] * z[2 * i + 1]
+            rest -= re * re + im * im
+        if not np.isnan(rest):
+            energy += max(rest, 0.0)
+            freedom += count - rows
     return energy, freedom
 
 

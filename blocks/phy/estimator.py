@@ -19,7 +19,8 @@ from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.units import Hertz
 
 STRETCH = 16  # groups of pilots that are looked at together, for the noise and by Wiener's interpolation
-UNSEEN = 1e-5  # what fading may add to the noise
+UNSEEN = 1e-5  # what fading may add to the noise: -50 dB
+WAVES = 64  # by which fading is made up
 FOLLOWED = 25  # groups a period of the fastest fading that a straight line between them follows, to -50 dB
 LEAST_N0 = 1e-30  # told where no noise is seen at all
 
@@ -27,80 +28,84 @@ LEAST_N0 = 1e-30  # told where no noise is seen at all
 def gains_at_pilots(
     symbols: np.ndarray, pattern: Pattern, count: int, first: int = 0, before: complex = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gains of `count` groups by least squares, and how far the pilots of each spread.
+    """Return what `count` groups of pilots tell of the gain by least squares, one by one and together.
 
-    gains   mean of y p* over a group, complex64 [count], of variance N0 / length, which is the Cramer-Rao bound
-    spread  sum of |y p* - gain|^2 over a group, float64 [count]
+    pilots  y p*, complex64 [count, length]
+    gains   mean over a group, complex64 [count], of variance N0 / length, which is the Cramer-Rao bound
 
     The symbols, complex64, begin with the group number `first`. A group with a symbol that is NaN, infinite or beyond
-    1e18 has the gain of the group before, the first one `before`, and a spread of -1.
+    1e18 has pilots of NaN, and the gain of the group before, the first one `before`.
     """
     from blocks.phy import _pilots
 
-    gains, spread = np.empty(count + 1, np.complex64), np.empty(count)
+    pilots, gains = np.empty((count, pattern.length), np.complex64), np.empty(count + 1, np.complex64)
     gains[0] = before
-    y, pilots = symbols.view(np.float32), sequence(pattern.length).view(np.float32)
-    _pilots.gains_at_pilots(y, pattern.period, pilots, first, pattern.length, gains.view(np.float32), spread)
-    return gains[1:], spread
+    y, known = symbols.view(np.float32), sequence(pattern.length).view(np.float32)
+    _pilots.gains_at_pilots(
+        y, pattern.period, known, first, pattern.length, pilots.view(np.float32).ravel(), gains.view(np.float32)
+    )
+    return pilots, gains[1:]
+
+
+def correlation(distance: np.ndarray, doppler: float) -> np.ndarray:
+    """Return the correlation J0(2 pi f d) of gains d symbols apart, for `doppler` f in periods a symbol (Clarke)."""
+    from scipy.special import j0
+
+    return j0(2 * np.pi * doppler * distance)
 
 
 # Noise
 
 
 @functools.lru_cache(64)
-def beyond_fading(places: tuple[int, ...], doppler: float) -> np.ndarray:
-    """Return an orthonormal basis, float64 [rows, n], of what n gains at `places` almost never do.
+def fading_basis(places: tuple[int, ...], doppler: float) -> np.ndarray:
+    """Return an orthonormal basis, float64 [rows, n], of what gains at `places` do with Clarke's spectrum.
 
-    Eigenvectors of Clarke's correlations J0(2 pi f d), for `doppler` f in periods a symbol, as many as see at most
-    `UNSEEN` of a unit gain's power in the mean.
+    Singular vectors of waves with the Doppler shifts `doppler` cos b, as many as it takes to leave at most `UNSEEN` of
+    a gain's power to each of the other dimensions.
     """
-    power, vectors = np.linalg.eigh(_correlation(np.subtract.outer(places, places), doppler))
-    mean = np.cumsum(np.maximum(power, 0)) / np.arange(1, len(places) + 1)
-    return np.ascontiguousarray(vectors[:, mean <= UNSEEN].T)
-
-
-def _correlation(distance: np.ndarray, doppler: float) -> np.ndarray:
-    """Return the correlation of gains so many symbols apart, for a Doppler shift in periods a symbol."""
-    from scipy.special import j0
-
-    return j0(2 * np.pi * doppler * distance)
+    shifts = 2 * np.pi * doppler * np.cos(np.pi * (np.arange(WAVES) + 0.5) / WAVES)
+    phases = np.outer(np.array(places) - np.mean(places), shifts)
+    vectors, size, _ = np.linalg.svd(np.hstack([np.cos(phases), np.sin(phases)]) / WAVES**0.5, full_matrices=False)
+    n = len(places)
+    left = np.cumsum((size**2)[::-1])[::-1] / (n - np.arange(len(size)))
+    return np.ascontiguousarray(vectors[:, left > UNSEEN].T)
 
 
 class PilotNoise:
     """Estimates N0 from the pilots of a frame, the same however it is cut.
 
-    N0 = sum of |r|^2 / n over the n residuals r that are left of the pilots when the mean of each group is taken out,
-    and of these means, in stretches of 16, what gains do with Clarke's spectrum and `doppler`, in periods a symbol, up
-    to the last -50 dB. The variance is N0^2 / n, which is above the Cramer-Rao bound N0^2 / pilots (S. M. Kay,
-    "Fundamentals of Statistical Signal Processing: Estimation Theory", 1993, example 3.6) by 0.3 dB where gains stay as
-    they are, by 0.9 dB with 100 groups of one pilot a period of `doppler`, by 1.6 dB with 25.
+    N0 = sum of |r|^2 / n, r being what pilots of 16 groups have beyond what fading does (`fading_basis`) with Clarke's
+    spectrum and `doppler`, in periods a symbol, and n the dimensions of that. Its variance N0^2 / n is above the
+    Cramer-Rao bound N0^2 / pilots (S. M. Kay, "Fundamentals of Statistical Signal Processing: Estimation Theory", 1993,
+    example 3.6), for one pilot a group, by 0.3 dB where gains stay, by 0.9 dB with 100 groups a period of `doppler`, by
+    1.6 dB with 25; for more pilots by less.
     """
 
     def __init__(self, pattern: Pattern, doppler: float):
         self.pattern, self.doppler = pattern, doppler
         self.energy = self.freedom = 0.0
 
-    def add(self, gains: np.ndarray, spread: np.ndarray, last: int | None = None) -> None:
+    def add(self, pilots: np.ndarray, last: int | None = None) -> None:
         """Take in groups a period apart, but that the last one begins at `last`, if given.
 
         They are whole stretches or end a frame: the last of its stretches then reaches back as far as it needs.
         """
-        whole = (len(spread) - (last is not None)) // STRETCH * STRETCH
-        places = self.pattern.period * np.arange(max(len(spread), STRETCH))
-        self._add(gains[:whole], spread[:whole], places[:STRETCH], fresh=STRETCH)
-        places = places[: len(spread)]
-        if last is not None:
-            places[-1] = last
-        if len(spread) > whole:
-            tail = slice(-STRETCH, None)
-            self._add(gains[tail], spread[tail], places[tail], fresh=len(spread) - whole)
+        whole = (len(pilots) - (last is not None)) // STRETCH * STRETCH
+        places = self.pattern.period * np.arange(max(len(pilots), STRETCH))
+        self._add(pilots[:whole], places[:STRETCH])
+        if len(pilots) > whole:
+            places = places[: len(pilots)]
+            places[-1] = places[-1] if last is None else last
+            self._add(pilots[-STRETCH:], places[-STRETCH:])
 
-    def _add(self, gains: np.ndarray, spread: np.ndarray, places: np.ndarray, fresh: int) -> None:
+    def _add(self, pilots: np.ndarray, places: np.ndarray) -> None:
         from blocks.phy import _pilots
 
-        basis, length = beyond_fading(tuple((places - places[0]).tolist()), self.doppler), self.pattern.length
-        self.energy, self.freedom = _pilots.leftover(
-            gains.view(np.float32), spread, basis, length, fresh, self.energy, self.freedom
+        each = (places - places[0])[:, None] + np.arange(self.pattern.length)
+        fading = fading_basis(tuple(each.ravel().tolist()), self.doppler)
+        self.energy, self.freedom = _pilots.beyond_fading(
+            pilots.view(np.float32).ravel(), fading, self.energy, self.freedom
         )
 
     @property
@@ -146,8 +151,8 @@ def wiener(pattern: Pattern, groups: int, doppler: float, n0_db: float, last: in
     1991). Groups are a period apart, but that the last one begins at `last`, if given.
     """
     places, data = _places(pattern, groups, last)
-    between = _correlation(places[:, None] - places, doppler)
-    to_data = _correlation(places[:, None] - data[:, None, :], doppler)
+    between = correlation(places[:, None] - places, doppler)
+    to_data = correlation(places[:, None] - data[:, None, :], doppler)
     noise = theory.db_to_ratio(n0_db) / pattern.length
     weights = np.linalg.solve(between + noise * np.eye(groups), to_data)
     w, r = weights[_middle(groups)], to_data[_middle(groups)]
@@ -269,10 +274,10 @@ class ChannelEstimator(Block):
 
     def _hand_out(self, symbols: Packet, parts: Parts, settled: int) -> dict[str, Packet]:
         """Return data and gains; the first `settled` groups do not come again."""
-        gains, spread = self._at_pilots(symbols, parts)
+        pilots, gains = self._at_pilots(symbols, parts)
         if self.shown_db is None:
-            self.shown_db = self._shown_db(gains, spread, parts.last)
-        self.noise.add(gains[:settled], spread[:settled], parts.last)
+            self.shown_db = self._shown_db(pilots, parts.last)
+        self.noise.add(pilots[:settled], parts.last)
         h, between = self._between(gains, parts)
         self.past = np.concatenate([self.past, gains[:settled]])[-STRETCH:]
         offset = self.pattern.data_before(symbols.offset)
@@ -286,21 +291,20 @@ class ChannelEstimator(Block):
     def _at_pilots(self, symbols: Packet, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
         first = symbols.offset // self.pattern.period
         before = complex(self.past[-1]) if len(self.past) else 0
-        gains, spread = gains_at_pilots(symbols.data, self.pattern, parts.groups, first, before)
+        pilots, gains = gains_at_pilots(symbols.data, self.pattern, parts.groups, first, before)
         if parts.last is not None:
-            last = gains_at_pilots(
-                symbols.data[parts.last :], self.pattern, 1, first + parts.groups, complex(gains[-1])
-            )
-            gains, spread = np.append(gains, last[0]), np.append(spread, last[1])
-        if not self.strange and (spread < 0).any():
+            end = symbols.data[parts.last :]
+            last = gains_at_pilots(end, self.pattern, 1, first + parts.groups, complex(gains[-1]))
+            pilots, gains = np.concatenate([pilots, last[0]]), np.concatenate([gains, last[1]])
+        if not self.strange and np.isnan(pilots[:, 0]).any():
             self.strange = True
             self.warn("pilots that are NaN or infinite came in; the gains before them stand in")
-        return gains, spread
+        return pilots, gains
 
-    def _shown_db(self, gains: np.ndarray, spread: np.ndarray, last: int | None) -> int:
+    def _shown_db(self, pilots: np.ndarray, last: int | None) -> int:
         """Return the noise of a frame's first stretch in dB, a multiple of 3: what Wiener's interpolation goes by."""
         shown = PilotNoise(self.pattern, self.doppler)
-        shown.add(gains[:STRETCH], spread[:STRETCH], last if len(gains) <= STRETCH else None)
+        shown.add(pilots[:STRETCH], last if len(pilots) <= STRETCH else None)
         return 3 * round(min(max(theory.ratio_to_db(shown.n0 or LEAST_N0), -60), 60) / 3)
 
     def _between(self, gains: np.ndarray, parts: Parts) -> tuple[np.ndarray, Interpolation | None]:
