@@ -476,7 +476,7 @@ wires:
 
 @pytest.mark.parametrize("output", ["hard", "llr8"])
 def test_the_link_comes_close_to_known_gains(output, tmp_path):
-    """The interval is across frames; what estimation costs here, 1 dB, is within it."""
+    """Known gains lie within the interval, which is across 20 frames."""
     from conftest import ROOT
 
     config = tmp_path / "graph.yaml"

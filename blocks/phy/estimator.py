@@ -54,21 +54,32 @@ def correlation(distance: np.ndarray, doppler: float) -> np.ndarray:
     return j0(2 * np.pi * doppler * distance)
 
 
+def _places(pattern: Pattern, groups: int, last: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return where groups [groups] and the data behind each [groups, spacing] are, seen from the first group."""
+    places = pattern.period * np.arange(groups, dtype=float)
+    data = places[:, None] + np.arange(pattern.spacing) + (pattern.length + 1) / 2  # from the middle of a group
+    if last is not None:
+        places[-1] = last
+    return places, data
+
+
 # Noise
 
 
 @functools.lru_cache(64)
-def fading_basis(places: tuple[int, ...], doppler: float) -> np.ndarray:
-    """Return an orthonormal basis, float64 [rows, n], of what gains at `places` do with Clarke's spectrum.
+def fading_basis(pattern: Pattern, groups: int, doppler: float, last: int | None = None) -> np.ndarray:
+    """Return an orthonormal basis, float64 [rows, pilots], of what gains do at pilots with Clarke's spectrum.
 
     Singular vectors of waves with the Doppler shifts `doppler` cos b, as many as it takes to leave at most `UNSEEN` of
-    a gain's power to each of the other dimensions.
+    a gain's power to each of the other dimensions. Groups are a period apart, but that the last one begins at `last`,
+    if given.
     """
+    places, _ = _places(pattern, groups, last)
+    each = (places[:, None] + np.arange(pattern.length)).ravel()
     shifts = 2 * np.pi * doppler * np.cos(np.pi * (np.arange(WAVES) + 0.5) / WAVES)
-    phases = np.outer(np.array(places) - np.mean(places), shifts)
+    phases = np.outer(each - each.mean(), shifts)
     vectors, size, _ = np.linalg.svd(np.hstack([np.cos(phases), np.sin(phases)]) / WAVES**0.5, full_matrices=False)
-    n = len(places)
-    left = np.cumsum((size**2)[::-1])[::-1] / (n - np.arange(len(size)))
+    left = np.cumsum((size**2)[::-1])[::-1] / (len(each) - np.arange(len(size)))
     return np.ascontiguousarray(vectors[:, left > UNSEEN].T)
 
 
@@ -92,21 +103,18 @@ class PilotNoise:
         They are whole stretches or end a frame: the last of its stretches then reaches back as far as it needs.
         """
         whole = (len(pilots) - (last is not None)) // STRETCH * STRETCH
-        places = self.pattern.period * np.arange(max(len(pilots), STRETCH))
-        self._add(pilots[:whole], places[:STRETCH])
+        self._add(pilots[:whole], fading_basis(self.pattern, STRETCH, self.doppler))
         if len(pilots) > whole:
-            places = places[: len(pilots)]
-            places[-1] = places[-1] if last is None else last
-            self._add(pilots[-STRETCH:], places[-STRETCH:])
+            tail = pilots[-STRETCH:]
+            if last is not None:
+                last -= (len(pilots) - len(tail)) * self.pattern.period
+            self._add(tail, fading_basis(self.pattern, len(tail), self.doppler, last))
 
-    def _add(self, pilots: np.ndarray, places: np.ndarray) -> None:
+    def _add(self, pilots: np.ndarray, fading: np.ndarray) -> None:
         from blocks.phy import _pilots
 
-        each = (places - places[0])[:, None] + np.arange(self.pattern.length)
-        fading = fading_basis(tuple(each.ravel().tolist()), self.doppler)
-        self.energy, self.freedom = _pilots.beyond_fading(
-            pilots.view(np.float32).ravel(), fading, self.energy, self.freedom
-        )
+        parts = pilots.view(np.float32).ravel()
+        self.energy, self.freedom = _pilots.beyond_fading(parts, fading, self.energy, self.freedom)
 
     @property
     def n0(self) -> float | None:
@@ -160,16 +168,8 @@ def wiener(pattern: Pattern, groups: int, doppler: float, n0_db: float, last: in
     return Interpolation(weights.astype(np.float32), _noise(weights), float(missed))
 
 
-def _places(pattern: Pattern, groups: int, last: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return where groups [groups] and the data behind each [groups, spacing] are, seen from the first group."""
-    places = pattern.period * np.arange(groups, dtype=float)
-    data = places[:, None] + np.arange(pattern.spacing) + (pattern.length + 1) / 2  # from the middle of a group
-    if last is not None:
-        places[-1] = last
-    return places, data
-
-
 def _middle(groups: int) -> int:
+    """Return which of some groups has the data in their middle behind it."""
     return max(groups // 2 - 1, 0)
 
 
@@ -190,9 +190,10 @@ class ChannelEstimator(Block):
     Wiener's interpolation by the 16 groups around: of least mean squared error for Clarke's spectrum with a largest
     Doppler shift, E|h|^2 = 1, and the noise that the first 16 groups of a frame show.
 
-    N0 is the mean of what fading cannot be, in the pilots (`PilotNoise`). Frames end with the tag `estimate`:
-    n0, esn0_db, gain_error (mean squared, as expected), effective_n0 (n0 and gain_error, which symbols of unit power
-    meet as noise), source. It is missing where the pilots are too few to tell the noise.
+    N0 is found in what the pilots do beyond fading (`PilotNoise`): beyond that of the Doppler shift given, with a
+    straight line beyond what takes 25 groups a period or more. Frames end with the tag `estimate`: n0, esn0_db,
+    gain_error (mean squared, as expected), effective_n0 (n0 and gain_error, which symbols of unit power meet as noise),
+    source. It is missing where the pilots are too few to tell the noise.
 
     A frame that breaks off has the gains of its last data extrapolated. Where a pilot is NaN or infinite, which is told
     once, the gain of the group before stands in, 0 for the first. A frame without pilots has no data.
