@@ -212,6 +212,15 @@ def test_without_noise_gains_are_exact_where_they_stay(params):
         np.testing.assert_allclose(gains[0].data, np.full(count, h), rtol=1e-4 if params is LINEAR else 2e-3)
 
 
+@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 303])
+def test_a_gain_that_goes_along_a_straight_line_is_found_exactly(length, count):
+    pattern = Pattern(10, length)
+    ramp = 1 + (0.01 + 0.02j) * np.arange(len(pattern.insert(data(count))))
+    _, gains = estimate([Packet(received(pattern, data(count), ramp, 0), last=True)], {"spacing": 10, "length": length})
+    np.testing.assert_allclose(gains[0].data, pattern.data(ramp, count), rtol=1e-5)
+
+
 @pytest.mark.parametrize("params", [LINEAR, WIENER])
 def test_what_is_lost_leaves_the_rest_of_a_frame_as_well_estimated(params):
     pattern, count, n0 = Pattern(10), 2000, 1e-3
