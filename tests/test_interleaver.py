@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from blocks.fec.interleaver import Deinterleaver, Interleaver
-from blocks.framing.scrambler import Scrambler, gold_sequence
+from blocks.framing.scrambler import Scrambler
+from blocks.gold import gold_sequence
 from flowgraph.block import Packet, Tag
 from flowgraph.testing import check_packet_invariance, run_block, whole_frames
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from blocks.framing.scrambler import C_INIT, gold_sequence, scrambling
+from blocks.framing.scrambler import C_INIT, scrambling
 from blocks.framing.serializer import BitSerializer
+from blocks.gold import gold_sequence
 from flowgraph.block import Packet
 
 

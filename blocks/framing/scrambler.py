@@ -1,12 +1,6 @@
 """The scrambler: a pseudo-random sequence added to a frame, so that any payload uses all symbols alike.
 
-The sequence is the length-31 Gold sequence of 3GPP TS 38.211, clause 5.2.1:
-
-    x1(n+31) = x1(n+3) + x1(n),  x2(n+31) = x2(n+3) + x2(n+2) + x2(n+1) + x2(n)  (mod 2)
-    c(n) = x1(n + 1600) + x2(n + 1600)  (mod 2)
-
-with x1 starting as 1, 0, 0, ... and x2 as the binary digits of c_init, least significant first. It starts
-anew with every frame; `C_INIT` is fixed.
+The sequence is a Gold sequence (`blocks.gold`). It starts anew with every frame; `C_INIT` is fixed.
 """
 
 from __future__ import annotations
@@ -15,38 +9,12 @@ from fractions import Fraction
 
 import numpy as np
 
+from blocks.gold import gold_sequence
 from flowgraph.block import Block, Packet, Port
 
 C_INIT = 0x5EED_F10  # any number would do: both ends know it
-_SKIP = 1600
 _PERIOD = 1 << 20  # bytes after which the block `scrambler` begins anew
 _known = np.empty(0, np.uint8)  # the beginning of the sequence, packed
-
-
-def _m_sequence(start: int, taps: tuple[int, ...], length: int) -> np.ndarray:
-    """Return `length` bits of x(n+31) = sum of x(n+t) over `taps`, the first 31 being the digits of `start`.
-
-    Squaring a polynomial over GF(2) doubles its exponents, so x(n + 31d) = sum of x(n + td) for every power
-    of two d: what is known so far gives the next bits a stretch at a time.
-    """
-    x = np.zeros(max(length, 31), np.uint8)
-    x[:31] = start >> np.arange(31) & 1
-    known = 31
-    while known < length:
-        d = 1 << ((known // 31).bit_length() - 1)
-        n = known - 31 * d
-        step = min((31 - max(taps)) * d, length - known)
-        for tap in taps:
-            x[known : known + step] ^= x[n + tap * d : n + tap * d + step]
-        known += step
-    return x[:length]
-
-
-def gold_sequence(c_init: int, length: int) -> np.ndarray:
-    """Return the first `length` bits c(0), c(1), ... (uint8, 0 or 1)."""
-    x1 = _m_sequence(1, (0, 3), _SKIP + length)
-    x2 = _m_sequence(c_init, (0, 1, 2, 3), _SKIP + length)
-    return (x1 ^ x2)[_SKIP:]
 
 
 def scrambling(start: int, stop: int) -> np.ndarray:

@@ -28,7 +28,8 @@ class _SnrParams(BlockParams):
 
     ebn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
-        description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x bits per symbol x its code's rate",
+        description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x bits per symbol x rate of its codes "
+        "and pilots",
         json_schema_extra=LIVE,
     )
     esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
@@ -54,8 +55,8 @@ def _symbols_in(doc: str) -> Port:
 class _NoisyChannel(Block):
     """What the channels with Gaussian noise share: how strong it is, and the tag that tells meters.
 
-    The link's own codes tag `link_rate`, which `ebn0` counts with. The tag's `ebn0_db` spreads the energy of a frame
-    over its information bits: Es/N0 / (bits per symbol x link rate x code rate of the frame).
+    The link's own codes and pilots tag `link_rate`, which `ebn0` counts with. The tag's `ebn0_db` spreads the energy of
+    a frame over its information bits: Es/N0 / (bits per symbol x link rate x code rate of the frame).
     """
 
     def start(self) -> None:
@@ -202,8 +203,10 @@ class Equalizer(Block):
 
     class Params(BlockParams):
         method: Literal["zf", "mmse"] = Field("zf", description="zero forcing or minimum mean squared error")
-        noise: Literal["known"] | Annotated[float, Field(ge=0)] = Field(
-            "known", description="N0 for mmse: the simulated channel's own (tag true_channel), or a number"
+        noise: Literal["known", "estimate"] | Annotated[float, Field(ge=0)] = Field(
+            "known",
+            description="N0 for mmse: the simulated channel's own (tag true_channel), what a channel estimator found "
+            "(tag estimate), or a number",
         )
 
     inputs = (Port("symbols", "complex64", "faded"), Port("gains", "complex64", "h of every symbol"))
@@ -232,6 +235,8 @@ class Equalizer(Block):
             self.known = true_channel["n0"]
         if self.params.method == "zf":
             return 0.0
+        if self.params.noise == "estimate":
+            return self._estimated(symbols)
         if self.params.noise != "known":
             return self.params.noise
         if self.known is None:
@@ -239,6 +244,14 @@ class Equalizer(Block):
                 "noise: known needs symbols with the tag true_channel of a simulated channel: give a number"
             )
         return self.known
+
+    def _estimated(self, symbols: Packet) -> float:
+        estimate = symbols.tag("estimate")
+        if estimate is not None:
+            return estimate["effective_n0"]
+        if symbols.count:
+            self.warn(f"frame {symbols.frame} came without a channel estimator's noise, which is taken as 0")
+        return 0.0
 
 
 class BitFlipChannel(Block):

@@ -174,7 +174,9 @@ class QamDemapper(Block):
     ends with what was found, tag `estimate`: n0, esn0_db, ber (closed form), source. An estimate reaches from -30 to
     60 dB.
 
-    With `gains` the symbols are taken as equalised by them (y / h): LLRs and estimate weigh each symbol by |h|^2.
+    With `gains` the symbols are taken as equalised by them (y / h): LLRs and estimate weigh each symbol by |h|^2. Where
+    a channel estimator told its own `estimate` of a frame, that is taken: its effective_n0, as errors of the gains are
+    noise to a symbol.
 
     A symbol that is NaN or infinite gives bits 0 or LLRs 0, is left out of the estimate, and is told once.
     """
@@ -187,7 +189,8 @@ class QamDemapper(Block):
         )
         noise: Literal["estimate", "known"] | Annotated[float, Field(gt=0)] = Field(
             "estimate",
-            description="N0 for the LLRs: estimated, the simulated channel's own (tag true_channel), or a number",
+            description="N0 for the LLRs: estimated by this receiver, the simulated channel's own (tag true_channel), "
+            "or a number",
         )
         engine: Literal["semflow", "commpy"] = ENGINE
 
@@ -232,7 +235,8 @@ class QamDemapper(Block):
         if true_channel:
             self.known = true_channel["n0"]
         if h is not None:
-            self.estimator.weigh(y, h)
+            told = symbols.tag("estimate")
+            self.estimator.weigh(y, h, told["effective_n0"] if told else None)
         if self.params.output == "hard":
             if h is None:
                 self.estimator.add(y, symbols.offset)
@@ -277,7 +281,7 @@ class QamDemapper(Block):
         elif len(data) * 8 > count:
             data = data[: count // 8]
         out = symbols.derive(data, bits, count, packed=hard)
-        tags = tuple(tag for tag in out.tags if tag.key != "pad")
+        tags = tuple(tag for tag in out.tags if tag.key not in ("pad", "estimate"))
         if symbols.last and self.estimator.symbols:
             tags += (Tag(out.end, "estimate", self.estimator.estimate()),)
         return replace(out, tags=tags)
@@ -317,6 +321,7 @@ class NoiseEstimator:
         """Begin a frame."""
         self.total = 0
         self.symbols = 0
+        self.source = "decision-directed"
         self._weights = np.ones(1)
         self._n0: float | None = None
 
@@ -338,14 +343,17 @@ class NoiseEstimator:
                 self.symbols += count
         self._n0 = None
 
-    def weigh(self, y: np.ndarray, h: np.ndarray) -> None:
-        """Take in a whole frame of symbols that were equalised by the gains h."""
+    def weigh(self, y: np.ndarray, h: np.ndarray, n0: float | None = None) -> None:
+        """Take in a whole frame of symbols that were equalised by the gains h, and N0 if pilots told it."""
         every = max(1, -(-len(y) // WEIGHTED))
         y, weights = y[::every].astype(np.complex128), np.abs(h[::every].astype(np.complex128)) ** 2
         usable = np.isfinite(y) & np.isfinite(weights) & (weights > 0)
         y, weights = y[usable], weights[usable]
         self.symbols = len(y)
         if not len(y):
+            return
+        if n0 is not None:
+            self._weights, self._n0, self.source = weights, n0, "pilots"
             return
         seen = float(weights @ self._errors(y))
         target, log_weights = math.log10(max(seen, 1e-30)), np.log10(weights)
@@ -376,4 +384,4 @@ class NoiseEstimator:
         """Return the tag `estimate` of a frame."""
         n0 = self.n0
         ber = np.interp(math.log10(n0) - np.log10(self._weights), self.log_n0, self.ber).mean()
-        return {"n0": n0, "esn0_db": -theory.ratio_to_db(n0), "ber": float(ber), "source": "decision-directed"}
+        return {"n0": n0, "esn0_db": -theory.ratio_to_db(n0), "ber": float(ber), "source": self.source}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -78,6 +79,19 @@ def bit_error_rate(
                 probability = tail((x - high) * root) - tail((x - low) * root)
             total += (sent ^ decided).bit_count() * probability
     return total / (len(axis) * (len(axis).bit_length() - 1))
+
+
+def estimated_gain_error_rate(correlation: float, modulation: Literal["bpsk", "qpsk"] = "qpsk") -> float:
+    """Return the bit error rate over Rayleigh fading of decisions by y h'*, h' being an estimate of the gain h.
+
+    (1 - mu) / 2 for BPSK, (1 - mu / sqrt(2 - mu^2)) / 2 for QPSK, where the `correlation` mu of y and h' is
+    E[h h'*] / sqrt((1 + N0) E|h'|^2) (J. G. Proakis, "Digital Communications", 4th edition, appendix C).
+
+    >>> round(estimated_gain_error_rate((1 + 0.1) ** -0.5) - bit_error_rate(10, "qpsk", rayleigh=True), 9)
+    0.0
+    """
+    mu = correlation if modulation == "bpsk" else correlation / math.sqrt(2 - correlation**2)
+    return (1 - mu) / 2
 
 
 def symbol_error_rate(
