@@ -158,18 +158,23 @@ def clustered_interval(
     """Return an interval for an error rate whose errors come in independent clusters, such as fades.
 
     With e errors in n trials of a cluster: errors and trials are the sums of e and n, errors2, errors_trials and
-    trials2 those of e^2, e n and n^2. The ratio estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4) and
-    Student's t; where no error was seen, the upper bound on the probability that a cluster has one. None for fewer
-    than two clusters.
+    trials2 those of e^2, e n and n^2. It is the binomial interval for as many trials as would have the ratio
+    estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4; E. Korn and B. Graubard, "Confidence intervals for
+    proportions with small expected number of positive counts", 1998), approximate where few clusters have errors;
+    where no error was seen, the upper bound on the probability that a cluster has one. None for fewer than two
+    clusters.
     """
-    from scipy.special import stdtrit
+    from scipy.special import betaincinv, ndtri, stdtrit
 
     if clusters < 2 or not trials:
         return None
     if not errors:
         return 0.0, binomial_interval(0, clusters, confidence)[1]
-    rate = errors / trials
+    rate, upper = errors / trials, (1 + confidence) / 2
     squares = errors2 - 2 * rate * errors_trials + rate * rate * trials2
-    deviation = math.sqrt(max(squares, 0.0) * clusters / (clusters - 1)) / trials
-    reach = float(stdtrit(clusters - 1, (1 + confidence) / 2)) * deviation
-    return max(rate - reach, 0.0), min(rate + reach, 1.0)
+    variance = max(squares, 0.0) * clusters / (clusters - 1) / trials**2
+    if not variance:
+        return rate, rate
+    effective = rate * (1 - rate) / variance * float(ndtri(upper) / stdtrit(clusters - 1, upper)) ** 2
+    right, wrong = (1 - rate) * effective, rate * effective
+    return float(betaincinv(wrong, right + 1, 1 - upper)), float(betaincinv(wrong + 1, right, upper))
