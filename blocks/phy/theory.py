@@ -138,7 +138,7 @@ def decision_error(n0: float, modulation: AnyModulation = "16qam") -> float:
     return 2 * total / len(axis)
 
 
-def binomial_interval(errors: int, trials: int, confidence: float = 0.99) -> tuple[float, float]:
+def binomial_interval(errors: float, trials: float, confidence: float = 0.99) -> tuple[float, float]:
     """Return the Clopper-Pearson interval of an error probability.
 
     >>> [round(bound, 4) for bound in binomial_interval(0, 1000)]
@@ -153,7 +153,13 @@ def binomial_interval(errors: int, trials: int, confidence: float = 0.99) -> tup
 
 
 def clustered_interval(
-    clusters: int, errors: int, trials: int, errors2: int, errors_trials: int, trials2: int, confidence: float = 0.99
+    clusters: float,
+    errors: float,
+    trials: float,
+    errors2: float,
+    errors_trials: float,
+    trials2: float,
+    confidence: float = 0.99,
 ) -> tuple[float, float] | None:
     """Return an interval for an error rate whose errors come in independent clusters, such as fades.
 
