@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from conftest import ROOT
 from blocks.phy import theory
 from flowgraph.block import BlockError
 from flowgraph.config.mistake import ConfigError
-from waterfall.command import remaining
+from flowgraph.report import RunFolder
+from waterfall.command import Show, remaining
 from waterfall.plan import Point, Until, Waterfall, load
 from waterfall.results import figure, table
 from waterfall.rounds import FILE, Record, Round, Tally
@@ -132,13 +134,25 @@ def test_a_block_that_fails_ends_the_run_with_its_curve_and_what_was_finished(cl
         "  mine: {use: numpy_function, file: mine.py, function: clip, input: bits, output: bits}\n"
         "wires: [air.bits -> mine.items]\n"
     )
-    small.write_text(SMALL + "  third: {graph: broken.yaml, ebn0: 3 dB}\n")
+    small.write_text(SMALL.replace("[10 dB, 20]", "10 dB") + "  third: {graph: broken.yaml, ebn0: 3 dB}\n")
+    small.write_text(small.read_text().replace("from: 4 dB", "from: 8 dB"))
     ended = cli.run("ber", small, "--out", "out", "--workers", 1)
     assert ended.returncode == 1
     assert "third, 3 dB: block link.mine: " in ended.stderr
     assert "no bits today" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert len(rows(cli.folder / "out")) == 5
+    assert len(rows(cli.folder / "out")) == 2
+
+
+def test_a_process_that_is_killed_ends_the_run(cli, small):
+    small.write_text(SMALL.replace("200 kbit", "2 Gbit").replace("errors: 300", "errors: 100000000"))
+    started = cli.start("ber", small, "--out", "out", "--workers", 1, "--quiet")
+    assert cli.wait_until(lambda: some_rounds(cli.folder / "out", 1), 60)
+    (worker,) = (number for number, command in cli.processes().items() if "spawn_main" in command)
+    os.kill(worker, signal.SIGKILL)
+    _, err = started.communicate(timeout=20)
+    assert (started.returncode, err) == (1, "a process was killed that measured awgn, 4 dB\n")
+    assert len(rows(cli.folder / "out")) == 1
 
 
 def test_a_waterfall_is_checked_and_not_run(cli, small):
@@ -272,7 +286,7 @@ def test_random_numbers_follow_from_the_point_and_the_round(tmp_path):
 
 def test_a_folder_has_one_run_at_a_time_and_only_rounds(tmp_path):
     record = Record(tmp_path)
-    with pytest.raises(BlockError, match="is being written to by another run"):
+    with pytest.raises(BlockError, match="is in use by another run"):
         Record(tmp_path)
     record.close()
     (tmp_path / FILE).write_text('{"point": 3}\n')
@@ -289,12 +303,12 @@ def found(blocks, block_errors, bit_errors, number=0, clusters=None):
 
 def test_without_errors_there_is_an_upper_bound_alone():
     quiet = Tally(POINT, [found(100, 0, 0), found(200, 0, 0, 1)])
-    row = quiet.figures()
+    row = quiet.row()
     assert (row["ber"], row["ber_low"], row["bler"], row["bler_low"]) == (0, 0, 0, 0)
     assert row["ber_high"] == pytest.approx(1 - 0.005 ** (1 / 300_000))
     assert row["bler_high"] == pytest.approx(1 - 0.005 ** (1 / 300))
     behind_a_decoder = {"clusters": 100, "errors": 0, "trials": 1e5, "errors2": 0, "errors_trials": 0, "trials2": 1e8}
-    assert Tally(POINT, [found(100, 0, 0, 0, behind_a_decoder)]).figures()["ber_high"] > 0.05
+    assert Tally(POINT, [found(100, 0, 0, 0, behind_a_decoder)]).row()["ber_high"] > 0.05
     pictures = [figure(Waterfall("w", 1000, Until(), [POINT]), each)["png"] for each in ([row], [{**row, "ber": None}])]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert pictures[0] != pictures[1]  # an arrow, or nothing
@@ -306,7 +320,7 @@ def test_clusters_of_several_rounds_are_pooled():
         {"clusters": 4, "errors": 100, "trials": 4000, "errors2": 1e4, "errors_trials": 1e5, "trials2": 4e6},
         {"clusters": 8, "errors": 50, "trials": 8000, "errors2": 9e2, "errors_trials": 5e4, "trials2": 8e6},
     ]
-    row = Tally(POINT, [found(4, 1, 100, 0, sums[0]), found(8, 3, 50, 1, sums[1])]).figures()
+    row = Tally(POINT, [found(4, 1, 100, 0, sums[0]), found(8, 3, 50, 1, sums[1])]).row()
     assert (row["ber_low"], row["ber_high"]) == theory.clustered_interval(12, 150, 12000, 10900, 150_000, 12e6)
     assert (row["bler_low"], row["bler_high"]) == theory.binomial_interval(4, 12)
 
@@ -330,9 +344,18 @@ def test_intervals_hold_although_errors_end_the_count():
             blocks = POINT.blocks(len(tally.rounds))
             errors = int(draw.binomial(blocks * 1000, 2e-4))
             tally.rounds.append(found(blocks, min(errors, blocks), errors, len(tally.rounds)))
-        row = tally.figures()
+        row = tally.row()
         missed += not row["ber_low"] <= 2e-4 <= row["ber_high"]
     assert missed <= 10
+
+
+def test_a_warning_is_told_once_for_each_curve_and_block(tmp_path, capsys):
+    folder, other = RunFolder(tmp_path), replace(POINT, curve="d")
+    show = Show([], Until(), folder, 1, False)
+    for point, line in ((POINT, "link.a: frame 1"), (POINT, "link.a: frame 2"), (other, "link.a: x"), (POINT, "b: y")):
+        show.warn(point, line)
+    folder.close()
+    assert capsys.readouterr().err.splitlines() == ["c, 3 dB: link.a: frame 1", "d, 3 dB: link.a: x", "c, 3 dB: b: y"]
 
 
 def test_time_left_is_of_what_is_not_done():
@@ -345,7 +368,7 @@ def test_time_left_is_of_what_is_not_done():
 
 
 def test_the_table_is_csv_with_empty_cells_for_what_is_not_known():
-    row = Tally(POINT, [Round("key", 0, 100, 1, 0, 0, None, None, None, 0.5)]).figures()
+    row = Tally(POINT, [Round("key", 0, 100, 1, 0, 0, None, None, None, 0.5)]).row()
     (read,) = csv.DictReader(io.StringIO(table([row])))
     assert (read["curve"], read["ber"], read["ber_theory"], read["bler"]) == ("c", "", "", "0.01")
 

@@ -28,12 +28,12 @@ def run(waterfall: Waterfall, folder: RunFolder, workers: int | None = None, qui
     """
     workers = workers or len(os.sched_getaffinity(0))
     record = Record(folder.path)
+    tallies = [Tally(point, record.of(point)) for point in waterfall.points]
     try:
-        with Show(waterfall, folder, workers, quiet) as show:
-            measure(waterfall, record, workers, show.observe, show.warn)
+        with Show(tallies, waterfall.until, folder, workers, quiet) as show:
+            measure(tallies, waterfall.until, record, workers, show.observe, show.warn)
     finally:
-        tallies = [Tally(point, record.of(point)) for point in waterfall.points]
-        rows = [tally.figures() for tally in tallies if tally.rounds]
+        rows = [tally.row() for tally in tallies if tally.rounds]
         if rows:
             folder.write("ber.csv", table(rows))
             for ending, data in figure(waterfall, rows).items():
@@ -57,17 +57,19 @@ def remaining(tallies: list[Tally], until: Until, workers: int) -> float | None:
 
 
 class Show:
-    """Tells how far a waterfall is: a line for each point that is done; the others live, or now and then in a log."""
+    """Tells how far points are: a line for each that is done; those being run live, or now and then in a log."""
 
-    def __init__(self, waterfall: Waterfall, folder: RunFolder, workers: int, quiet: bool):
-        self.until, self.folder, self.workers = waterfall.until, folder, workers
+    def __init__(self, tallies: list[Tally], until: Until, folder: RunFolder, workers: int, quiet: bool):
+        self.tallies, self.until, self.folder, self.workers = tallies, until, folder, workers
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
-        self.live = Live(console=self.console, transient=True, refresh_per_second=5)
-        self.done: set[str] | None = None  # points of which a line has told, by key
+        self.live = Live(console=self.console, transient=True)
+        self.done = {tally.point.key for tally in tallies if tally.done(until)}
         self.warned: set[tuple[str, str]] = set()
         self.told_at = time.monotonic()
 
     def __enter__(self) -> Show:
+        if self.done:
+            self._line(f"{len(self.done)} of {len(self.tallies)} points are there already")
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -75,32 +77,32 @@ class Show:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def observe(self, tallies: list[Tally], busy: set[str]) -> None:
-        """Show how far all points are; `busy` are those being run."""
-        done = {tally.point.key: tally for tally in tallies if tally.done(self.until)}
-        whole = f"{len(done)} of {len(tallies)} points{_span(remaining(tallies, self.until, self.workers))}"
-        if self.done is None and done:
-            self._line(f"{len(done)} of {len(tallies)} points are there already")
-        for key in [key for key in done if self.done is not None and key not in self.done]:
-            self._line(f"{_result(done[key])}; {whole}")
-        self.done = set(done)
-        at_work = [tally for tally in tallies if tally.point.key in busy]
+    def observe(self, busy: set[str]) -> None:
+        """Show how far all points are; `busy` has the keys of those being run."""
+        new = [each for each in self.tallies if each.point.key not in self.done and each.done(self.until)]
+        self.done |= {tally.point.key for tally in new}
+        whole = f"{len(self.done)} of {len(self.tallies)} points"
+        if seconds := remaining(self.tallies, self.until, self.workers):
+            whole += f", at most {_span(seconds)} left"
+        for tally in new:
+            self._line(f"{_result(tally)}; {whole}")
+        at_work = [tally for tally in self.tallies if tally.point.key in busy]
         if self.live.is_started:
             rows = Table.grid(padding=(0, 2))
-            rows.add_row("all", ProgressBar(len(tallies), len(done), width=20), whole)
+            rows.add_row("all", ProgressBar(len(self.tallies), len(self.done), width=20), whole)
             for tally in at_work:
                 share = ProgressBar(1.0, tally.share(self.until), width=20)
-                rows.add_row(escape(_name(tally.point)), share, _so_far(tally, self.until))
+                rows.add_row(escape(tally.point.name), share, _so_far(tally, self.until))
             self.live.update(rows)
         elif time.monotonic() - self.told_at > LINE_EVERY_S:
-            self._line("; ".join([*(f"{_name(each.point)}: {_so_far(each, self.until)}" for each in at_work), whole]))
+            self._line("; ".join([*(f"{each.point.name}: {_so_far(each, self.until)}" for each in at_work), whole]))
 
     def warn(self, point: Point, line: str) -> None:
         """Tell what a block warns of, once for each curve."""
         which = (point.curve, line.partition(":")[0])
         if which not in self.warned:
             self.warned.add(which)
-            self._line(f"{_name(point)}: {line}")
+            self._line(f"{point.name}: {line}")
 
     def _line(self, line: str) -> None:
         self.told_at = time.monotonic()
@@ -108,17 +110,10 @@ class Show:
         self.console.print(line, markup=False, highlight=False)
 
 
-def _span(seconds: float | None) -> str:
-    if not seconds:
-        return ""
+def _span(seconds: float) -> str:
     minutes, rest = divmod(math.ceil(seconds), 60)
-    return ", at most " + (
-        f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min {rest} s left"
-    )
-
-
-def _name(point: Point) -> str:
-    return f"{point.curve}, {point.ebn0_db:g} dB"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _so_far(tally: Tally, until: Until) -> str:
@@ -129,11 +124,11 @@ def _so_far(tally: Tally, until: Until) -> str:
 
 
 def _result(tally: Tally) -> str:
-    row, rates = tally.figures(), []
+    row, rates = tally.row(), []
     for name, rate in (("BER", "ber"), ("BLER", "bler")):
         low, high = row[f"{rate}_low"], row[f"{rate}_high"]
         if row[rate]:
             rates.append(f"{name} {row[rate]:.3g}" + (f" (99 %: {low:.3g} to {high:.3g})" if high else ""))
         else:
             rates.append(f"{name} under {high:.3g}" if high else f"{name} not known")
-    return f"{_name(tally.point)}: {', '.join(rates)}, {tally.sent / 1e6:,.1f} Mbit"
+    return f"{tally.point.name}: {', '.join(rates)}, {tally.sent / 1e6:,.1f} Mbit"

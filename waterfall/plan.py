@@ -36,7 +36,7 @@ class _Options(BaseModel):
 class _Head(_Options):
     waterfall: str = Field(min_length=1, description="what it is called")
     seed: int = Field(0, ge=0, lt=1 << 64, description="seed of all random numbers")
-    block: BitCount = Field(8192, ge=8, le=1 << 26, multiple_of=8, description="bits of a block, sent as a frame")
+    block: BitCount = Field(8192, ge=1, le=1 << 26, description="bits of a block, sent as a frame")
 
 
 class Until(_Options):
@@ -79,6 +79,11 @@ class Point:
     block: int
     graph: GraphSpec
     key: str
+
+    @property
+    def name(self) -> str:
+        """What people call it: its curve and its Eb/N0."""
+        return f"{self.curve}, {self.ebn0_db:g} dB"
 
     def blocks(self, number: int) -> int:
         """Return the blocks of a round."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from flowgraph.api import Flowgraph
 from flowgraph.block import BlockError
 from flowgraph.spec import GraphSpec
 from flowgraph.supervisor import RunFailed
-from waterfall.plan import Point, Until, Waterfall
+from waterfall.plan import Point, Until
 
 FILE = "rounds.jsonl"
 LEAVE_WITHIN_S = 3.0
@@ -76,8 +77,8 @@ class Tally:
         errors = min(self.total(name) / number if number else 1.0 for name, number in wanted)
         return min(max(errors if self.rounds else 0.0, self.sent / until.bits), 1.0)
 
-    def figures(self) -> dict[str, Any]:
-        """Return the row of a point that has rounds in the table: totals, rates and their 99 % intervals."""
+    def row(self) -> dict[str, Any]:
+        """Return totals, rates and their 99 % intervals, once there are rounds."""
         bits, errors, blocks, wrong = map(self.total, ("bits", "bit_errors", "blocks", "block_errors"))
         ber_low, ber_high = self._ber_interval(bits, errors) or (None, None)
         bler_low, bler_high = theory.binomial_interval(wrong, blocks)  # every block meets noise and fades of its own
@@ -118,9 +119,7 @@ class Record:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.file.close()
-            raise BlockError(
-                f"{folder} is being written to by another run: wait for it, or give another --out"
-            ) from None
+            raise BlockError(f"{folder} is in use by another run: wait for it, or give another --out") from None
         self.file.seek(0)
         lines = self.file.read().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):  # a run was killed as it wrote
@@ -131,9 +130,8 @@ class Record:
             try:
                 self._take(msgspec.json.decode(line, type=Round))
             except (msgspec.MsgspecError, ValueError) as error:
-                raise BlockError(
-                    f"{folder / FILE}:{number}: {error}: move the file away, or give another --out"
-                ) from None
+                place = f"{folder / FILE}:{number}"
+                raise BlockError(f"{place}: {error}: move the file away, or give another --out") from None
 
     def _take(self, each: Round) -> None:
         known = self.rounds.setdefault(each.point, [])
@@ -156,22 +154,25 @@ class Record:
 
 
 def measure(
-    waterfall: Waterfall,
+    tallies: list[Tally],
+    until: Until,
     record: Record,
     workers: int,
-    observe: Callable[[list[Tally], set[str]], None] = lambda tallies, busy: None,
-    warn: Callable[[Point, str], None] = lambda point, line: None,
+    observe: Callable[[set[str]], None],
+    warn: Callable[[Point, str], None],
 ) -> None:
-    """Run rounds of every point until it is done, of `workers` points at a time, each in a process of its own.
+    """Run rounds of every point until it is done, of `workers` points at a time, in processes of their own.
 
-    `observe` is called some times a second with what is known of all points and with the keys of those being run,
-    `warn` with what blocks warn of. Raises `RoundFailed`.
+    `observe` is called some times a second with the keys of the points that are being run, `warn` with what blocks
+    warn of. Raises `RoundFailed`.
     """
-    tallies = [Tally(point, record.of(point)) for point in waterfall.points]
-    waiting = deque(tally for tally in tallies if not tally.done(waterfall.until))
+    waiting = deque(tally for tally in tallies if not tally.done(until))
     running: dict[Future, Tally] = {}
-    observe(tallies, set())
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
+    others, spawn = multiprocessing.active_children(), multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(prefix="semflow-") as folder,
+        ProcessPoolExecutor(workers, spawn, _begin, (folder,)) as pool,
+    ):
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -179,45 +180,52 @@ def measure(
                     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
                     running[pool.submit(_run, tally.point.round(len(tally.rounds)))] = tally
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                observe({tally.point.key for tally in running.values()})
                 for future in wait(running, 0.2, FIRST_COMPLETED).done:
-                    tally = running.pop(future)
-                    _take(tally, future, record, warn)
-                    if not tally.done(waterfall.until):
+                    tally = running[future]
+                    found, warnings = _result(tally, future)
+                    del running[future]
+                    record.add(found)
+                    for line in warnings:
+                        warn(tally.point, line)
+                    if not tally.done(until):
                         waiting.appendleft(tally)
-                observe(tallies, {tally.point.key for tally in running.values()})
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
+            observe(set())
+        except BaseException as error:
+            for process in set(multiprocessing.active_children()) - set(others):
+                process.kill()
+            if isinstance(error, BrokenProcessPool):
+                names = " or ".join(sorted(tally.point.name for tally in running.values()))
+                raise RoundFailed(f"a process was killed that measured {names}") from None
             raise
 
 
-def _take(tally: Tally, future: Future, record: Record, warn: Callable[[Point, str], None]) -> None:
+def _result(tally: Tally, future: Future) -> tuple[Round, list[str]]:
+    """Return what a process has found, and its warnings."""
     point = tally.point
     try:
         link, seconds, warnings = future.result()
-    except (RoundFailed, BrokenProcessPool) as error:
-        reason = "its process was killed" if isinstance(error, BrokenProcessPool) else error
-        raise RoundFailed(f"{point.curve}, {point.ebn0_db:g} dB: {reason}") from None
+    except RoundFailed as error:
+        raise RoundFailed(f"{point.name}: {error}") from None
     names = {"blocks": "bit_frames", "block_errors": "bit_frames_wrong", "clusters": "ber_clusters"}
     figures = {name: link[names.get(name, name)] for name in Round.__struct_fields__[2:-1]}
-    record.add(Round(point.key, len(tally.rounds), **figures, seconds=round(seconds, 3)))
-    for line in warnings:
-        warn(point, line)
+    return Round(point.key, len(tally.rounds), **figures, seconds=round(seconds, 3)), warnings
 
 
 # In the processes
 
 
-def _begin() -> None:
-    """Have the process end with the one that started it."""
+def _begin(folder: str) -> None:
+    """Have the process keep its files in a folder; once its parent is gone, take that away and end."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()  # type: ignore[union-attr]
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(LEAVE_WITHIN_S)
+        until = time.monotonic() + LEAVE_WITHIN_S
+        while os.path.exists(folder) and time.monotonic() < until:  # the others still write there
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # but in a run, for which it is the way to clean up
+    tempfile.tempdir = folder
     threading.Thread(target=watch, daemon=True).start()
 
 
@@ -232,12 +240,9 @@ def _run(graph: GraphSpec) -> tuple[dict[str, Any], float, list[str]]:
         elif line != DONE:
             warnings.append(line)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="semflow-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
             report = Flowgraph.from_spec(graph, here=True).run(folder, tell=tell)
-    except RunFailed as failure:
-        raise RoundFailed(str(failure)) from None
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        except RunFailed as failure:
+            raise RoundFailed(str(failure)) from None
     return report.sections["link"], time.perf_counter() - began, warnings
