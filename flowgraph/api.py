@@ -46,10 +46,14 @@ class Flowgraph:
         return cls.from_spec(load(path, overlays, variables, seed))
 
     @classmethod
-    def from_spec(cls, spec: GraphSpec) -> Flowgraph:
-        """Return the graph of a checked description."""
+    def from_spec(cls, spec: GraphSpec, here: bool = False) -> Flowgraph:
+        """Return the graph of a checked description; `here` to run it in this very process, if it has one worker."""
         graph = cls()
         graph._spec, graph._blocks = spec, None
+        if here:
+            from flowgraph import registry
+
+            graph._blocks = {each.name: registry.find(each.type)(each.params, each.name) for each in spec.blocks}
         return graph
 
     @property

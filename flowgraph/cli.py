@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("run", "check", "graph", "blocks", "schema", "worker", "keys")
+COMMANDS = ("run", "ber", "check", "graph", "blocks", "schema", "worker", "keys")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,6 +29,14 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[config], help="run a flowgraph")
     run.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/<flowgraph>-<time>/)")
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
+    ber = commands.add_parser("ber", parents=[config], help="draw a waterfall: error rates of links against Eb/N0")
+    ber.add_argument(
+        "--out", metavar="DIR", help="its folder, in which a run goes on where one stopped (default: runs/<waterfall>/)"
+    )
+    ber.add_argument(
+        "--workers", type=int, metavar="N", help="points that are measured at a time (default: one a core)"
+    )
+    ber.add_argument("--quiet", action="store_true", help="no progress")
     commands.add_parser("check", parents=[config], help="validate a config and print every mistake in it")
     graph = commands.add_parser("graph", parents=[config], help="draw a flowgraph as Mermaid text")
     graph.add_argument("--png", metavar="FILE", help="draw it as a picture instead")
@@ -72,8 +80,12 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
+    from flowgraph.block import BlockError
     from flowgraph.config.load import ConfigError, load
+    from waterfall.plan import is_waterfall
 
+    if is_waterfall(options.config):
+        raise BlockError(f"{options.config} is a waterfall: `run_flowgraph.py ber {options.config}` draws it")
     try:
         return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph)
     except ConfigError as error:
@@ -99,10 +111,7 @@ def _run(options: argparse.Namespace) -> int:
     from flowgraph.report import RunFolder
     from flowgraph.supervisor import RunFailed
 
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     progress = Progress(options.quiet)
     graph = Flowgraph.from_spec(spec)
     try:
@@ -124,7 +133,60 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+def _load_waterfall(options: argparse.Namespace):
+    """Load a waterfall; returns None once every mistake has been printed."""
+    from flowgraph.config.mistake import ConfigError
+    from waterfall.plan import load
+
+    try:
+        return load(options.config, options.overlay, _settings(options.set), options.seed)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def _ber(options: argparse.Namespace) -> int:
+    from flowgraph.block import BlockError
+
+    if options.workers is not None and options.workers < 1:
+        raise BlockError(f"--workers must be at least 1, not {options.workers}")
+    waterfall = _load_waterfall(options)
+    if waterfall is None:
+        return 2
+    from flowgraph.report import RunFolder, folder_of
+    from waterfall.command import run
+    from waterfall.rounds import RoundFailed
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        folder = RunFolder(Path(options.out) if options.out else folder_of(waterfall.title))
+    except OSError as error:
+        print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        run(waterfall, folder, options.workers, options.quiet)
+    except RoundFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    if not options.quiet:
+        print(*(folder.path / name for name in sorted(folder.written)), sep="\n")
+    return 0
+
+
 def _check(options: argparse.Namespace) -> int:
+    from waterfall.plan import is_waterfall
+
+    if is_waterfall(options.config):
+        waterfall = _load_waterfall(options)
+        if waterfall is None:
+            return 2
+        counted = f"{len(waterfall.curves)} curves, {len(waterfall.points)} points"
+        print(f"{options.config}: {waterfall.title}: {counted}: ok")
+        return 0
     spec = _load(options, subgraph=True)
     if spec is None:
         return 2

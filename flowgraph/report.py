@@ -67,6 +67,11 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
+def folder_of(name: str) -> Path:
+    """Return the folder below `runs` for what is called so."""
+    return Path("runs") / (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "flowgraph")
+
+
 class RunFolder:
     """The folder of a run; files land whole or not at all."""
 
@@ -80,8 +85,7 @@ class RunFolder:
     def for_run(cls, flowgraph: str, path: str | Path | None = None) -> RunFolder:
         """Open `path`, or a new folder `runs/<flowgraph>-<time>`."""
         if path is None:
-            name = re.sub(r"[^A-Za-z0-9]+", "-", flowgraph).strip("-").lower() or "flowgraph"
-            stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            stem = Path(f"{folder_of(flowgraph)}-{time.strftime('%Y%m%d-%H%M%S')}")
             path, number = stem, 2
             while path.exists():
                 path, number = stem.with_name(f"{stem.name}-{number}"), number + 1

@@ -152,7 +152,7 @@ def decision_error(n0: float, modulation: AnyModulation = "16qam") -> float:
     return 2 * total / len(axis)
 
 
-def binomial_interval(errors: int, trials: int, confidence: float = 0.99) -> tuple[float, float]:
+def binomial_interval(errors: float, trials: float, confidence: float = 0.99) -> tuple[float, float]:
     """Return the Clopper-Pearson interval of an error probability.
 
     >>> [round(bound, 4) for bound in binomial_interval(0, 1000)]
@@ -167,23 +167,34 @@ def binomial_interval(errors: int, trials: int, confidence: float = 0.99) -> tup
 
 
 def clustered_interval(
-    clusters: int, errors: int, trials: int, errors2: int, errors_trials: int, trials2: int, confidence: float = 0.99
+    clusters: float,
+    errors: float,
+    trials: float,
+    errors2: float,
+    errors_trials: float,
+    trials2: float,
+    confidence: float = 0.99,
 ) -> tuple[float, float] | None:
     """Return an interval for an error rate whose errors come in independent clusters, such as fades.
 
     With e errors in n trials of a cluster: errors and trials are the sums of e and n, errors2, errors_trials and
-    trials2 those of e^2, e n and n^2. The ratio estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4) and
-    Student's t; where no error was seen, the upper bound on the probability that a cluster has one. None for fewer
-    than two clusters.
+    trials2 those of e^2, e n and n^2. It is the binomial interval for as many trials as would have the ratio
+    estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4; E. Korn and B. Graubard, "Confidence intervals for
+    proportions with small expected number of positive counts", 1998), approximate where few clusters have errors;
+    where no error was seen, the upper bound on the probability that a cluster has one. None for fewer than two
+    clusters.
     """
-    from scipy.special import stdtrit
+    from scipy.special import betaincinv, ndtri, stdtrit
 
     if clusters < 2 or not trials:
         return None
     if not errors:
         return 0.0, binomial_interval(0, clusters, confidence)[1]
-    rate = errors / trials
+    rate, upper = errors / trials, (1 + confidence) / 2
     squares = errors2 - 2 * rate * errors_trials + rate * rate * trials2
-    deviation = math.sqrt(max(squares, 0.0) * clusters / (clusters - 1)) / trials
-    reach = float(stdtrit(clusters - 1, (1 + confidence) / 2)) * deviation
-    return max(rate - reach, 0.0), min(rate + reach, 1.0)
+    variance = max(squares, 0.0) * clusters / (clusters - 1) / trials**2
+    if not variance:
+        return rate, rate
+    effective = rate * (1 - rate) / variance * float(ndtri(upper) / stdtrit(clusters - 1, upper)) ** 2
+    right, wrong = (1 - rate) * effective, rate * effective
+    return float(betaincinv(wrong, right + 1, 1 - upper)), float(betaincinv(wrong + 1, right, upper))

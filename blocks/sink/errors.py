@@ -28,6 +28,9 @@ class ErrorMeter(Block):
     negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its information bits, are means over the bits
     compared.
 
+    A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`. For whoever pools
+    several runs, `ber_clusters` has the sums that the interval was made of (see `theory.clustered_interval`), or null.
+
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
     common complex gain is taken out, and `constellation.png`.
 
@@ -175,8 +178,17 @@ class _BitErrors(_Errors):
 
     def __init__(self) -> None:
         super().__init__()
+        self.frames = self.frames_wrong = 0
         self.clustered = True
         self.clusters = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
+
+    def add(self, sent: Packet | None, received: Packet | None) -> float | None:
+        before = self.errors, self.missing, self.lost
+        rate = super().add(sent, received)
+        if sent is not None:
+            self.frames += 1
+            self.frames_wrong += (self.errors, self.missing, self.lost) != before
+        return rate
 
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
         size = -(-common // 8)
@@ -216,14 +228,17 @@ class _BitErrors(_Errors):
     def figures(self) -> dict[str, Any]:
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
         snr = {key: mean.decibel for key, mean in self.snr.items()}
-        return {"bits": self.items, "bit_errors": self.errors, **rates, **self._losses(), **snr}
+        frames = {"bit_frames": self.frames, "bit_frames_wrong": self.frames_wrong}
+        return {"bits": self.items, "bit_errors": self.errors, **rates, **frames, **self._losses(), **snr}
 
     def closing_figures(self) -> dict[str, Any]:
         if not self.items:
-            return {"ber_interval": None}
-        if self.clustered:
-            return {"ber_interval": theory.clustered_interval(*self.clusters)}
-        return {"ber_interval": theory.binomial_interval(self.errors, self.items)}
+            return {"ber_interval": None, "ber_clusters": None}
+        if not self.clustered:
+            return {"ber_interval": theory.binomial_interval(self.errors, self.items), "ber_clusters": None}
+        names = ("clusters", "errors", "trials", "errors2", "errors_trials", "trials2")
+        sums = {name: float(value) for name, value in zip(names, self.clusters, strict=True)}  # may exceed 64 bits
+        return {"ber_interval": theory.clustered_interval(*self.clusters), "ber_clusters": sums}
 
 
 def _decided(received: Packet) -> np.ndarray:

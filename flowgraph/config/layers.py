@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +51,13 @@ class Document:
 
 
 class Files:
-    """Reads files, each once, and notes the mistakes in them."""
+    """Reads files, each once, and notes the mistakes in them.
 
-    def __init__(self, mistakes: Mistakes):
-        self.mistakes = mistakes
+    What calls itself neither a sub-graph nor a flowgraph is a `kind` of document that has these `keys`.
+    """
+
+    def __init__(self, mistakes: Mistakes, kind: str = "flowgraph", keys: Sequence[str] = JOB_KEYS):
+        self.mistakes, self.kind, self.keys = mistakes, kind, keys
         self.trees: dict[str, Node | list[Mistake]] = {}  # by name, in the order wanted; or why there is none
         self.documents: dict[str, Document] = {}
         self.real: dict[str, str] = {}  # where a name leads to, links followed
@@ -72,6 +75,11 @@ class Files:
         else:
             self.mistakes.add(*mistakes)
             self.trees[file] = tree
+
+    def error(self) -> ConfigError:
+        """Return all mistakes, in the order in which a reader comes upon them."""
+        order = {name: number for number, name in enumerate(self.trees)}
+        return ConfigError(sorted(self.mistakes, key=lambda each: (order.get(each.file, -1), each.line, each.col)))
 
     def tree(self, file: str, asked: Node | None = None) -> Node | None:
         """Return the mapping in a file, which the node `asked` names; None after a mistake."""
@@ -99,7 +107,11 @@ class Files:
         if tree is None:
             return Document(Node(None, file), whole=False)
         own, document = dict(tree.value), Document(tree)
-        kind, known = ("sub-graph", SUBGRAPH_KEYS) if "subgraph" in own else ("flowgraph", JOB_KEYS)
+        kind, known = self.kind, self.keys
+        if "subgraph" in own:
+            kind, known = "sub-graph", SUBGRAPH_KEYS
+        elif "flowgraph" in own:
+            kind, known = "flowgraph", JOB_KEYS
         for key in [key for key in own if key not in known]:
             self.mistakes.add(own.pop(key).wrong_key(unknown(f"a key of a {kind}", key, known)))
         for base in _list(own.pop("extends", None)):

@@ -64,6 +64,23 @@ def loads(
     return loader.load(STRING, [str(overlay) for overlay in overlays], set or {}, seed)
 
 
+def graph_of(document: Document, files: Files) -> GraphSpec | None:
+    """Return the graph of a document that was put together from pieces of others; None if `files` has mistakes."""
+    return _Loader(False, files).graph(document)
+
+
+def with_settings(document: Document, settings: Mapping[str, Any], mistakes: Mistakes) -> Document:
+    """Return a document whose variables are set to other values."""
+    at = document.keys.get("vars", Node({}))
+    written = dict(mistakes.mapping(at))
+    for name, value in settings.items():
+        if name in written:
+            written[name] = node_of(value, "--set", name)
+        elif document.whole or nearest(name, written):
+            mistakes.add(Mistake("--set", 0, 0, name, unknown("a variable", name, written)))
+    return replace(document, keys={**document.keys, "vars": at.holding(written)})
+
+
 @dataclass
 class _Subgraph(Part):
     """A sub-graph where it is used: its ports, as the ports of blocks inside that they lead to.
@@ -99,10 +116,10 @@ class _Laid:
 class _Loader:
     """One load: collects the flat graph and the mistakes, level by level."""
 
-    def __init__(self, subgraph: bool) -> None:
+    def __init__(self, subgraph: bool, files: Files | None = None) -> None:
         self.subgraph = subgraph  # whether the file may be a sub-graph
-        self.mistakes = Mistakes()
-        self.files = Files(self.mistakes)
+        self.files = files or Files(Mistakes())
+        self.mistakes = self.files.mistakes
         self.flat = Flat()
         self.blocks: list[BlockSpec] = []
         self.wires: list[_Laid] = []
@@ -114,25 +131,19 @@ class _Loader:
             document = self.files.document(file)
             for overlay in overlays:
                 document = document.under(self.files.document(overlay))
-            spec = self._job(document.settled(), settings, seed)
+            spec = self.graph(with_settings(document.settled(), settings, self.mistakes), seed)
         except TooMany:
             pass
         if self.mistakes or spec is None:
-            order = {name: number for number, name in enumerate(self.files.trees)}
-            raise ConfigError(sorted(self.mistakes, key=lambda each: (order.get(each.file, -1), each.line, each.col)))
+            raise self.files.error()
         return spec
 
-    def _job(self, document: Document, settings: Mapping[str, Any], seed: int | None) -> GraphSpec | None:
+    def graph(self, document: Document, seed: int | None = None) -> GraphSpec | None:
         is_subgraph = "subgraph" in document.keys
         if is_subgraph and not self.subgraph:
             self.mistakes.add(document.keys["subgraph"].wrong_key("must be a flowgraph, not a sub-graph"))
             return None
-        written = dict(self._mapping(document, "vars"))
-        for name, value in settings.items():
-            if name in written:
-                written[name] = node_of(value, "--set", name)
-            elif document.whole or nearest(name, written):
-                self.mistakes.add(Mistake("--set", 0, 0, name, unknown("a variable", name, written)))
+        written = self._mapping(document, "vars")
         level = _Level(document, Variables(written, {}, self.mistakes, document.whole))
         self._contents(level)
         if is_subgraph:

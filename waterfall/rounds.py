@@ -1,0 +1,248 @@
+"""Measuring a waterfall: round by round, in several processes, from where it stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from blocks.phy import theory
+from flowgraph.api import Flowgraph
+from flowgraph.block import BlockError
+from flowgraph.spec import GraphSpec
+from flowgraph.supervisor import RunFailed
+from waterfall.plan import Point, Until
+
+FILE = "rounds.jsonl"
+LEAVE_WITHIN_S = 3.0
+RUNNING, DONE = "running", "run done"  # what a run says of itself; anything else that it says is a warning
+
+
+class RoundFailed(Exception):
+    """A round could not be run: one sentence with its curve, its Eb/N0 and the block at fault."""
+
+
+class Round(msgspec.Struct, forbid_unknown_fields=True):
+    """What one round of a point has found; `clusters` are the sums of `theory.clustered_interval`."""
+
+    point: str
+    number: int
+    blocks: int
+    block_errors: int
+    bits: int
+    bit_errors: int
+    clusters: dict[str, float] | None
+    ber_theory: float | None
+    esn0_db: float | None
+    seconds: float
+
+
+@dataclass
+class Tally:
+    """All rounds of a point so far."""
+
+    point: Point
+    rounds: list[Round] = field(default_factory=list)
+
+    def total(self, name: str) -> Any:
+        """Return the sum of a figure over all rounds."""
+        return sum(getattr(each, name) for each in self.rounds)
+
+    @property
+    def sent(self) -> int:
+        """Bits sent so far."""
+        return self.total("blocks") * self.point.block
+
+    def done(self, until: Until) -> bool:
+        """Tell whether the point has the errors wanted, or has sent the bits allowed."""
+        return self.share(until) >= 1
+
+    def share(self, until: Until) -> float:
+        """Return how far the point is, from 0 to 1; in errors it is an estimate."""
+        wanted = [("bit_errors", until.errors), ("block_errors", until.block_errors)]
+        errors = min(self.total(name) / number if number else 1.0 for name, number in wanted)
+        return min(max(errors if self.rounds else 0.0, self.sent / until.bits), 1.0)
+
+    def row(self) -> dict[str, Any]:
+        """Return totals, rates and their 99 % intervals, once there are rounds."""
+        bits, errors, blocks, wrong = map(self.total, ("bits", "bit_errors", "blocks", "block_errors"))
+        ber_low, ber_high = self._ber_interval(bits, errors) or (None, None)
+        bler_low, bler_high = theory.binomial_interval(wrong, blocks)  # every block meets noise and fades of its own
+        return {
+            "curve": self.point.curve,
+            "ebn0_db": self.point.ebn0_db,
+            "esn0_db": self.rounds[0].esn0_db,
+            "bits": bits,
+            "bit_errors": errors,
+            "ber": errors / bits if bits else None,
+            "ber_low": ber_low,
+            "ber_high": ber_high,
+            "ber_theory": self.rounds[0].ber_theory,
+            "blocks": blocks,
+            "block_errors": wrong,
+            "bler": wrong / blocks,
+            "bler_low": bler_low,
+            "bler_high": bler_high,
+            "seconds": self.total("seconds"),
+        }
+
+    def _ber_interval(self, bits: int, errors: int) -> tuple[float, float] | None:
+        clusters = [each.clusters for each in self.rounds if each.clusters]
+        if clusters:
+            return theory.clustered_interval(**{name: sum(each[name] for each in clusters) for name in clusters[0]})
+        return theory.binomial_interval(errors, bits) if bits else None
+
+
+class Record:
+    """The finished rounds of a folder, one a line: what is there is never measured again.
+
+    Raises `BlockError` where another run writes there, or where a line is no round.
+    """
+
+    def __init__(self, folder: Path):
+        self.file = (folder / FILE).open("a+b")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.close()
+            raise BlockError(f"{folder} is in use by another run: wait for it, or give another --out") from None
+        self.file.seek(0)
+        lines = self.file.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):  # a run was killed as it wrote
+            self.file.truncate(sum(map(len, lines[:-1])))
+            del lines[-1]
+        self.rounds: dict[str, list[Round]] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                self._take(msgspec.json.decode(line, type=Round))
+            except (msgspec.MsgspecError, ValueError) as error:
+                place = f"{folder / FILE}:{number}"
+                raise BlockError(f"{place}: {error}: move the file away, or give another --out") from None
+
+    def _take(self, each: Round) -> None:
+        known = self.rounds.setdefault(each.point, [])
+        if each.number != len(known):
+            raise ValueError(f"must be round {len(known)} of point {each.point}, not {each.number}")
+        known.append(each)
+
+    def add(self, each: Round) -> None:
+        """Write down a round."""
+        self._take(each)
+        self.file.write(msgspec.json.encode(each) + b"\n")
+        self.file.flush()
+
+    def of(self, point: Point) -> list[Round]:
+        """Return the rounds of a point, a list that grows."""
+        return self.rounds.setdefault(point.key, [])
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def measure(
+    tallies: list[Tally],
+    until: Until,
+    record: Record,
+    workers: int,
+    observe: Callable[[set[str]], None],
+    warn: Callable[[Point, str], None],
+) -> None:
+    """Run rounds of every point until it is done, of `workers` points at a time, in processes of their own.
+
+    `observe` is called some times a second with the keys of the points that are being run, `warn` with what blocks
+    warn of. Raises `RoundFailed`.
+    """
+    waiting = deque(tally for tally in tallies if not tally.done(until))
+    running: dict[Future, Tally] = {}
+    others, spawn = multiprocessing.active_children(), multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(prefix="semflow-") as folder,
+        ProcessPoolExecutor(workers, spawn, _begin, (folder,)) as pool,
+    ):
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    tally = waiting.popleft()
+                    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
+                    running[pool.submit(_run, tally.point.round(len(tally.rounds)))] = tally
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                observe({tally.point.key for tally in running.values()})
+                for future in wait(running, 0.2, FIRST_COMPLETED).done:
+                    tally = running[future]
+                    found, warnings = _result(tally, future)
+                    del running[future]
+                    record.add(found)
+                    for line in warnings:
+                        warn(tally.point, line)
+                    if not tally.done(until):
+                        waiting.appendleft(tally)
+            observe(set())
+        except BaseException as error:
+            for process in set(multiprocessing.active_children()) - set(others):
+                process.kill()
+            if isinstance(error, BrokenProcessPool):
+                names = " or ".join(sorted(tally.point.name for tally in running.values()))
+                raise RoundFailed(f"a process was killed that measured {names}") from None
+            raise
+
+
+def _result(tally: Tally, future: Future) -> tuple[Round, list[str]]:
+    """Return what a process has found, and its warnings."""
+    point = tally.point
+    try:
+        link, seconds, warnings = future.result()
+    except RoundFailed as error:
+        raise RoundFailed(f"{point.name}: {error}") from None
+    names = {"blocks": "bit_frames", "block_errors": "bit_frames_wrong", "clusters": "ber_clusters"}
+    figures = {name: link[names.get(name, name)] for name in Round.__struct_fields__[2:-1]}
+    return Round(point.key, len(tally.rounds), **figures, seconds=round(seconds, 3)), warnings
+
+
+# In the processes
+
+
+def _begin(folder: str) -> None:
+    """Have the process keep its files in a folder; once its parent is gone, take that away and end."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        until = time.monotonic() + LEAVE_WITHIN_S
+        while os.path.exists(folder) and time.monotonic() < until:  # the others still write there
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    tempfile.tempdir = folder
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(graph: GraphSpec) -> tuple[dict[str, Any], float, list[str]]:
+    """Return the figures of the link, the seconds that it ran, and warnings. Raises `RoundFailed`."""
+    began, warnings = 0.0, []
+
+    def tell(line: str) -> None:
+        nonlocal began
+        if line == RUNNING:  # blocks have started: kernels are loaded
+            began = time.perf_counter()
+        elif line != DONE:
+            warnings.append(line)
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            report = Flowgraph.from_spec(graph, here=True).run(folder, tell=tell)
+        except RunFailed as failure:
+            raise RoundFailed(str(failure)) from None
+    return report.sections["link"], time.perf_counter() - began, warnings
