@@ -80,9 +80,9 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
+    from blocks.waterfall.plan import is_waterfall
     from flowgraph.block import BlockError
     from flowgraph.config.load import ConfigError, load
-    from waterfall.plan import is_waterfall
 
     if is_waterfall(options.config):
         raise BlockError(f"{options.config} is a waterfall: `run_flowgraph.py ber {options.config}` draws it")
@@ -139,8 +139,8 @@ def _interrupt(number, frame):
 
 def _load_waterfall(options: argparse.Namespace):
     """Load a waterfall; returns None once every mistake has been printed."""
+    from blocks.waterfall.plan import load
     from flowgraph.config.mistake import ConfigError
-    from waterfall.plan import load
 
     try:
         return load(options.config, options.overlay, _settings(options.set), options.seed)
@@ -157,9 +157,9 @@ def _ber(options: argparse.Namespace) -> int:
     waterfall = _load_waterfall(options)
     if waterfall is None:
         return 2
+    from blocks.waterfall.command import run
+    from blocks.waterfall.rounds import RoundFailed
     from flowgraph.report import RunFolder, folder_of
-    from waterfall.command import run
-    from waterfall.rounds import RoundFailed
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -178,7 +178,7 @@ def _ber(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from waterfall.plan import is_waterfall
+    from blocks.waterfall.plan import is_waterfall
 
     if is_waterfall(options.config):
         waterfall = _load_waterfall(options)

@@ -320,7 +320,7 @@ CASES = {
         job(more="▸sede: 3\n▸inputs: {}"),
         [
             "sede: must be a key of a flowgraph, not 'sede' (did you mean 'seed'?)",
-            "inputs: must be a key of a flowgraph (flowgraph, seed, vars, extends, workers, network, blocks, wires, "
+            "inputs: must be a key of a flowgraph (flowgraph, seed, vars, extends, workers, fuse, network, blocks, wires, "
             "made_with), not 'inputs'",
         ],
     ),

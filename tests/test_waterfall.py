@@ -13,13 +13,13 @@ import pytest
 from conftest import ROOT
 
 from blocks.phy import theory
+from blocks.waterfall.command import Show, remaining
+from blocks.waterfall.plan import Point, Until, Waterfall, load
+from blocks.waterfall.results import figure, table
+from blocks.waterfall.rounds import FILE, Record, Round, Tally
 from flowgraph.block import BlockError
 from flowgraph.config.mistake import ConfigError
 from flowgraph.report import RunFolder
-from waterfall.command import Show, remaining
-from waterfall.plan import Point, Until, Waterfall, load
-from waterfall.results import figure, table
-from waterfall.rounds import FILE, Record, Round, Tally
 
 LINKS = ROOT / "configs/links"
 SMALL = f"""\

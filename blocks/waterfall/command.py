@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from blocks.waterfall.plan import Point, Until, Waterfall
+from blocks.waterfall.results import figure, table
+from blocks.waterfall.rounds import Record, Tally, measure
 from flowgraph.report import RunFolder
-from waterfall.plan import Point, Until, Waterfall
-from waterfall.results import figure, table
-from waterfall.rounds import Record, Tally, measure
 
 LINE_EVERY_S = 5.0
 

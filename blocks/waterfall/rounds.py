@@ -21,11 +21,11 @@ from typing import Any
 import msgspec
 
 from blocks.phy import theory
+from blocks.waterfall.plan import Point, Until
 from flowgraph.api import Flowgraph
 from flowgraph.block import BlockError
 from flowgraph.spec import GraphSpec
 from flowgraph.supervisor import RunFailed
-from waterfall.plan import Point, Until
 
 FILE = "rounds.jsonl"
 LEAVE_WITHIN_S = 3.0
