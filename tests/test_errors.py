@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from blocks.fec import coders
 from blocks.phy import channel, noise, qam, theory
 from blocks.sink.errors import ErrorMeter
 from flowgraph.block import BlockError, Context, Packet, Tag
@@ -235,3 +236,40 @@ def test_bits_and_symbols_cannot_be_compared():
         BlockError, match="cannot compare complex64 received with bits sent: wire bits to bits or symbols to symbols"
     ):
         measure([bits([1])], [Packet(np.ones(1, np.complex64), last=True)])
+
+
+@pytest.mark.parametrize(("rate", "modulation"), [("1/2", "16qam"), ("3/4", "qpsk")])
+def test_channel_uses_count_what_codes_and_modulation_make_of_an_image(rate, modulation):
+    sent = [
+        Packet(noise.random_bytes(5000, 1, f), f, packed=True, last=True).tagged(pixel_values=12288) for f in range(3)
+    ]
+    code, codec = {"rate": rate}, {"modulation": modulation}
+    mapped = run_block(qam.QamMapper(codec), run_block(coders.LdpcEncoder(code), {"bits": sent}))["symbols"]
+    aired = run_block(channel.AwgnChannel({"esn0": 20}), {"symbols": mapped})
+    decided = run_block(qam.QamDemapper({**codec, "output": "llr8"}), aired)
+    told = {}
+    context = Context(report=lambda section, frame, values: told.setdefault(section, {}).update(values))
+    received = run_block(coders.LdpcDecoder(code), decided)["bits"]
+    run_block(ErrorMeter(context=context), {"sent": sent, "received": received})
+    symbols = sum(packet.count for packet in mapped) / 3
+    assert told["payload"]["symbols_per_image"] == pytest.approx(symbols, rel=2e-3)  # the last block has more parity
+    assert told["payload"]["cbr"] == pytest.approx(symbols / 12288, rel=2e-3)
+    assert told["link"]["bit_errors"] == 0
+
+
+def test_the_constellation_shows_where_symbols_are_and_says_what_it_leaves_out():
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    sent = qam.map_symbols(noise.random_bytes(4000, 1), 32_000)
+    received = (10 * sent + 0.1 * rng.standard_normal(len(sent))).astype(np.complex64)
+    received[:40] = np.nan
+
+    def picture(symbols):
+        frames = [[Packet(each, last=True).tagged(modulation="16qam")] for each in (sent, symbols)]
+        return np.asarray(Image.open(io.BytesIO(measure(*frames).kept["constellation.png"])).convert("RGB"), int)
+
+    def coloured(pixels):
+        return (np.ptp(pixels, axis=2) > 60).mean()
+
+    assert coloured(picture(received)) > 3 * coloured(picture(np.full_like(sent, np.nan)))

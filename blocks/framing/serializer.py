@@ -110,6 +110,9 @@ class BitSerializer(Block):
         information = 8 * header.caption_bytes + header.latent_bits
         if header.bits:
             tags.append(Tag(0, "code_rate", information / header.bits if information else 1.0))
+        if header.values:
+            _, height, width = header.shape
+            tags.append(Tag(0, "pixel_values", 3 * height * width * p.pixels_per_latent**2))
         if header.side:
             tags.append(Tag(0, "side_header", header.as_tag()))
         return Packet(data, frame, 0, header.bits, True, tuple(tags), True)

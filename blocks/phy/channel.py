@@ -92,6 +92,7 @@ class _NoisyChannel(Block):
             "esn0_db": esn0,
             "ebn0_db": ebn0,
             "bits_per_symbol": self.bits_per_symbol,
+            "bits_per_use": self.bits_per_symbol and self.bits_per_symbol * self.link_rate,
             "modulation": self.modulation,
             **fading,
         }
@@ -288,6 +289,7 @@ class BitFlipChannel(Block):
             "esn0_db": esn0,
             "ebn0_db": ebn0 - theory.ratio_to_db(self.code_rate),
             "bits_per_symbol": 4,
+            "bits_per_use": 4,
             "modulation": "16qam",
             "fading": "none",
             "block_symbols": None,

@@ -31,6 +31,9 @@ class ErrorMeter(Block):
     A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`. For whoever pools
     several runs, `ber_clusters` has the sums that the interval was made of (see `theory.clustered_interval`), or null.
 
+    Of frames that carry images, the payload's `symbols_per_image` and `cbr` are counted anew, with all that the link
+    adds: parity, pilots.
+
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
     common complex gain is taken out, and `constellation.png`.
 
@@ -70,6 +73,8 @@ class ErrorMeter(Block):
         if self.count is None:
             return
         self.report("link", **self.count.figures(), **self.count.closing_figures())
+        if isinstance(self.count, _BitErrors) and self.count.uses:
+            self.report("payload", **self.count.channel_uses())
         if isinstance(self.count, _SymbolErrors) and self.count.shown:
             self.keep("constellation.png", self.count.picture())
 
@@ -179,6 +184,7 @@ class _BitErrors(_Errors):
     def __init__(self) -> None:
         super().__init__()
         self.frames = self.frames_wrong = 0
+        self.uses = self.pixel_values = self.images = 0  # channel uses and values of frames that carry images
         self.clustered = True
         self.clusters = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
 
@@ -188,7 +194,16 @@ class _BitErrors(_Errors):
         if sent is not None:
             self.frames += 1
             self.frames_wrong += (self.errors, self.missing, self.lost) != before
+            values, per_use = sent.tag("pixel_values"), (self.channel or {}).get("bits_per_use")
+            if values and per_use:
+                self.images += 1
+                self.pixel_values += values
+                self.uses += math.ceil(sent.count / per_use - 1e-9)
         return rate
+
+    def channel_uses(self) -> dict[str, Any]:
+        """Return the symbols on the channel, for each image and for each value of its pixels."""
+        return {"symbols_per_image": self.uses / self.images, "cbr": self.uses / self.pixel_values}
 
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
         size = -(-common // 8)
@@ -322,18 +337,36 @@ class _SymbolErrors(_Errors):
         from matplotlib.figure import Figure
 
         symbols = np.concatenate(self.shown)
-        reach = 2.0
+        finite = symbols[np.isfinite(symbols)]
+        parts = np.maximum(np.abs(finite.real), np.abs(finite.imag))
+        reach = max(2.0, 1.2 * float(np.quantile(parts, 0.95))) if len(finite) else 2.0
+        outside = int((parts > reach).sum())
+        title = f"{len(symbols):,} symbols received"
+        if self.items > len(symbols):
+            title = f"the first {len(symbols):,} of {self.items:,} symbols received"
+        if outside:
+            title += f"\n{outside:,} lie outside"
+        if len(finite) < len(symbols):
+            title += f"\n{len(symbols) - len(finite):,} are NaN or infinite"
         figure = Figure(figsize=(5, 5), dpi=150, layout="constrained")
         axes = figure.add_subplot(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
         bins = np.linspace(-reach, reach, 161)
-        density, _, _ = np.histogram2d(symbols.imag, symbols.real, bins=[bins, bins])
+        density, _, _ = np.histogram2d(finite.imag, finite.real, bins=[bins, bins])
         shades = LogNorm(0.5, max(density.max(), 1.0))
         axes.pcolormesh(bins, bins, np.ma.masked_equal(density, 0), norm=shades, cmap="viridis")
         if self.constellation:
             points = self.constellation.points
-            axes.plot(points.real, points.imag, "+", color="crimson", markersize=8, label=self.constellation.name)
+            axes.plot(
+                points.real,
+                points.imag,
+                "+",
+                color="crimson",
+                markersize=5,
+                markeredgewidth=0.7,
+                label=self.constellation.name,
+            )
             axes.legend(loc="upper right")
-        axes.set(xlabel="in-phase", ylabel="quadrature", title=f"{len(symbols)} symbols received")
+        axes.set(xlabel="in-phase", ylabel="quadrature", title=title)
         content = io.BytesIO()
         FigureCanvasAgg(figure).print_png(content)
         return content.getvalue()
