@@ -13,15 +13,36 @@ from numba import float32, int32, int64, njit, types
 from blocks._compiled import FLAGS, FLOATS_IN
 from blocks.phy._noise import fma
 
-TILE = 512  # floats of I and Q that are worked on at a time, within the first cache
+TILE = 512  # items that are worked on at a time, within the first-level cache
 ROWS = types.Array(float32, 2, "C", readonly=True)
+
+
+@njit(types.void(FLOATS_IN, float32[::1], float32[::1]), **FLAGS)
+def _turn(items, x, turned):
+    """Copy items to x, and i times them to `turned`."""
+    for j in range(items.size // 2):
+        a = items[2 * j]
+        b = items[2 * j + 1]
+        x[2 * j] = a
+        x[2 * j + 1] = b
+        turned[2 * j] = -b
+        turned[2 * j + 1] = a
 
 
 @njit("void(float32, float32, float32[::1], float32[::1], float32[::1])", **FLAGS)
 def _add(real, imag, x, turned, total):
-    """total += tap x, with i x in `turned`."""
+    """total += (real + i imag) x, with i x in `turned`."""
     for j in range(total.size):
         total[j] = fma(real, x[j], fma(imag, turned[j], total[j]))
+
+
+@njit("void(int64, int64, float32[::1], float32[::1], float32[::1])", **FLAGS)
+def _join(into, interval, now, slope, out):
+    """out = now + t slope, where t is the share of the interval that has passed."""
+    scale = float32(1) / float32(interval)
+    for j in range(out.size):
+        t = float32(int32(into) + int32(int32(j) >> int32(1))) * scale
+        out[j] = fma(t, slope[j], now[j])
 
 
 @njit(types.void(ROWS, int64, int64, FLOATS_IN, float32[::1]), **FLAGS)
@@ -32,33 +53,22 @@ def convolve(taps, interval, offset, items, out):
     as many before the first one that is wanted as there are taps, less one.
     """
     length = taps.shape[1] // 2
-    x = np.empty(items.size, np.float32)
-    turned = np.empty(items.size, np.float32)
-    for j in range(items.size // 2):
-        x[2 * j] = items[2 * j]
-        x[2 * j + 1] = items[2 * j + 1]
-        turned[2 * j] = -items[2 * j + 1]
-        turned[2 * j + 1] = items[2 * j]
-    now = np.empty(TILE, np.float32)
-    slope = np.empty(TILE, np.float32)
-    scale = float32(1) / float32(interval)
+    x, turned = np.empty(2 * (TILE + length - 1), np.float32), np.empty(2 * (TILE + length - 1), np.float32)
+    now, slope = np.empty(2 * TILE, np.float32), np.empty(2 * TILE, np.float32)
     n, count = 0, out.size // 2
     while n < count:
         row = (offset + n) // interval
         into = offset + n - row * interval
-        size = 2 * min(TILE // 2, interval - into, count - n)
-        now[:size] = float32(0)
-        slope[:size] = float32(0)
+        size = min(TILE, interval - into, count - n)
+        _turn(items[2 * n : 2 * (n + size + length - 1)], x, turned)
+        now[: 2 * size] = float32(0)
+        slope[: 2 * size] = float32(0)
         for tap in range(length):
-            first = 2 * (n + length - 1 - tap)
-            part, part_turned = x[first : first + size], turned[first : first + size]
+            part = slice(2 * (length - 1 - tap), 2 * (length - 1 - tap + size))
             a, b = taps[row, 2 * tap], taps[row, 2 * tap + 1]
             c, d = taps[row + 1, 2 * tap] - a, taps[row + 1, 2 * tap + 1] - b
-            _add(a, b, part, part_turned, now[:size])
+            _add(a, b, x[part], turned[part], now[: 2 * size])
             if c != float32(0) or d != float32(0):
-                _add(c, d, part, part_turned, slope[:size])
-        y = out[2 * n : 2 * n + size]
-        for j in range(size):
-            t = float32(int32(into) + int32(int32(j) >> int32(1))) * scale
-            y[j] = fma(t, slope[j], now[j])
-        n += size // 2
+                _add(c, d, x[part], turned[part], slope[: 2 * size])
+        _join(into, interval, now, slope, out[2 * n : 2 * (n + size)])
+        n += size
