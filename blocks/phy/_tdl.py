@@ -37,8 +37,8 @@ def _add(real, imag, x, turned, total):
 
 
 @njit("void(int64, int64, float32[::1], float32[::1], float32[::1])", **FLAGS)
-def _join(into, interval, now, slope, out):
-    """out = now + t slope, where t is the share of the interval that has passed."""
+def run_straight(into, interval, now, slope, out):
+    """out = now + t slope, where t, the share of the interval that has passed, begins `into` items after its start."""
     scale = float32(1) / float32(interval)
     for j in range(out.size):
         t = float32(int32(into) + int32(int32(j) >> int32(1))) * scale
@@ -70,5 +70,5 @@ def convolve(taps, interval, offset, items, out):
             _add(a, b, x[part], turned[part], now[: 2 * size])
             if c != float32(0) or d != float32(0):
                 _add(c, d, x[part], turned[part], slope[: 2 * size])
-        _join(into, interval, now, slope, out[2 * n : 2 * (n + size)])
+        run_straight(into, interval, now, slope, out[2 * n : 2 * (n + size)])
         n += size
