@@ -198,6 +198,12 @@ def test_where_samples_are_interpolated_lost_ones_are_silence_that_is_told():
     assert made.tags == (Tag(0, "first", 1), Tag(100, "erased", 200), Tag(400, "later", 2))
 
 
+def test_stretches_that_are_known_to_be_missing_stay_so_whatever_the_packets():
+    sent = [Packet(samples(500).data, tags=(Tag(90, "erased", 200),), last=True)]
+    made = check_packet_invariance(Impairments, {"delay": 2.5}, {"samples": sent})["samples"]
+    assert made[0].tags == (Tag(90, "erased", 200),)
+
+
 # Amplifier and mixer
 
 

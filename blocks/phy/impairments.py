@@ -41,6 +41,7 @@ class Impairments(Block):
 
     Every frame begins anew, with a phase noise of its own. A sample that is NaN or infinite makes NaN or infinite those
     that are interpolated from it. Lost stretches stay lost; where u is interpolated, they are silence, tagged `erased`.
+    Tags keep their places.
     """
 
     class Params(BlockParams):
@@ -202,10 +203,23 @@ class Interpolator:
         out = np.empty(stop - self.made, np.complex64)
         place = (self.first, self.made, self.pace, self.delay, self.interval)
         _impairments.sample_at(held.view(np.float32), *place, self.pulses, out.view(np.float32))
-        due = [samples.last or tag.offset < stop for tag in self.tags]
-        tags = tuple(tag for tag, now in zip(self.tags, due, strict=True) if now)
-        self.tags = [tag for tag, now in zip(self.tags, due, strict=True) if not now]
+        tags = self._due_tags(stop, samples.last)
         made = Packet(out, samples.frame, self.made, tags=tags, last=samples.last)
         drop = max(0, self._lowest(stop) - self.first)
         self.held, self.first, self.made = held[drop:].copy(), self.first + drop, stop
         return made if made.count or made.last else None
+
+    def _due_tags(self, stop: int, last: bool) -> tuple[Tag, ...]:
+        """Take out the tags of items before `stop`; a stretch that is missing is told in two parts if it goes on."""
+        due, later = [], []
+        for tag in self.tags:
+            if tag.offset >= stop and not last:
+                later.append(tag)
+                continue
+            over = tag.offset + tag.value - stop if tag.key == ERASED else 0
+            if over > 0:
+                tag = Tag(tag.offset, ERASED, tag.value - over)
+                later.append(Tag(stop, ERASED, over))
+            due.append(tag)
+        self.tags = later
+        return tuple(due)
