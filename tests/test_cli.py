@@ -141,7 +141,7 @@ def test_every_config_passes_check(cli, config):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("link", ["rayleigh", "rayleigh_pilots", "bit_flip", "ldpc", "convolutional"])
+@pytest.mark.parametrize("link", ["rayleigh", "rayleigh_pilots", "bit_flip", "ldpc", "convolutional", "tdl"])
 def test_a_link_swaps_in_by_one_line(cli, link):
     line = f"blocks: {{link: {{graph: {ROOT}/configs/links/{link}.yaml, ebn0: 12 dB}}}}\n"
     (cli.folder / "overlay.yaml").write_text(line)

@@ -119,9 +119,8 @@ def _neglog(word):
 
 
 @njit(inline="always", **FLAGS)
-def _normal(u, v, scale):
-    """Box-Muller: `scale` sqrt(-ln U) (cos 2 pi V, sin 2 pi V), each part of variance scale^2 / 2."""
-    radius = scale * np.sqrt(max(_neglog(u), float32(0.0)))
+def turn(v):
+    """cos and sin of 2 pi v / 2^32."""
     y = float32(int32(uint32(v << uint32(2)))) * float32(2.0**-31)  # within the quarter turn `quarter`, from -1 to 1
     quarter = uint32(uint32(v + uint32(0x20000000)) >> uint32(30))
     w = y * y
@@ -130,8 +129,14 @@ def _normal(u, v, scale):
     odd = uint32(quarter & uint32(1)) != uint32(0)
     i = sine if odd else cosine
     q = cosine if odd else sine
-    i = _with_sign(i, uint32(quarter + uint32(1)))
-    q = _with_sign(q, quarter)
+    return _with_sign(i, uint32(quarter + uint32(1))), _with_sign(q, quarter)
+
+
+@njit(inline="always", **FLAGS)
+def _normal(u, v, scale):
+    """Box-Muller: `scale` sqrt(-ln U) (cos 2 pi V, sin 2 pi V), each part of variance scale^2 / 2."""
+    radius = scale * np.sqrt(max(_neglog(u), float32(0.0)))
+    i, q = turn(v)
     return radius * i, radius * q
 
 
@@ -206,6 +211,21 @@ def fade(offset, frame, stream, key, scale, h, x, out):
         part = slice(2 * i, 2 * (i + CHUNK))
         _draw(offset + uint64(i), frame, stream, key, scale, out[part], u, v)
         _add_faded(h[part], x[part], out[part])
+
+
+@njit("void(int64[::1], float32[::1], int64, int64, float32[::1], float32[::1])", **FLAGS)
+def sum_of_tones(rates, amplitudes, first, step, real, imag):
+    """Add up tones a_m e^(2 pi i r_m n), n = first, first + step, ...; rates r_m in 2^-64 turns an item."""
+    for m in range(rates.size):
+        a = amplitudes[2 * m]
+        b = amplitudes[2 * m + 1]
+        phase = uint64(rates[m]) * uint64(first)
+        turned = uint64(rates[m]) * uint64(step)
+        for i in range(real.size):
+            c, s = turn(uint32(phase >> uint64(32)))
+            phase += turned
+            real[i] = fma(a, c, fma(-b, s, real[i]))
+            imag[i] = fma(a, s, fma(b, c, imag[i]))
 
 
 @njit(types.void(float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)

@@ -58,23 +58,25 @@ def complex_normal(
     return out
 
 
-def doppler_gains(count: int, doppler: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
+def doppler_gains(
+    count: int, doppler: float, key: int, frame: int = 0, offset: int = 0, process: int = 0
+) -> np.ndarray:
     """Return gains h, complex64, of flat fading in time, E|h|^2 = 1, from symbol `offset` of a frame on.
 
     Many paths from all around the moving receiver (R. H. Clarke, 1968): h(t) = sum of a_m e^(2 pi i f t cos b_m), for
-    `doppler` f in periods a symbol, a_m complex Gaussian and b_m spread evenly, so that E[h(t + s) h*(t)] is
-    J0(2 pi f s). Every frame has a process of its own.
+    `doppler` f in periods a symbol (at most 1/2), a_m complex Gaussian and b_m spread evenly, so that E[h(t + s) h*(t)]
+    is J0(2 pi f s). Every frame has processes of its own, which are numbered.
     """
-    paths = complex_normal(SCATTERERS, key, frame, power=1 / SCATTERERS, stream=PATHS).astype(np.complex128)
-    spread = np.frombuffer(random_bytes(4 * SCATTERERS, key, frame), "<u4") / 2.0**32
-    rate = 2 * np.pi * doppler * np.cos(2 * np.pi * (np.arange(SCATTERERS) + spread) / SCATTERERS)
+    first_path = process * SCATTERERS
+    paths = complex_normal(SCATTERERS, key, frame, first_path, 1 / SCATTERERS, PATHS)
+    spread = np.frombuffer(random_bytes(4 * SCATTERERS, key, frame, 4 * first_path), "<u4") / 2.0**32
+    rates = doppler * np.cos(2 * np.pi * (np.arange(SCATTERERS) + spread) / SCATTERERS)
     step = 1 << max(0, int(np.floor(-np.log2(max(doppler, 1e-12) * DENSE))))
     first, last = offset // step - 1, (offset + count - 1) // step + 3
-    places = np.arange(first, last, dtype=np.float64) * step
-    h = np.empty(len(places), np.complex128)
-    for begin in range(0, len(places), 1 << 14):
-        part = slice(begin, begin + (1 << 14))
-        h[part] = np.exp(1j * np.outer(places[part], rate)) @ paths
+    parts = np.zeros((2, last - first), np.float32)
+    words = np.round(rates * 2.0**62).astype(np.int64) << 2
+    kernels().sum_of_tones(words, paths.view(np.float32), first * step, step, *parts)
+    h = parts[0] + 1j * parts[1].astype(np.float64)
     at = np.arange(offset, offset + count)
     if step == 1:
         return h[at - first].astype(np.complex64)
