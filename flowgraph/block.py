@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -177,7 +177,7 @@ class Context:
     report: Callable[[str, int | None, dict[str, Any]], None] = lambda section, frame, values: None
     keep: Callable[[str, bytes], None] = lambda path, data: None
     warn: Callable[[str], None] = lambda message: None
-    files: Callable[[str], Iterable[tuple[str, bytes | OSError]]] = lambda pattern: ()
+    files: Callable[[str, Collection[str]], Iterable[tuple[str, bytes | OSError]]] = lambda pattern, endings: ()
 
 
 class Block:
@@ -272,6 +272,9 @@ class Block:
         """Tell the user something once that does not stop the run; it is counted as an error of this block."""
         self.context.warn(message)
 
-    def files(self, pattern: str) -> Iterable[tuple[str, bytes | OSError]]:
-        """Read a file, a folder's files or a glob's, sorted by name: name, and content or why it cannot be read."""
-        return self.context.files(pattern)
+    def files(self, pattern: str, endings: Collection[str] = ()) -> Iterable[tuple[str, bytes | OSError]]:
+        """Read a file, a folder's files or a glob's, sorted by name: name, and content or why it cannot be read.
+
+        Of a folder or a glob only files with one of the `endings`, as `.png`, where any are given.
+        """
+        return self.context.files(pattern, endings)

@@ -245,8 +245,12 @@ def _worker(options: argparse.Namespace) -> int:
     from flowgraph.place import is_loopback
     from flowgraph.worker import Worker
 
-    target = urlsplit(options.connect)
-    if target.scheme != "tcp" or not target.hostname or not target.port:
+    try:
+        target = urlsplit(options.connect)
+        complete = target.scheme == "tcp" and target.hostname and target.port
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        complete = None
+    if not complete:
         raise BlockError(f"--connect must be tcp://HOST:PORT, not {options.connect!r}")
     if not options.keys and not options.insecure and not is_loopback(target.hostname):
         raise BlockError(f"{target.hostname} is another machine: give --keys DIR, or say --insecure")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from flowgraph.spec import GraphSpec
 
 PROTOCOL = 1
+MAX_FILE_BYTES = 200 << 20  # of a file that a block reads: well within what a message may hold
 
 
 class Message(msgspec.Struct, tag=True, forbid_unknown_fields=True):
@@ -104,6 +106,7 @@ class Wanted(Message):
 
     pattern: str
     index: int
+    endings: list[str] = []
 
 
 # From the supervisor
@@ -166,20 +169,24 @@ from_worker = msgspec.msgpack.Decoder(FromWorker).decode
 from_supervisor = msgspec.msgpack.Decoder(FromSupervisor).decode
 
 
-def matching_files(pattern: str) -> list[Path]:
-    """Return the file that `pattern` names, the files of the folder, or those of the glob, sorted by name."""
+def matching_files(pattern: str, endings: Collection[str] = ()) -> list[Path]:
+    """Return the file that `pattern` names, the files of the folder, or those of the glob, sorted by name.
+
+    Of a folder or a glob only files with one of the `endings`, where any are given.
+    """
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
-    if path.is_dir():
-        return sorted(entry for entry in path.iterdir() if entry.is_file())
-    return sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    return sorted(each for each in found if (not endings or each.suffix.lower() in endings) and each.is_file())
 
 
 def read_file(path: Path) -> Content:
     """Return a file's name and content, or why it cannot be read."""
     name = path.name.encode(errors="replace").decode()  # a name may hold anything
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return Content(name, error=f"it has more than the {MAX_FILE_BYTES >> 20} MiB allowed")
         return Content(name, path.read_bytes())
     except OSError as error:
         return Content(name, error=error.strerror or str(error))

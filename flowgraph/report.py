@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -73,11 +74,13 @@ def folder_of(name: str) -> Path:
 
 
 class RunFolder:
-    """The folder of a run; files land whole or not at all."""
+    """The folder of a run; files land whole or not at all. What an earlier run left there is taken away."""
 
     def __init__(self, path: Path):
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        for name in _files_of(path / "report.json"):
+            (path / name).unlink(missing_ok=True)
         self.log_file = (path / "log.txt").open("a", encoding="utf-8")
         self.written: set[str] = set()  # by this run, whatever else lies there
 
@@ -105,11 +108,22 @@ class RunFolder:
         return target
 
     def log(self, line: str) -> None:
-        self.log_file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-        self.log_file.flush()
+        with contextlib.suppress(OSError):  # of a full disk the report tells, which cannot be written either
+            self.log_file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            self.log_file.flush()
 
     def close(self) -> None:
         self.log_file.close()
+
+
+def _files_of(report: Path) -> list[str]:
+    """Return the files that the run of a report wrote, below its folder."""
+    try:
+        names = json.loads(report.read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or no report of ours
+        return []
+    known = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in known if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts]
 
 
 class Report:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -87,6 +88,7 @@ class Supervisor:
         self.starts_until = float("inf")  # when blocks that are starting have no more to say
         self.interrupted = self.stopping = False
         self.warned: set[str] = set()
+        self.listings: dict[tuple[str, ...], list[Path]] = {}  # files that were found for workers on other hosts
         self.context: zmq.Context | None = None
         self.sockets: list[zmq.Socket] = []
         self.monitor: zmq.Socket | None = None  # of the socket for other hosts
@@ -103,14 +105,20 @@ class Supervisor:
                 self._attend()
             except KeyboardInterrupt:
                 self.interrupted, self.fault = True, "interrupted"
-            except (BlockError, OSError) as error:
+            except BlockError as error:
                 self.fault = str(error)
+            except OSError as error:
+                self.fault = _sentence(error)
             self._finish()
         finally:
             self._close()
         status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
         self.report.result |= {"status": status, **({"fault": self.fault} if self.fault else {})}
-        self.folder.write("report.json", self.report.as_json())
+        self.report.result["files"] = sorted(self.folder.written | {"report.json"})
+        try:
+            self.folder.write("report.json", self.report.as_json())
+        except OSError as error:
+            self.fault = self.fault or _sentence(error)
         self.tell(f"run {status}" + (f": {self.fault}" if self.fault not in ("", status) else ""))
         if self.fault:
             raise RunFailed(self.fault, self.report, self.interrupted)
@@ -284,7 +292,11 @@ class Supervisor:
             for value in block.params.values()
             if isinstance(value, str)
         }
-        files = control.matching_files(wanted.pattern) if wanted.pattern in named else []
+        listed = (member.spec.name, wanted.pattern, *wanted.endings)
+        if wanted.index == 0 or listed not in self.listings:
+            known = wanted.pattern in named
+            self.listings[listed] = control.matching_files(wanted.pattern, wanted.endings) if known else []
+        files = self.listings[listed]
         if wanted.index < len(files):
             self._say(member, control.read_file(files[wanted.index]))
         else:
@@ -356,6 +368,10 @@ class Supervisor:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def _sentence(error: OSError) -> str:
+    return f"cannot write {error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def _private_folder() -> str:
     """Make a folder for sockets that this user alone can enter; a socket's path holds about 100 characters."""
     folder = tempfile.mkdtemp(prefix="semflow-")
@@ -401,5 +417,6 @@ def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]
 
 def _how_it_ended(code: int) -> str:
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        known = -code in set(signal.Signals)
+        return f"was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
     return f"ended by itself with exit code {code}; its last words are in the run's log.txt"

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -94,9 +94,9 @@ class Worker:
             self.warned[spec.name] = self.warned.get(spec.name, 0) + 1
             self._post(control.Warned(spec.name, message))
 
-        def files(pattern: str) -> Iterator[tuple[str, bytes | OSError]]:
-            contents = self._distant_files if distant else lambda p: map(control.read_file, control.matching_files(p))
-            for content in contents(pattern):
+        def files(pattern: str, endings: Collection[str]) -> Iterator[tuple[str, bytes | OSError]]:
+            contents = self._distant_files if distant else _local_files
+            for content in contents(pattern, endings):
                 yield content.name, OSError(content.error) if content.error else content.data
 
         return Context(
@@ -107,11 +107,11 @@ class Worker:
             files,
         )
 
-    def _distant_files(self, pattern: str) -> Iterator[control.Content]:
+    def _distant_files(self, pattern: str, endings: Collection[str]) -> Iterator[control.Content]:
         index = 0
         while True:
             with self.asking:
-                self._post(control.Wanted(pattern, index))
+                self._post(control.Wanted(pattern, index, list(endings)))
                 content = self.contents.get()
             if content is None:
                 raise Stopped
@@ -298,6 +298,10 @@ class Worker:
             self.doorkeeper.close()
         if not any(thread.is_alive() for thread in self.threads):
             self.hub.context.destroy(LINGER_MS)  # with the sockets of blocks that never ran
+
+
+def _local_files(pattern: str, endings: Collection[str]) -> Iterator[control.Content]:
+    return map(control.read_file, control.matching_files(pattern, endings))
 
 
 def _made(spec: BlockSpec, context: Context) -> Block:

@@ -165,3 +165,9 @@ def test_keys_are_private_and_not_overwritten(tmp_path):
     path.write_bytes(b"rubbish")
     with pytest.raises(BlockError, match="must hold a public and a secret CURVE key"):
         load_keys(str(tmp_path / "net"))
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:99999", "tcp://[::1:5000", "ipc:///tmp/x", "127.0.0.1:5000"])
+def test_an_address_that_is_none_is_one_sentence(cli, address):
+    ended = cli.run("worker", "far", "--connect", address, timeout=20)
+    assert (ended.returncode, ended.stderr.strip()) == (2, f"--connect must be tcp://HOST:PORT, not {address!r}")

@@ -4,6 +4,7 @@ import errno
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +45,11 @@ def read(files, pattern="folder", **params):
     context = Context(
         report=lambda section, frame, values: rows.setdefault((section, frame), {}).update(values),
         warn=warnings.append,
-        files=lambda asked: iter(files) if asked == pattern else iter(()),
+        files=lambda asked, endings: (
+            (name, data)
+            for name, data in files
+            if asked == pattern and (asked.endswith(f"/{name}") or Path(name).suffix.lower() in endings)
+        ),
     )
     block = Reader({"images": pattern, **params}, "reader", context)
     return list(read_images(block, (16, 24))), rows, warnings

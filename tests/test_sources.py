@@ -59,6 +59,8 @@ def asked(monkeypatch):
 
         return load
 
+    find = models.weights.find
+    monkeypatch.setattr(models.weights, "find", lambda name, **each: find(name, **each) if "/" in name else name)
     monkeypatch.setattr(models, "load_captioner", loader("captioner", Captioner()))
     monkeypatch.setattr(models, "load_tokenizer", loader("tokenizer", tokenizer))
     monkeypatch.setattr(models, "load_autoencoder", loader("autoencoder", Autoencoder()))
@@ -81,7 +83,7 @@ def run(block_type, files=FILES, seed=1, **params):
         seed=seed,
         report=lambda section, frame, values: rows.setdefault(frame, {}).update(values),
         warn=warnings.append,
-        files=lambda pattern: iter(files),
+        files=lambda pattern, endings: iter(files),
     )
     return run_block(block_type({"images": "folder", **params}, "source", context)), rows, warnings
 
@@ -210,7 +212,7 @@ def test_missing_model_ends_the_run_with_the_loaders_sentence(asked, monkeypatch
     def missing(name, **options):
         raise models.ModelMissing(f"no model at {name}: fetch it")
 
-    monkeypatch.setattr(models, "load_captioner", missing)
+    monkeypatch.setattr(models.weights, "find", missing)
     monkeypatch.setattr(models, "load_autoencoder", missing)
     with pytest.raises(BlockError, match=r"^no model at /nowhere: fetch it$"):
         run(block_type, model="/nowhere")

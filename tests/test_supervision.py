@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import zmq
 
+from flowgraph.report import RunFolder
+
 SLOW = "{use: lab_numbers, frames: 1000, pause: 0.02}"
 
 
@@ -247,3 +249,23 @@ def test_a_direct_wire_beside_a_long_way_round_does_not_freeze(cli):
     ended = cli.run(graph, "--out", "out", "--quiet", timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert [row["equal"] for row in finished(cli)] == [True] * 40
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(cli):
+    (cli.folder / "out" / "report.json.part").mkdir(parents=True)
+    ended = cli.run(write_graph(cli, source="{use: lab_numbers, frames: 3}"), "--out", "out", "--quiet")
+    assert ended.returncode == 1
+    assert re.fullmatch(r"cannot write out/report.json.part: Is a directory", ended.stderr.strip()), ended.stderr
+    assert_nothing_is_left(cli)
+
+
+def test_a_folder_that_is_used_again_holds_the_last_run_alone(tmp_path):
+    for written in (["images/0000_sent.png", "page.png"], ["images/0001_sent.png"]):
+        folder = RunFolder(tmp_path)
+        for name in written:
+            folder.write(name, b"x")
+        folder.write("report.json", json.dumps({"files": [*written, "report.json", "../outside"]}))
+        folder.close()
+        (tmp_path / "notes.txt").write_text("mine")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"images/0001_sent.png", "report.json", "log.txt", "notes.txt"}

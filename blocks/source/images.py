@@ -6,7 +6,6 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import resources
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -140,9 +139,4 @@ def _files(block: Block, images: str) -> Iterable[tuple[str, bytes | OSError]]:
     if images == "sample":
         folder = resources.files("skimage") / "data"
         return ((name, (folder / name).read_bytes()) for name in SAMPLE)
-    named = PurePath(images).name  # a file that was named itself needs no known extension
-    return (
-        (name, content)
-        for name, content in block.files(images)
-        if name == named or PurePath(name).suffix.lower() in EXTENSIONS
-    )
+    return block.files(images, EXTENSIONS)
