@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -73,9 +74,10 @@ class NumpyFunction(Block):
         try:
             out = self.function(data)
         except Exception as error:
-            raise BlockError(
-                f"{p.function} failed on {items.count} {p.input}: {type(error).__name__}: {error}"
-            ) from error
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            what = f"{type(error).__name__}: {error} ({where})"
+            raise BlockError(f"{p.function} failed on {items.count} {p.input}: {what}") from error
         wanted = -(-items.count * Fraction(p.ratio) // 1)
         dtype = np.dtype("uint8" if p.output == "bits" else p.output)
         if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != (wanted,):

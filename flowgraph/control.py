@@ -172,12 +172,13 @@ from_supervisor = msgspec.msgpack.Decoder(FromSupervisor).decode
 def matching_files(pattern: str, endings: Collection[str] = ()) -> list[Path]:
     """Return the file that `pattern` names, the files of the folder, or those of the glob, sorted by name.
 
-    Of a folder or a glob only files with one of the `endings`, where any are given.
+    Hidden files are left out, as by the shell. Of a folder or a glob only files with one of the `endings`, where any
+    are given.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
-    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    found = path.glob("[!.]*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
     return sorted(each for each in found if (not endings or each.suffix.lower() in endings) and each.is_file())
 
 

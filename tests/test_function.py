@@ -105,7 +105,7 @@ def test_a_file_is_looked_for_beside_the_graph(file, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fails", r"fails failed on 10 complex64: ValueError: no such carrier"),
+        ("fails", r"fails failed on 10 complex64: ValueError: no such carrier \(\w+.py:\d+\)"),
         ("wrong", r"must return an array complex64 \(10,\) for 10 items, not complex64 \(9,\)"),
         ("listed", r"must return an array complex64 \(10,\) for 10 items, not list"),
     ],
