@@ -9,7 +9,7 @@ from typing import Any
 
 from flowgraph.block import Block, BlockError, Port
 from flowgraph.report import Report, RunFolder
-from flowgraph.spec import BlockSpec, GraphSpec, WireSpec, WorkerSpec
+from flowgraph.spec import BlockSpec, GraphSpec, Policy, WireSpec, WorkerSpec
 
 
 class Flowgraph:
@@ -61,18 +61,21 @@ class Flowgraph:
         """The description of the graph, flat."""
         return self._spec
 
-    def connect(self, *chain: Block | tuple[Block, str], queue: int = 8, policy: str = "block") -> None:
+    def connect(
+        self, *chain: Block | tuple[Block, str], queue: int = 8, policy: Policy = "block", delay: int = 0
+    ) -> None:
         """Wire blocks in a row, each one's output to the next one's input.
 
         A block with several ports is given with the port's name: `(block, "received")`. Raises `BlockError` for a port
-        that does not exist or is not named where there are several.
+        that does not exist or is not named where there are several. With a `delay` the receiving block gets what comes
+        so many frames later: the way back of a loop.
         """
         if self._blocks is None:
             raise BlockError("a graph loaded from YAML is complete: wire it there, or compose a new Flowgraph()")
         for left, right in pairwise(chain):
             source = f"{self._name(left)}.{_port(left, 'outputs')}"
             target = f"{self._name(right)}.{_port(right, 'inputs')}"
-            self._spec.wires.append(WireSpec(source, target, queue, policy))  # type: ignore[arg-type]
+            self._spec.wires.append(WireSpec(source, target, queue, policy, delay=delay))
 
     def fuse(self, *blocks: Block) -> None:
         """Run blocks that are wired to each other in one thread, the wires between them being calls.

@@ -42,10 +42,12 @@ class Call:
 class Stage:
     """One block, its wires and what it has done; `at_work` holds the block that a fault belongs to."""
 
-    def __init__(self, block: Block, memory: int, connected: set[str], at_work: list[str]):
+    def __init__(
+        self, block: Block, memory: int, connected: set[str], at_work: list[str], delays: dict[str, int] | None = None
+    ):
         self.block, self.at_work = block, at_work
         self.outputs: dict[str, list[Outgoing | Call]] = {}
-        self.runner = Runner(block, self._emit, connected, memory)
+        self.runner = Runner(block, self._emit, connected, memory, delays)
         self.count = control.BlockCount()
         self._sending = 0.0
 
@@ -58,13 +60,12 @@ class Stage:
         """Give the input `name` what has come, and hand on what the block makes of it."""
         caller, self.at_work[0] = self.at_work[0], self.block.name
         began, self._sending = time.perf_counter(), 0.0
-        ended = False
         if isinstance(message, End):
             ended = self.runner.end(name)
         else:
             self.count.packets += 1
             self.count.items += message.count
-            self.runner.feed(name, message)
+            ended = self.runner.feed(name, message)
         self.count.busy_s += time.perf_counter() - began - self._sending
         if ended:
             self.end()
@@ -201,9 +202,12 @@ class BlockThread(threading.Thread):
     def _runs_ahead(self, runner: Runner, spec: WireSpec) -> bool:
         """Tell whether an input should wait for the others: it is far ahead, and they do not depend on its sources.
 
-        Where they share a source, waiting could keep the late input from ever coming.
+        Where they share a source, waiting could keep the late input from ever coming. What comes by the way back of a
+        loop depends on frames that have been worked on, and on none that is still to come.
         """
-        if runner.held(spec.target_port) < PATIENCE_BYTES:
+        if spec.delay or runner.held(spec.target_port) < PATIENCE_BYTES:
             return False
-        late = runner.late(spec.target_port)
-        return bool(late) and all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in late)
+        behind = runner.behind(spec.target_port)
+        if not behind:
+            return runner.waits_for_late
+        return all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in behind)

@@ -38,6 +38,7 @@ class Wire(NamedTuple):
     target: str | None
     source_at: Node
     target_at: Node
+    delay: int = 0
 
 
 @dataclass
@@ -83,7 +84,7 @@ def check(spec: GraphSpec, blocks: Mapping[str, Block] | None = None) -> None:
             flat.blocks[each.name] = Part(None, None, at)
     for wire in spec.wires:
         at = Node(None, path=wire.name)
-        flat.wires.append(Wire(wire.source, wire.target, at, at))
+        flat.wires.append(Wire(wire.source, wire.target, at, at, wire.delay))
     mistakes += examine(flat)
     if mistakes:
         raise ConfigError(mistakes)
@@ -154,9 +155,11 @@ def examine(flat: Flat) -> list[Mistake]:
                 mistakes.append(wire.target_at.wrong(misfit))
     if flat.whole:
         mistakes += _open_inputs(flat, writers, vague)
-    order, loops = _sorted(flat, sound)
+    forward = [wire for wire in sound if not wire.delay]
+    mistakes += _only_late(sound, forward)
+    order, loops = _sorted(flat, forward)
     mistakes += loops
-    mistakes += _rates(flat, order, sound)
+    mistakes += _rates(flat, order, forward)
     return mistakes
 
 
@@ -202,6 +205,15 @@ def _open_inputs(flat: Flat, writers: Mapping[str, Wire], vague: set[str]) -> It
                 yield at.wrong_key(f"must have its input {called!r} connected")
 
 
+def _only_late(sound: list[Wire], forward: list[Wire]) -> Iterator[Mistake]:
+    """Tell of blocks that get nothing but what is late: there are no frames that it could be late by."""
+    fed = {_block(wire.target) for wire in forward}
+    for wire in sound:
+        if wire.delay and _block(wire.target) not in fed:
+            fed.add(_block(wire.target))
+            yield wire.target_at.wrong(f"must not be the only wire to {_block(wire.target)}, as it has a delay")
+
+
 def _sorted(flat: Flat, wires: list[Wire]) -> tuple[list[str], list[Mistake]]:
     """Return the blocks from sources to sinks, as far as loops allow, and one mistake for each loop."""
     readers: dict[str, list[tuple[str, Wire]]] = {name: [] for name in flat.blocks}
@@ -221,7 +233,7 @@ def _sorted(flat: Flat, wires: list[Wire]) -> tuple[list[str], list[Mistake]]:
                 if state.get(reader) == 1:
                     names = [block for block, _ in trail]
                     loop = " -> ".join([*names[names.index(reader) :], reader])
-                    mistakes.append(wire.target_at.wrong(f"must not close a loop: {loop}"))
+                    mistakes.append(wire.target_at.wrong(f"must not close a loop without a delay: {loop}"))
                 elif reader not in state:
                     state[reader] = 1
                     trail.append((reader, iter(readers[reader])))
@@ -297,7 +309,10 @@ def mermaid(spec: GraphSpec) -> str:
         )
         if wire.policy != "block":
             label += f", {wire.policy}"
-        lines.append(f'    {ids[wire.source_block]} -->|"{_quoted(label)}"| {ids[wire.target_block]}')
+        if wire.delay:
+            label += f", {wire.delay} frame{'s' * (wire.delay != 1)} later"
+        arrow = "-.->" if wire.delay else "-->"
+        lines.append(f'    {ids[wire.source_block]} {arrow}|"{_quoted(label)}"| {ids[wire.target_block]}')
     return "\n".join(lines) + "\n"
 
 
@@ -327,7 +342,7 @@ def dump(spec: GraphSpec) -> str:
         lines.append(f"  {_flow(block.name)}: {_flow(entry)}")
     lines.append("wires:" if spec.wires else "wires: []")
     for wire in spec.wires:
-        options = _given(wire, ("queue", "policy", "endpoint"))
+        options = _given(wire, ("queue", "policy", "delay", "endpoint"))
         lines.append(f"  - {_flow({'wire': wire.name, **options} if options else wire.name)}")
     return "\n".join(lines) + "\n"
 

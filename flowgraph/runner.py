@@ -163,51 +163,70 @@ class Runner:
     """Feeds one block and passes on what it makes.
 
     `emit(port, packet)` is called for every packet that the block hands out. `connected` names the block's inputs that
-    are in use. Raises `BlockError` when frames waiting for their partners exceed `memory` bytes, and when the block
-    hands out what its ports do not declare.
+    are in use; `delays` tells of the late ones by how many frames. With a frame that the block works on it then gets,
+    from a late input, the one that it worked on so many frames before, and None with the first ones. The stream ends
+    with the other inputs. Raises `BlockError` when frames waiting for their partners exceed `memory` bytes, and when
+    the block hands out what its ports do not declare.
     """
 
-    def __init__(self, block: Block, emit: Emit, connected: set[str] | None = None, memory: int = 1 << 30):
+    def __init__(
+        self,
+        block: Block,
+        emit: Emit,
+        connected: set[str] | None = None,
+        memory: int = 1 << 30,
+        delays: dict[str, int] | None = None,
+    ):
         self.block, self.emit, self.memory = block, emit, memory
         ports = {port.name: port for port in block.inputs}
         self.connected = [name for name in ports if connected is None or name in connected]
         self.open = set(self.connected)
+        self.ended = False
         self.outputs = {port.name: port for port in block.outputs}
         self.allowed = {port.name: set(port.dtypes) for port in block.outputs}
         self.accepted = {port.name: set(port.dtypes) for port in block.inputs}
         self.pairing = len(self.connected) > 1
         self.whole = {n: _Whole() for n in self.connected if self.pairing or ports[n].whole}
+        self.late = {name: self.whole.pop(name) for name in delays or {}}
+        # Of a late input, the numbers of the frames whose turn comes next; -1 where there is none
+        self.due = {name: deque([-1] * delay) for name, delay in (delays or {}).items()}
         self.aligned = {
             n: _Aligned(block.align(ports[n]))
             for n in self.connected
             if n not in self.whole and block.align(ports[n]) > 1
         }
 
-    def feed(self, name: str, packet: Packet) -> None:
-        """Give the input `name` a packet."""
+    def feed(self, name: str, packet: Packet) -> bool:
+        """Give the input `name` a packet; return True where that ends the block, as `end` does."""
         if packet.dtype not in self.accepted[name]:
             wanted = " or ".join(sorted(self.accepted[name]))
             raise BlockError(f"input {name} must be {wanted}, not {packet.dtype}")
-        if name in self.whole:
-            self.whole[name].push(packet)
-            self._release()
+        if whole := self.whole.get(name) or self.late.get(name):
+            if not self.ended:
+                whole.push(packet)
+                self._release()
         elif name in self.aligned:
             for piece in self.aligned[name].push(packet):
                 self._hand_out(self.block.work(**{name: piece}))
         else:
             self._hand_out(self.block.work(**{name: packet}))
+        return name in self.late and self._finish()
 
     def end(self, name: str) -> bool:
-        """End the input `name`; return True once all inputs have ended and the block has been flushed."""
+        """End the input `name`; return True once all inputs but late ones have ended and the block has been flushed."""
         self.open.discard(name)
-        if name in self.whole:
-            self.whole[name].end()
+        if whole := self.whole.get(name) or self.late.get(name):
+            whole.end()
             self._release()
         elif name in self.aligned:
             for piece in self.aligned[name].end():
                 self._hand_out(self.block.work(**{name: piece}))
-        if self.open:
+        return self._finish()
+
+    def _finish(self) -> bool:
+        if self.ended or self.open - self.late.keys() or any(each.ready for each in self.whole.values()):
             return False
+        self.ended = True  # what is late and has not come is not waited for
         self._hand_out(self.block.flush())
         return True
 
@@ -222,9 +241,14 @@ class Runner:
         """Return the bytes of an input's frames that wait for their partners."""
         return self.whole[name].bytes
 
-    def late(self, name: str) -> list[str]:
+    def behind(self, name: str) -> list[str]:
         """Return the inputs that the frames of `name` wait for."""
-        return [other for other in self.open if self.whole[other].passed < self.whole[name].passed]
+        return [n for n in self.open & self.whole.keys() if self.whole[n].passed < self.whole[name].passed]
+
+    @property
+    def waits_for_late(self) -> bool:
+        """Whether the next frame lacks nothing but what comes from late inputs."""
+        return any(each.passed < self.due[name][0] for name, each in self.late.items())
 
     def _release(self) -> None:
         """Work on every frame that no input can add to any more, in order."""
@@ -233,9 +257,12 @@ class Runner:
             if not waiting:
                 break
             frame = min(waiting)
-            if any(w.passed < frame for w in self.whole.values()):
+            if any(w.passed < frame for w in self.whole.values()) or self.waits_for_late:
                 break
             packets = {name: w.take(frame) for name, w in self.whole.items()}
+            for name, w in self.late.items():
+                packets[name] = w.take(self.due[name].popleft())
+                self.due[name].append(frame)
             self._hand_out(self.block.work(**packets))
         held = sum(w.bytes for w in self.whole.values())
         if held > self.memory:

@@ -32,6 +32,7 @@ class WireSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: Policy = "block"
     endpoint: str | None = None  # written by hand; else derived from where the two blocks run
     fused: bool = False  # a call, within one thread
+    delay: int = 0  # frames of the receiving block by which what comes is late: the way back in a loop
 
     @property
     def name(self) -> str:
@@ -81,8 +82,9 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: NetworkSpec = NetworkSpec()
 
     def in_order(self) -> list[BlockSpec]:
-        """Return the blocks so that each comes after those that feed it."""
-        feeders = {b.name: [w.source_block for w in self.wires if w.target_block == b.name] for b in self.blocks}
+        """Return the blocks so that each comes after those that feed it, ways back excepted."""
+        forward = [wire for wire in self.wires if not wire.delay]
+        feeders = {b.name: [w.source_block for w in forward if w.target_block == b.name] for b in self.blocks}
         order = {name: number for number, name in enumerate(TopologicalSorter(feeders).static_order())}
         return sorted(self.blocks, key=lambda block: order[block.name])
 
@@ -97,6 +99,7 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wire
             for wire in self.wires
             if {wire.source_block, wire.target_block} <= {*names}
+            and not wire.delay
             and workers[wire.source_block] == workers[wire.target_block]
         ]
         joined = {name: {name} for name in names}
@@ -121,5 +124,5 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def sources_above(self, block: str) -> frozenset[str]:
         """Return the blocks without inputs that a block depends on; itself, if it is one."""
-        above = {wire.source_block for wire in self.wires if wire.target_block == block}
+        above = {wire.source_block for wire in self.wires if wire.target_block == block and not wire.delay}
         return frozenset().union(*map(self.sources_above, above)) if above else frozenset([block])

@@ -211,10 +211,12 @@ class Worker:
             if block_spec.worker != self.name:
                 continue
             block = self._block(block_spec, self._context(block_spec, spec.seed, me.host is not None))
-            connected = {wire.target_port for wire in spec.wires if wire.target_block == block.name}
+            arriving = [wire for wire in spec.wires if wire.target_block == block.name]
+            connected = {wire.target_port for wire in arriving}
+            delays = {wire.target_port: wire.delay for wire in arriving if wire.delay}
             chain = chains.setdefault(block_spec.chain or block.name, [])
             at_work = chain[0].at_work if chain else [block.name]
-            stages[block.name] = stage = Stage(block, block_spec.memory, connected, at_work)
+            stages[block.name] = stage = Stage(block, block_spec.memory, connected, at_work, delays)
             chain.append(stage)
         for stage in stages.values():
             for wire in spec.wires:

@@ -71,7 +71,9 @@ def test_mistakes_of_a_composed_graph_name_the_wire():
 def test_every_loop_is_found_once():
     blocks = {name: Channel({"ebn0": 1}) for name in "abc"}
     wires = ["a.symbols -> b.symbols", "b.symbols -> c.symbols", "c.symbols -> a.symbols"]
-    assert messages(composed(blocks, wires)) == ["c.symbols -> a.symbols: must not close a loop: a -> b -> c -> a"]
+    assert messages(composed(blocks, wires)) == [
+        "c.symbols -> a.symbols: must not close a loop without a delay: a -> b -> c -> a"
+    ]
 
 
 def test_a_diamond_is_no_loop():

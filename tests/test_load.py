@@ -488,7 +488,10 @@ CASES = {
             "  c: {use: channel, ebn0: 1}\n  d: {use: channel, ebn0: 1}\n  e: {use: channel, ebn0: 1}",
             "  - c.symbols -> d.symbols\n  - d.symbols -> ▸c.symbols\n  - e.symbols -> ▸e.symbols",
         ),
-        ["wires[1]: must not close a loop: c -> d -> c", "wires[2]: must not close a loop: e -> e"],
+        [
+            "wires[1]: must not close a loop without a delay: c -> d -> c",
+            "wires[2]: must not close a loop without a delay: e -> e",
+        ],
     ),
     "item type": (
         job(

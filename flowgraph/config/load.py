@@ -382,7 +382,8 @@ class _Loader:
             found = bool(targets)
             for target in targets or (None,):
                 source = sources[0] if sources else None
-                self.wires.append(_Laid(Wire(source, target, left_at, right_at), options, text))
+                delay = options.delay if options else 0
+                self.wires.append(_Laid(Wire(source, target, left_at, right_at, delay), options, text))
 
     def _end(self, level: _Level, text: str, at: Node, side: Side) -> list[str]:
         """Return the flat ports that `block.port` means in a level; none where that cannot be told."""

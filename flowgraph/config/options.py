@@ -58,6 +58,12 @@ class WireOptions(_Options):
     wire: str = Field(description="`block.output -> block.input`, or a longer row")
     queue: int = Field(8, ge=1, le=1 << 20, description="packets under way")
     policy: Policy = Field("block", description="what happens when the queue is full")
+    delay: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="frames by which the receiving block gets what comes later; a loop needs a wire with a delay",
+    )
     endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         None,
         description="where the receiver listens: tcp://ADDRESS:PORT or ipc://PATH; follows from the workers",
