@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import traceback
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
+from blocks.code import CodeParams, load_named
 from flowgraph.block import Block, BlockError, Packet, Port
-from flowgraph.block import Params as BlockParams
 
 Item = Literal["bits", "uint8", "int8", "int16", "int32", "int64", "float32", "float64", "complex64", "complex128"]
 ITEMS = Item.__args__  # type: ignore[attr-defined]
@@ -40,23 +37,13 @@ class NumpyFunction(Block):
     that worker's host.
     """
 
-    class Params(BlockParams):
+    class Params(CodeParams):
         function: str = Field(description="name of the function")
-        file: Annotated[str, Field(pattern=r"\.py$")] | None = Field(
-            None, description="Python file that defines it (or give `module`)", json_schema_extra={"path": True}
-        )
-        module: str | None = Field(None, description="installed module that defines it, such as numpy")
         input: Item = Field("complex64", description="type of the items it gets")
         output: Item = Field("complex64", description="type of the items it returns")
         ratio: Annotated[str | int, AfterValidator(_check_ratio)] = Field(
             1, description='items out per item in: 2, "1/4"'
         )
-
-        @model_validator(mode="after")
-        def _one(self) -> NumpyFunction.Params:
-            if (self.file is None) == (self.module is None):
-                raise ValueError("must have exactly one of file and module")
-            return self
 
     inputs = (Port("items", ITEMS, "what the function gets", align=lambda p: Fraction(p.ratio).denominator),)
     outputs = (Port("items", ITEMS, "what it returns", chosen=lambda p: p.output),)
@@ -64,7 +51,7 @@ class NumpyFunction(Block):
 
     def start(self) -> None:
         p = self.params
-        self.function = load_function(p.function, file=p.file, module=p.module)
+        self.function = load_named(p.function, file=p.file, module=p.module)
 
     def work(self, items: Packet) -> Packet:
         p = self.params
@@ -88,23 +75,3 @@ class NumpyFunction(Block):
         if p.output == "bits":
             return items.derive(np.packbits(out), Fraction(p.ratio), count=len(out), packed=True)
         return items.derive(np.ascontiguousarray(out), Fraction(p.ratio))
-
-
-def load_function(name: str, *, file: str | None = None, module: str | None = None) -> Callable[[np.ndarray], Any]:
-    """Return a function of a Python file or of a module. Raises `BlockError` when there is none."""
-    place = file or module or ""
-    try:
-        if file is None:
-            found = importlib.import_module(place)
-        else:
-            spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-            assert spec is not None
-            assert spec.loader is not None
-            found = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(found)
-    except Exception as error:
-        raise BlockError(f"{place} could not be imported: {type(error).__name__}: {error}") from error
-    function = getattr(found, name, None)
-    if not callable(function):
-        raise BlockError(f"{place} has no function {name}")
-    return function

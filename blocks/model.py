@@ -22,13 +22,15 @@ def _device(text: str) -> str:
     return text
 
 
+Device = Annotated[str, AfterValidator(_device)]
+DEVICE: Any = Field("auto", description="where the model computes: auto, cpu, cuda, cuda:1, ...")
+
+
 class ModelParams(Params):
     """Which version of a model, where it computes, and with which numbers."""
 
     revision: str | None = Field(None, description="branch, tag or commit of a model named by its hub id")
-    device: Annotated[str, AfterValidator(_device)] = Field(
-        "auto", description="where the model computes: auto, cpu, cuda, cuda:1, ..."
-    )
+    device: Device = DEVICE
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="numbers the model computes with"
     )

@@ -67,8 +67,8 @@ def test_bits_are_given_one_by_one(file):
     [
         ({"file": "mine.py", "function": "half"}, "mine.py could not be imported: FileNotFoundError"),
         ({"module": "no_such_module", "function": "f"}, "no_such_module could not be imported: ModuleNotFoundError"),
-        ({"module": "numpy", "function": "no_such"}, "numpy has no function no_such"),
-        ({"module": "numpy", "function": "pi"}, "numpy has no function pi"),
+        ({"module": "numpy", "function": "no_such"}, "numpy has no function or class no_such"),
+        ({"module": "numpy", "function": "pi"}, "numpy has no function or class pi"),
     ],
 )
 def test_a_function_that_is_not_there(params, message, tmp_path, monkeypatch):

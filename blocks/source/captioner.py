@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 import models
-from blocks.model import NAMED, image_size, load
+from blocks.model import NAMED, ModelParams, image_size, load
 from blocks.source.images import ImageParams, Size, parse_size, read_images
 from flowgraph.block import Block, Output, Packet, Port
 from models import weights
@@ -54,7 +54,7 @@ class CaptionerSource(Block):
     for meters.
     """
 
-    class Params(ImageParams):
+    class Params(ImageParams, ModelParams):
         model: str = Field(
             "embedded",
             description='captioner: "embedded", a hub id or a folder in the layout of BLIP',

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from blocks.model import ModelParams
 from flowgraph.block import Block, BlockError
+from flowgraph.block import Params as BlockParams
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,8 +43,8 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-class ImageParams(ModelParams):
-    """Which images a source reads, and what they become before its model sees them."""
+class ImageParams(BlockParams):
+    """Which images a source reads, and what they become before it encodes them."""
 
     images: str = Field(
         "sample",

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 import models
-from blocks.model import NAMED, load
+from blocks.model import NAMED, ModelParams, load
 from blocks.source.images import ImageParams, Size, parse_size, read_images
 from flowgraph.block import Block, BlockError, Output, Packet, Port
 
@@ -21,7 +21,7 @@ class LatentEncoderSource(Block):
     `image` carries the picture after geometry, tagged `name`, for meters.
     """
 
-    class Params(ImageParams):
+    class Params(ImageParams, ModelParams):
         model: str = Field(
             "embedded",
             description='autoencoder: "embedded", a hub id or a folder, its own or that of a pipeline',
