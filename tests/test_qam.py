@@ -400,6 +400,29 @@ def test_the_noise_estimate_has_no_bias(ebn0_db):
         assert np.std(values) / n0 < 0.05
 
 
+@pytest.mark.parametrize("modulation", MODULATIONS)
+@pytest.mark.parametrize("ebn0_db", [0, 5, 10, 20])
+def test_the_noise_estimate_is_within_2_db_of_its_cramer_rao_bound(modulation, ebn0_db):
+    """No unbiased estimate of ln N0 by M symbols that are not known varies less than 1 / M I.
+
+    I is the mean square of d ln p(y) / d ln N0 = E[|y - x|^2 | y] / N0 - 1 (S. M. Kay, "Fundamentals of Statistical
+    Signal Processing: Estimation Theory", 1993, chapter 3).
+    """
+    known, bits, frames, symbols = CONSTELLATIONS[modulation], CONSTELLATIONS[modulation].bits_per_symbol, 400, 2048
+    n0 = theory.db_to_ratio(-ebn0_db) / bits
+    estimator, found = qam.NoiseEstimator(known), []
+    for frame in range(frames):
+        sent = qam.map_symbols(noise.random_bytes(symbols * bits // 8, 1, frame), symbols * bits, modulation)
+        estimator.reset()
+        estimator.add(noise.awgn(sent, n0, 2, frame), 0)
+        found.append(math.log(estimator.n0))
+    distance = np.abs(noise.awgn(np.tile(sent, 10), n0, 3)[:, None] - known.points) ** 2 / n0
+    likely = np.exp(distance.min(1, keepdims=True) - distance)
+    information = np.mean(((likely * distance).sum(1) / likely.sum(1) - 1) ** 2)
+    excess = np.var(found) * symbols * information
+    assert 0.7 < excess < 10**0.2
+
+
 def test_the_estimate_of_a_frame_tells_snr_and_error_rate():
     symbols = noise.awgn(qam.map_symbols(noise.random_bytes(1 << 15, 1), 1 << 18), theory.db_to_ratio(-14), key=2)
     made = run_block(qam.QamDemapper(), {"symbols": [Packet(symbols, last=True)]})["bits"]
