@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -96,6 +97,30 @@ class Supervisor:
 
     def run(self) -> Report:
         """Run to the end. Raises `RunFailed` with one clear sentence, after cleaning up."""
+        with self._heeding_interrupts():
+            self._run()
+        if self.fault:
+            raise RunFailed(self.fault, self.report, self.interrupted)
+        return self.report
+
+    @contextmanager
+    def _heeding_interrupts(self) -> Iterator[None]:
+        """Note Ctrl-C and SIGTERM instead of raising them where they fall: within `Popen.poll` a lock would stay held,
+        for which `Popen.wait` then waits for ever.
+        """
+
+        def note(number: int, frame: object) -> None:
+            self.interrupted, self.fault = True, self.fault or "interrupted"
+
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self) -> None:
         self.directory = _private_folder()
         self.doorkeeper: Doorkeeper | None = None
         try:
@@ -103,12 +128,10 @@ class Supervisor:
                 self._open()
                 self._start()
                 self._attend()
-            except KeyboardInterrupt:
-                self.interrupted, self.fault = True, "interrupted"
             except BlockError as error:
-                self.fault = str(error)
+                self.fault = self.fault or str(error)
             except OSError as error:
-                self.fault = _sentence(error)
+                self.fault = self.fault or _sentence(error)
             self._finish()
         finally:
             self._close()
@@ -120,9 +143,6 @@ class Supervisor:
         except OSError as error:
             self.fault = self.fault or _sentence(error)
         self.tell(f"run {status}" + (f": {self.fault}" if self.fault not in ("", status) else ""))
-        if self.fault:
-            raise RunFailed(self.fault, self.report, self.interrupted)
-        return self.report
 
     def tell(self, line: str) -> None:
         self.folder.log(line)
@@ -184,7 +204,7 @@ class Supervisor:
 
     def _attend(self) -> None:
         """Hear the workers until all are done or something has gone wrong."""
-        while not self.fault or self._more_may_fail_to_start():
+        while not self.interrupted and (not self.fault or self._more_may_fail_to_start()):
             self._hear(TICK_MS)
             self._look_for_the_dead()
             states = {member.state for member in self.members.values()}
@@ -346,11 +366,8 @@ class Supervisor:
         self.stopping = True
         for member in self.members.values():
             self._say(member, control.Stop())
-        try:
-            while time.monotonic() < until and any(map(_still_here, self.members.values())):
-                self._hear(TICK_MS)
-        except KeyboardInterrupt:
-            self.interrupted, self.fault = True, self.fault or "interrupted"
+        while time.monotonic() < until and any(map(_still_here, self.members.values())):
+            self._hear(TICK_MS)
 
     def _close(self) -> None:
         for member in self.members.values():

@@ -1,5 +1,6 @@
 """Graphs composed in Python, in one process: a notebook's way in."""
 
+import signal
 import threading
 import time
 
@@ -26,6 +27,15 @@ class Ramp(Block):
 
     def produce(self):
         yield Packet(np.arange(self.params.count, dtype=np.float32), last=True)
+
+
+class Drip(Ramp):
+    """Send a number now and then."""
+
+    def produce(self):
+        for frame in range(1000):
+            yield Packet(np.zeros(1, np.float32), frame, last=True)
+            time.sleep(0.02)
 
 
 class Keep(Block):
@@ -98,21 +108,38 @@ def test_what_does_not_fit_is_told_before_anything_runs(tmp_path):
 def test_blocks_before_one_that_fails_are_stopped_and_leave_no_thread(tmp_path):
     stopped = threading.Event()
 
-    class Drip(Ramp):
-        """Send a number now and then."""
-
-        def produce(self):
-            for frame in range(1000):
-                yield Packet(np.zeros(1, np.float32), frame, last=True)
-                time.sleep(0.02)
+    class Stopping(Drip):
+        """Tell that it is stopped."""
 
         def stop(self):
             stopped.set()
 
     graph = Flowgraph("fails")
-    graph.connect(Drip(), Fail())
+    graph.connect(Stopping(), Fail())
     before = threading.active_count()
     with pytest.raises(RunFailed, match=r"^block fail: x must be something else$"):
         graph.run(tmp_path)
     assert stopped.wait(2)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_run_and_is_not_raised_where_it_falls(tmp_path, number):
+    """Raised within Popen.poll() it would leave a lock behind, for which Popen.wait() waits for ever."""
+    before, passed = signal.getsignal(number), []
+
+    def observe(report):
+        if report.result["status"] == "running" and not passed:
+            signal.raise_signal(number)
+            passed.append(True)
+
+    graph, keep = Flowgraph("interrupted"), Keep()
+    graph.connect(Drip(), keep)
+    began = time.monotonic()
+    with pytest.raises(RunFailed, match=r"^interrupted$") as ended:
+        graph.run(tmp_path, observe)
+    assert time.monotonic() - began < 3
+    assert passed
+    assert ended.value.interrupted
+    assert ended.value.report.result["status"] == "interrupted"
+    assert signal.getsignal(number) is before

@@ -4,16 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from blocks.framing.deserializer import BitDeserializer
 from blocks.framing.serializer import BitSerializer
 from blocks.phy import channel, noise, qam, theory
+from blocks.phy.constellation import CONSTELLATIONS, constellation
 from flowgraph.block import BlockError, Context, Packet, Tag
 from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block, whole_frames
 
 SNR_DB = range(0, 15, 2)
 POINTS = 2 * len(SNR_DB)  # the family of tests against theory: 99 % for all of them together
 EACH = 1 - 0.01 / POINTS
+OTHERS = [name for name in CONSTELLATIONS if name != "16qam"]
+RATES = [0.1, 1e-2, 1e-3, 2e-5]
 
 
 def symbols(count, frame=0, **tags):
@@ -52,16 +56,27 @@ def test_bit_error_rate_over_rayleigh_fading_is_the_closed_form(ebn0_db):
     assert low <= theory.bit_error_rate(esn0_db, rayleigh=True) <= high
 
 
-@pytest.mark.parametrize("modulation", ["qpsk", "64qam", "256qam"])
-def test_other_orders_keep_to_the_closed_form_too(modulation):
-    bits = {"qpsk": 2, "64qam": 6, "256qam": 8}[modulation]
-    esn0_db, count = {"qpsk": 7, "64qam": 18, "256qam": 24}[modulation], 3 << 19
-    sent = noise.random_bytes(count // 8, 9)
-    received = noise.awgn(qam.map_symbols(sent, count, modulation), theory.db_to_ratio(-esn0_db), 8)
-    errors = int(np.bitwise_count(sent ^ qam.decide(received, modulation)).sum())
-    low, high = theory.binomial_interval(errors, count, EACH)
-    assert low <= theory.bit_error_rate(esn0_db, modulation) <= high
-    assert len(received) * bits == count
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rayleigh", [False, True], ids=["awgn", "rayleigh"])
+@pytest.mark.parametrize("modulation", OTHERS)
+def test_other_orders_keep_to_the_closed_form_too(modulation, rayleigh, rate):
+    """Where one bit in ten is wrong, and where one in 50,000 is; a symbol's bits err together, as do its fades."""
+    bits = constellation(modulation).bits_per_symbol
+    esn0_db = brentq(lambda db: theory.bit_error_rate(db, modulation, rayleigh) - rate, -20, 70, xtol=1e-9)
+    n0, sums, count = theory.db_to_ratio(-esn0_db), np.zeros(6), 1 << 18
+    for frame in range(16 if rate < 1e-3 else 2):
+        sent = noise.random_bytes(count * bits // 8, 9, frame)
+        symbols = qam.map_symbols(sent, count * bits, modulation)
+        if rayleigh:
+            h = noise.complex_normal(count, 8, frame, stream=noise.FADES)
+            received = noise.equalize(noise.fade(symbols, h, n0, 8, frame), h)
+        else:
+            received = noise.awgn(symbols, n0, 8, frame)
+        wrong = np.unpackbits(sent ^ qam.decide(received, modulation))
+        e = wrong.reshape(count, bits).sum(1, dtype=np.int64)
+        sums += [count, e.sum(), bits * count, (e * e).sum(), bits * e.sum(), bits * bits * count]
+    low, high = theory.clustered_interval(*sums, 1 - 0.01 / (len(OTHERS) * len(RATES) * 2))
+    assert low <= rate <= high
 
 
 # Theory itself

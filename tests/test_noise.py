@@ -59,14 +59,20 @@ def test_distribution_and_tails_up_to_five_sigma(parts):
         assert abs(count - len(parts) * probability) <= FAMILY * deviation, f"beyond {edge} sigma"
 
 
-def test_tails_beyond_five_sigma_in_a_long_stream():
-    """Of 2^28 values 154 are expected beyond 5 sigma."""
-    beyond = 0
-    for frame in range(1 << 7):
-        chunk = noise.complex_normal(1 << 20, key=6, frame=frame, power=2.0).view(np.float32)
-        beyond += int(np.count_nonzero(np.abs(chunk) > 5.0))
-    expected = (1 << 28) * 2 * theory.gaussian_tail(5.0)
-    assert abs(beyond - expected) < FAMILY * math.sqrt(expected)
+def test_tails_from_five_to_six_sigma_in_a_long_stream():
+    """Of 2^31 values 1231 are expected beyond 5 sigma, 82 beyond 5.5, and 4 beyond 6."""
+    edges, total = np.array([5.0, 5.5, 6.0]), 1 << 31
+    seen, size = np.zeros((2, 3), np.int64), 1 << 20  # below minus the edge, above it
+    for frame in range(total // (2 * size)):
+        chunk = noise.complex_normal(size, key=6, frame=frame, power=2.0).view(np.float32)
+        for side, part in enumerate((chunk.min(), chunk.max())):
+            if abs(part) > edges[0]:
+                far = chunk[chunk < -edges[0]] if side == 0 else chunk[chunk > edges[0]]
+                seen[side] += (np.abs(far)[:, None] > edges).sum(0)
+    for edge, both in zip(edges, seen.T, strict=True):
+        for count in both:
+            low, high = theory.binomial_interval(int(count), total, 1 - 0.01 / seen.size)
+            assert low <= theory.gaussian_tail(edge) <= high, f"{count} values beyond {edge} sigma"
 
 
 def test_the_largest_radius_is_that_of_the_smallest_uniform_number():

@@ -99,6 +99,19 @@ def test_max_log_llrs_lie_within_ln_8_of_commpys_exact_ones():
     np.testing.assert_allclose(got[sure], exact[sure], rtol=0.05)
 
 
+SIONNA = np.load(Path(__file__).parent / "vectors" / "demapper_sionna.npz")
+
+
+@pytest.mark.parametrize("modulation", ["qpsk", "16qam", "64qam", "256qam"])
+def test_symbols_and_llrs_are_sionnas(modulation):
+    theirs = {name: SIONNA[f"{modulation}_{name}"] for name in ("bits", "sent", "received", "n0", "exact", "maxlog")}
+    count = len(theirs["exact"])
+    np.testing.assert_allclose(qam.map_symbols(theirs["bits"], count, modulation), theirs["sent"], atol=1e-6)
+    for exact, name in ((True, "exact"), (False, "maxlog")):
+        llrs = qam.llr(theirs["received"], float(theirs["n0"]), modulation, exact=exact)
+        np.testing.assert_allclose(llrs, theirs[name], rtol=1e-4, atol=1e-4)
+
+
 # LLRs
 
 
@@ -337,6 +350,29 @@ def test_known_noise_without_a_simulated_channel_is_refused():
         run_block(block, {"symbols": [Packet(np.ones(4, np.complex64), last=True)]})
 
 
+@pytest.mark.parametrize("method", ["max-log", "exact"])
+@pytest.mark.parametrize("output", ["hard", "llr", "llr8"])
+def test_a_gain_of_zero_tells_nothing_and_symbols_without_energy_are_decided_as_any(output, method):
+    """What is received as 0 lies next to the inner points: 00 for the signs, as for any 0, and 00 for the sizes."""
+    params = {"output": output, "method": method, "noise": 0.5}
+    silent = Packet(np.zeros(50, np.complex64), last=True)
+    (alone,) = run_block(qam.QamDemapper(params), {"symbols": [silent]})["bits"]
+    (faded,) = run_block(qam.QamDemapper(params), {"symbols": [silent], "gains": [silent]})["bits"]
+    if output == "hard":
+        assert not alone.data.any()
+        assert not faded.data.any()
+    else:
+        assert not faded.data.any()
+        np.testing.assert_array_equal(np.sign(alone.data.reshape(50, 4)), [[0, 0, 1, 1]] * 50)
+    gains = np.array([0, 1, 0, 2j], np.complex64)
+    received = noise.equalize(gains * qam.map_symbols(np.array([0x1B, 0xF0], np.uint8), 16), gains)
+    streams = {"symbols": [Packet(received, last=True)], "gains": [Packet(gains, last=True)]}
+    (made,) = run_block(qam.QamDemapper({**params, "noise": "estimate"}), streams)["bits"]
+    bits = np.unpackbits(made.data) if output == "hard" else (made.data < 0).astype(np.uint8)
+    np.testing.assert_array_equal(bits.reshape(4, 4)[1::2], [[1, 0, 1, 1], [0, 0, 0, 0]])
+    assert made.tag("estimate")["n0"] < 1e-3
+
+
 def test_gains_that_did_not_arrive_are_0():
     symbols = Packet(qam.map_symbols(np.array([0x1B], np.uint8), 8), last=True)
     gains = Packet(np.full(1, 2, np.complex64), last=True)
@@ -398,6 +434,29 @@ def test_the_noise_estimate_has_no_bias(ebn0_db):
         error = np.mean(values) / n0 - 1
         assert abs(error) < 4 * np.std(values) / n0 / math.sqrt(len(values)) + 0.002
         assert np.std(values) / n0 < 0.05
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+@pytest.mark.parametrize("ebn0_db", [0, 5, 10, 20])
+def test_the_noise_estimate_is_within_2_db_of_its_cramer_rao_bound(modulation, ebn0_db):
+    """No unbiased estimate of ln N0 by M symbols that are not known varies less than 1 / M I.
+
+    I is the mean square of d ln p(y) / d ln N0 = E[|y - x|^2 | y] / N0 - 1 (S. M. Kay, "Fundamentals of Statistical
+    Signal Processing: Estimation Theory", 1993, chapter 3).
+    """
+    known, bits, frames, symbols = CONSTELLATIONS[modulation], CONSTELLATIONS[modulation].bits_per_symbol, 400, 2048
+    n0 = theory.db_to_ratio(-ebn0_db) / bits
+    estimator, found = qam.NoiseEstimator(known), []
+    for frame in range(frames):
+        sent = qam.map_symbols(noise.random_bytes(symbols * bits // 8, 1, frame), symbols * bits, modulation)
+        estimator.reset()
+        estimator.add(noise.awgn(sent, n0, 2, frame), 0)
+        found.append(math.log(estimator.n0))
+    distance = np.abs(noise.awgn(np.tile(sent, 10), n0, 3)[:, None] - known.points) ** 2 / n0
+    likely = np.exp(distance.min(1, keepdims=True) - distance)
+    information = np.mean(((likely * distance).sum(1) / likely.sum(1) - 1) ** 2)
+    excess = np.var(found) * symbols * information
+    assert 0.7 < excess < 10**0.2
 
 
 def test_the_estimate_of_a_frame_tells_snr_and_error_rate():
