@@ -33,14 +33,6 @@ def correlate(x, taps, spacing, out):
                 part[i] = fma(tap, source[i], part[i])
 
 
-@njit("void(float32, float32, float32[::1], float32[::1], float32[::1], float32[::1])", **FLAGS)
-def _add_product(a, b, x_re, x_im, re, im):
-    """Add (a + ib) x."""
-    for i in range(re.size):
-        re[i] = fma(a, x_re[i], fma(-b, x_im[i], re[i]))
-        im[i] = fma(a, x_im[i], fma(b, x_re[i], im[i]))
-
-
 @njit(
     types.UniTuple(float64, 3)(
         FLOATS_IN, float64, float64, float64, BANK_IN, FLOATS_IN, TABLE_IN, int64, array_in(float64), float32[::1]
@@ -73,14 +65,10 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
         im[:] = float32(0)
         for j in range(taps):
             odd, at = 2 * (j & 1), j >> 1
-            _add_product(
-                bank[row, 2 * j],
-                bank[row, 2 * j + 1],
-                x[odd, at : at + size],
-                x[odd + 1, at : at + size],
-                re[:size],
-                im[:size],
-            )
+            a, b = bank[row, 2 * j], bank[row, 2 * j + 1]
+            for i in range(size):
+                re[i] = fma(a, x[odd, at + i], fma(-b, x[odd + 1, at + i], re[i]))
+                im[i] = fma(a, x[odd + 1, at + i], fma(b, x[odd, at + i], im[i]))
         turn_re, turn_im = np.cos(phase), -np.sin(phase)
         step_re, step_im = np.cos(step), -np.sin(step)
         sum_re = sum_im = power = timing = 0.0

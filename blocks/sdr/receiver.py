@@ -1,7 +1,7 @@
-"""The receiver of bursts: finds them in continuous samples, and hands out their symbols. `docs/waveform.md` explains it.
+"""The receiver of bursts: finds them in continuous samples, and hands out their symbols.
 
-Behind the matched filter there are two samples a symbol, y. Everything is a function of the places of samples in the
-stream, and not of the packets that they come in.
+`docs/waveform.md` explains its chain. Behind the matched filter there are two samples a symbol, y. Everything is a
+function of the places of samples in the stream, and not of the packets that they come in.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PHASES = 64  # places within a sample at which the equaliser is worked out
 RIDGE = 1e-4  # power that the equaliser takes for noise on top of what there is
 MARGIN = EQUALIZER // 2 + REACH + 8  # samples around a burst that are looked at: 4 symbols of drift
 WINDOW = 2 * len(PREAMBLE)
+SEARCHED = 4096  # samples that a preamble is looked for in at a time
 REFERENCE = 8  # samples to either side of a correlation's peak that tell where it is
 
 # Of the error that a block of 33 symbols shows, these shares go into phase, carrier, place and clock
@@ -63,8 +64,8 @@ class Burst:
 def metric(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return P, complex64, and how much of the energy it holds, at every sample that a preamble may begin at.
 
-    c(n) correlates with Barker's code, P(n) = sum over k of d_k c(n + 26 k) c*(n + 26 (k - 1)) with the changes d of the
-    signs: a carrier offset of f periods a symbol turns P by 2 pi 13 f and does it no harm (Z. Y. Choi and Y. H. Lee,
+    c(n) correlates with Barker's code, P(n) = sum over k of d_k c(n + 26 k) c*(n + 26 (k - 1)), d being the changes of
+    the signs: a carrier offset of f periods a symbol turns P by 2 pi 13 f and does it no harm (Z. Y. Choi and Y. H. Lee,
     "Frame synchronization in the presence of frequency offset", 2002). |P| / (13 x 7/8 sum of |y|^2) is at most 1.
     """
     period = 2 * len(BARKER)
@@ -90,8 +91,8 @@ class Training(NamedTuple):
 def _around(y: np.ndarray, first: int, count: int) -> np.ndarray:
     """Return the EQUALIZER samples around every one of `count` symbols from sample `first` on, complex128."""
     half = EQUALIZER // 2
-    windows = np.lib.stride_tricks.sliding_window_view(y[first - half :], EQUALIZER)
-    return windows[: 2 * count : 2].astype(np.complex128)
+    near, step = y[first - half : first + half + 2 * count - 1], y.strides[0]
+    return np.lib.stride_tricks.as_strided(near, (count, EQUALIZER), (2 * step, step)).copy()
 
 
 def train(y: np.ndarray, first: int, known: np.ndarray) -> Training:
@@ -102,10 +103,10 @@ def train(y: np.ndarray, first: int, known: np.ndarray) -> Training:
     x, a = _around(y, first, len(known)), known.astype(np.complex128)
     correlation = x.conj().T @ x
     ridge = RIDGE * np.trace(correlation).real / EQUALIZER
-    inverse = np.linalg.inv(correlation + (ridge + 1e-30) * np.eye(EQUALIZER))
+    inverse = np.linalg.inv(correlation + (ridge + 1e-30) * np.identity(EQUALIZER))
     taps = inverse @ (x.conj().T @ a)
     symbols = x @ taps
-    free = len(a) - np.trace(inverse @ correlation).real
+    free = len(a) - (inverse * correlation.T).sum().real
     return Training(taps, float((np.abs(a - symbols) ** 2).sum() / free), symbols)
 
 
@@ -153,9 +154,8 @@ def peak(y: np.ndarray, first: int, known: np.ndarray) -> tuple[float, complex]:
     bend = left - 2 * here + right
     shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
     place = (top + 0.5 + shift) / count * 2 - 1
-    return float(place), complex(
-        between[top] / abs(between[top] or 1) * (here - 0.25 * (left - right) * shift) / len(a)
-    )
+    highest = here - 0.25 * (left - right) * shift
+    return float(place), complex(between[top] / max(here, 1e-30) * highest / len(a))
 
 
 class Acquired(NamedTuple):
@@ -170,7 +170,7 @@ class Acquired(NamedTuple):
 
 
 def acquire(y: np.ndarray, first: int, p: complex) -> Acquired | None:
-    """Read the header of a burst whose preamble begins at sample `first` of y, with the metric's P; None without one."""
+    """Read the header of a burst whose preamble begins at sample `first` of y, with the metric's P there, or None."""
     barker = 2 * len(BARKER)
     f = float(np.angle(p)) / (2 * np.pi * len(BARKER))
     near = slice(first - MARGIN, first + 2 * KNOWN + MARGIN)
@@ -188,8 +188,7 @@ def acquire(y: np.ndarray, first: int, p: complex) -> Acquired | None:
     if header is None:
         return None
     known = np.concatenate([PREAMBLE, header_symbols(header)])
-    training = train(z, MARGIN, known)
-    more = frequency(training.symbols * known.conj())
+    more = frequency(np.concatenate([training.symbols, came]) * known.conj())
     z *= np.exp(-1j * np.pi * more * n)
     training = train(z, MARGIN, known)
     late, gain = peak(z, MARGIN, known)
@@ -239,8 +238,8 @@ def _pilots(count: int) -> np.ndarray:
 def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[np.ndarray, float, float]:
     """Return the data of a burst's body, the carrier's last step, periods a symbol, and the clock's last drift.
 
-    Between blocks that begin with a pilot, second-order loops follow the carrier's phase and the clock; the timing error
-    is that of K. H. Mueller and M. Mueller, "Timing recovery in digital synchronous data receivers", 1976.
+    Between blocks that begin with a pilot, second-order loops follow the carrier's phase and the clock; the timing
+    error is that of K. H. Mueller and M. Mueller, "Timing recovery in digital synchronous data receivers", 1976.
     """
     from blocks.sdr import _waveform
 
@@ -354,13 +353,13 @@ class Receiver:
         looked = end - 2 * WINDOW  # places with as many behind them as a peak may be away
         if looked <= self.place:
             return self._have(self.place + 2 * WINDOW + 256, end) and False
-        y = self.y[self.place - self.first :]
+        looked = min(looked, self.place + SEARCHED)
+        y = self.y[self.place - self.first :][: SEARCHED + 2 * WINDOW]
         p, share = metric(y)
         above = np.flatnonzero(share[: looked - self.place] > THRESHOLD)
         if not len(above):
             self.place = looked
-            self.needed = self.place + 2 * WINDOW + 256
-            return False
+            return self._search(end)
         candidates = np.abs(p[above[0] : above[0] + WINDOW])
         best = int(above[0] + candidates.argmax())
         self.found = self.place + best, complex(p[best])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
@@ -10,7 +11,6 @@ import numpy as np
 from pydantic import Field
 
 from blocks.fec import convolutional
-from blocks.phy import theory
 from blocks.phy.constellation import Standard, constellation
 from blocks.phy.qam import NoiseEstimator, decide, llr
 from blocks.sdr import burst, pulse
@@ -38,10 +38,10 @@ class BurstModulator(Block):
     """Send frames of bits as bursts of samples, each a packet with preamble, header, CRC and pilots.
 
     Frames are cut into packets; what a receiver must know of a packet stands in its header (`docs/waveform.md`).
-    Samples are one stream without end, frame 0: bursts with silence behind each. Symbols have unit energy, so that white
-    noise of power N0 a sample is N0 a symbol behind the receiver's filter. The stream begins with the tag `link_rate`,
-    payload bits over all bits that the symbols of a full packet could carry, by which a channel with `ebn0` counts;
-    shorter packets cost more. Raises `BlockError` for a frame of 2^28 bits or more.
+    Samples are one stream without end, frame 0: bursts with silence behind each. Symbols have unit energy, so that
+    white noise of power N0 a sample is N0 a symbol behind the receiver's filter. The stream begins with the tag
+    `link_rate`, payload bits over all bits that the symbols of a full packet could carry, by which a channel with `ebn0`
+    counts; shorter packets cost more. Raises `BlockError` for a frame of 2^28 bits or more.
     """
 
     class Params(_WaveformParams):
@@ -169,7 +169,7 @@ class BurstDemodulator(Block):
 
     def _taken(self, came: Burst, symbols: np.ndarray) -> Iterator[dict[str, Packet]]:
         header = came.header
-        n0, squared_error = _noise(symbols, header, came.n0)
+        n0, ber, squared_error = _noise(symbols, header, came.n0)
         data, fits = _payload(symbols, header, n0, self.params.output)
         figures = {
             "n0": n0,
@@ -177,7 +177,7 @@ class BurstDemodulator(Block):
             "power": came.gain**2,
             "carrier_offset": came.carrier_offset * self.params.symbol_rate,
             "clock_offset": came.clock_offset * 1e6,
-            **_error_rates(header, n0, fits),
+            **_error_rates(header, ber, fits),
         }
         self.found += 1
         self.failed += not fits
@@ -220,12 +220,16 @@ class BurstDemodulator(Block):
             )
 
 
-def _noise(symbols: np.ndarray, header: Header, n0: float) -> tuple[float, float]:
-    """Return N0 by a body, or by what comes before it (`n0`) if that is longer, and the mean squared decision error."""
+def _noise(symbols: np.ndarray, header: Header, n0: float) -> tuple[float, float, float]:
+    """Return N0 by a body, or by what comes before it (`n0`) if that is longer, its error rate, and the squared error.
+
+    That is the mean squared distance to the next point.
+    """
     estimator = NoiseEstimator(constellation(header.modulation))
     estimator.add(symbols, 0)
-    squared_error = estimator.total / 2**20 / max(estimator.symbols, 1)
-    return (estimator.n0 if estimator.symbols > KNOWN else n0), squared_error
+    n0 = estimator.n0 if estimator.symbols > KNOWN else n0
+    ber = float(np.interp(math.log10(n0), estimator.log_n0, estimator.ber))
+    return n0, ber, estimator.total / 2**20 / max(estimator.symbols, 1)
 
 
 def _payload(symbols: np.ndarray, header: Header, n0: float, output: str) -> tuple[np.ndarray, bool]:
@@ -253,11 +257,9 @@ def _payload(symbols: np.ndarray, header: Header, n0: float, output: str) -> tup
     return soft, fits
 
 
-def _error_rates(header: Header, n0: float, fits: bool) -> dict[str, float]:
-    """Return the bit error rate of what is delivered, as expected, and behind a decoder that of the channel."""
-    of_channel = theory.bit_error_rate(-theory.ratio_to_db(n0), header.modulation)
+def _error_rates(header: Header, ber: float, fits: bool) -> dict[str, float]:
+    """Return the bit error rate of what is delivered, as expected, and behind a decoder that of the channel (`ber`)."""
     if header.code == "none":
-        return {"ber": 0.0 if fits else of_channel}
-    esn0 = NormalDist().inv_cdf(min(max(1 - of_channel, 0.5), 1 - 1e-12)) ** 2 / 2
-    decoded = convolutional.error_rate(esn0, header.code)
-    return {"ber": 0.0 if fits else decoded, "channel_ber": of_channel}
+        return {"ber": 0.0 if fits else ber}
+    esn0 = NormalDist().inv_cdf(min(max(1 - ber, 0.5), 1 - 1e-12)) ** 2 / 2
+    return {"ber": 0.0 if fits else convolutional.error_rate(esn0, header.code), "channel_ber": ber}
