@@ -21,7 +21,7 @@ from blocks.sdr import pulse
 from blocks.sdr.burst import BARKER, KNOWN, PILOTS, PREAMBLE, SIGNS, Header, header_symbols, read_header
 
 THRESHOLD = 0.22  # of the metric, which is 1 for a preamble without noise
-EQUALIZER = 21  # taps, half a symbol apart
+EQUALIZER = 27  # taps, half a symbol apart
 REACH = 5  # samples to either side that the interpolator weighs
 PHASES = 64  # places within a sample at which the equaliser is worked out
 RIDGE = 1e-4  # power that the equaliser takes for noise on top of what there is
@@ -65,7 +65,7 @@ def metric(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return P, complex64, and how much of the energy it holds, at every sample that a preamble may begin at.
 
     c(n) correlates with Barker's code, P(n) = sum over k of d_k c(n + 26 k) c*(n + 26 (k - 1)), d being the changes of
-    the signs: a carrier offset of f periods a symbol turns P by 2 pi 13 f and does it no harm (Z. Y. Choi and Y. H. Lee,
+    the signs: an offset of f periods a symbol turns P by 2 pi 13 f and does no harm (Z. Y. Choi and Y. H. Lee,
     "Frame synchronization in the presence of frequency offset", 2002). |P| / (13 x 7/8 sum of |y|^2) is at most 1.
     """
     period = 2 * len(BARKER)

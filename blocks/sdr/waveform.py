@@ -40,8 +40,8 @@ class BurstModulator(Block):
     Frames are cut into packets; what a receiver must know of a packet stands in its header (`docs/waveform.md`).
     Samples are one stream without end, frame 0: bursts with silence behind each. Symbols have unit energy, so that
     white noise of power N0 a sample is N0 a symbol behind the receiver's filter. The stream begins with the tag
-    `link_rate`, payload bits over all bits that the symbols of a full packet could carry, by which a channel with `ebn0`
-    counts; shorter packets cost more. Raises `BlockError` for a frame of 2^28 bits or more.
+    `link_rate`, payload bits over all bits that the symbols of a full packet could carry, by which a channel with
+    `ebn0` counts; shorter packets cost more. Raises `BlockError` for a frame of 2^28 bits or more.
     """
 
     class Params(_WaveformParams):
