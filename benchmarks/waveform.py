@@ -1,8 +1,8 @@
 """The waveform over a simulated channel with everything on at once, each figure beside what is asked of it.
 
 Every burst meets a carrier offset of up to 2 % of the symbol rate, a clock off by up to 50 ppm, a delay, a phase, three
-paths (0, -6 and -10 dB at 0, 1/2 and 3/2 symbols, their phases at random) and white noise. `python -m
-benchmarks.waveform` prints the table; `--samples 1e8` searches noise for a tenth of the time.
+paths (0, -6 and -10 dB at 0, 1/2 and 3/2 symbols, their phases at random) and white noise. Es is the energy of a symbol as it
+comes, over all paths. `python -m benchmarks.waveform` prints the table; `--samples 1e8` searches noise for a tenth of the time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SILENCE = 200  # samples around a burst
 
 @dataclass(frozen=True)
 class Air:
-    """A channel, in periods and samples a symbol of two samples; its paths have unit power together."""
+    """A channel, in periods a symbol, and samples, of which there are two a symbol."""
 
     carrier_offset: float = 0.0
     clock_offset: float = 0.0
@@ -47,7 +47,7 @@ class Air:
         taps = np.zeros(4, complex)
         for place, decibel in PATHS:
             taps[place] = 10 ** (decibel / 20) * np.exp(2j * np.pi * rng.random())
-        taps /= np.sqrt((np.abs(taps) ** 2).sum())
+        taps /= np.linalg.norm(np.convolve(taps, pulse.root_raised_cosine(2, ROLLOFF)))
         return Air(
             rng.uniform(-0.02, 0.02),
             rng.uniform(-50e-6, 50e-6),
