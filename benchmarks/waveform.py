@@ -1,8 +1,9 @@
 """The waveform over a simulated channel with everything on at once, each figure beside what is asked of it.
 
 Every burst meets a carrier offset of up to 2 % of the symbol rate, a clock off by up to 50 ppm, a delay, a phase, three
-paths (0, -6 and -10 dB at 0, 1/2 and 3/2 symbols, their phases at random) and white noise. Es is the energy of a symbol as it
-comes, over all paths. `python -m benchmarks.waveform` prints the table; `--samples 1e8` searches noise for a tenth of the time.
+paths (0, -6 and -10 dB at 0, 1/2 and 3/2 symbols, their phases at random) and white noise. Es is the energy of a symbol
+as it comes, over all paths. `python -m benchmarks.waveform` prints the table; `--samples 1e8` searches noise for a
+tenth of the time.
 """
 
 from __future__ import annotations

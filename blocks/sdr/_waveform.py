@@ -34,9 +34,7 @@ def correlate(x, taps, spacing, out):
 
 
 @njit(
-    types.UniTuple(float64, 3)(
-        FLOATS_IN, float64, float64, float64, BANK_IN, FLOATS_IN, TABLE_IN, int64, array_in(float64), float32[::1]
-    ),
+    float64(FLOATS_IN, float64, float64, float64, BANK_IN, FLOATS_IN, TABLE_IN, int64, array_in(float64), float32[::1]),
     **FLAGS,
 )
 def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
@@ -45,8 +43,8 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
     `place` is where the first symbol lies in y, `phase` (radians) the carrier's there and `step` what it grows by in a
     symbol. Row r of `bank` equalises at the fraction (r + 1/2) / rows - 1/2 of a sample past the middle tap. `pilots`
     are 0 where data are, for which `expected` [I, Q, 2] tells the mean symbol by what came. `loop` holds the share of
-    an error that corrects phase, carrier, place and clock, and the slope of the timing error. Returns phase, step and
-    the samples by which two symbols are farther apart than 2, of the last block.
+    an error that corrects phase, carrier, place and clock, and the slope of the timing error. Returns by how
+    many samples two symbols are farther apart than 2, in the last block.
     """
     rows, taps = bank.shape[0], bank.shape[1] // 2
     half = block + taps // 2 + 1
@@ -56,8 +54,8 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
     for begin in range(0, out.size // 2, block):
         size = min(block, out.size // 2 - begin)
         whole = np.floor(place + 0.5)
-        row = min(int64((place - whole + 0.5) * rows), rows - 1)
-        first = 2 * (int64(whole) - taps // 2)
+        row = min(max(int64((place - whole + 0.5) * rows), 0), rows - 1)
+        first = min(max(2 * (int64(whole) - taps // 2), 0), y.size - 4 * (size + taps // 2))  # however far it strays
         for i in range(size + taps // 2):
             for part in range(4):
                 x[part, i] = y[first + 4 * i + part]
@@ -100,4 +98,4 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
         step += share * loop[1] * angle / block
         drift -= share * loop[3] * late / block
         place += 2 * size + drift * size - share * loop[2] * late
-    return phase, step, drift
+    return drift

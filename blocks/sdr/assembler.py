@@ -68,6 +68,7 @@ class Assembler:
         before, self.longest = self.header, max(self.longest, header.count)
         if before is None:
             self.frame = header.frame
+            self.lost = -(-header.offset // self.longest)
         else:
             missed = (header.sequence - before.sequence - 1) & 0xFFFF
             ahead = (header.frame - before.frame) & 0xFFFF
@@ -109,7 +110,7 @@ class Assembler:
         """End the stream."""
         if self.open:
             assert self.header is not None
-            known = max(self.header.offset + self.header.count, self.reached)
+            known = self.header.offset + self.header.count  # of a packet that may have been lost itself
             self.lost += -(-(self.header.frame_bits - known) // self.longest)
             yield from self.close()
 

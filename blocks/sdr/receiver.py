@@ -68,13 +68,13 @@ def metric(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the signs: an offset of f periods a symbol turns P by 2 pi 13 f and does no harm (Z. Y. Choi and Y. H. Lee,
     "Frame synchronization in the presence of frequency offset", 2002). |P| / (13 x 7/8 sum of |y|^2) is at most 1.
     """
-    period = 2 * len(BARKER)
-    c = pulse.filtered(y, BARKER, 2)
-    p = pulse.filtered(c[period:] * np.conj(c[:-period]), SIGNS[1:] * SIGNS[:-1], period)
-    power = y.real**2 + y.imag**2
-    energy = pulse.filtered(pulse.filtered(power, np.ones(period // 2, np.float32), 2), np.ones(8, np.float32), period)
-    most = np.float32(len(BARKER) * 7 / 8) * energy[: len(p)]
-    return p, np.abs(p) / np.maximum(most, np.float32(1e-30))
+    period, ones = 2 * len(BARKER), np.ones(len(BARKER), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # samples too large to be squared hold no preamble
+        c = pulse.filtered(y, BARKER, 2)
+        p = pulse.filtered(c[period:] * np.conj(c[:-period]), SIGNS[1:] * SIGNS[:-1], period)
+        energy = pulse.filtered(pulse.filtered(y.real**2 + y.imag**2, ones, 2), np.ones(len(SIGNS)), period)
+        most = np.float32(len(BARKER) * 7 / 8) * energy[: len(p)]
+        return p, np.abs(p) / np.maximum(most, np.float32(1e-30))
 
 
 # Acquisition
@@ -235,8 +235,8 @@ def _pilots(count: int) -> np.ndarray:
     return known
 
 
-def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[np.ndarray, float, float]:
-    """Return the data of a burst's body, the carrier's last step, periods a symbol, and the clock's last drift.
+def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[np.ndarray, float]:
+    """Return the data of a burst's body, and the clock's drift at its end, samples a symbol.
 
     Between blocks that begin with a pilot, second-order loops follow the carrier's phase and the clock; the timing
     error is that of K. H. Mueller and M. Mueller, "Timing recovery in digital synchronous data receivers", 1976.
@@ -253,7 +253,7 @@ def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[
     n0_db = round(min(max(theory.ratio_to_db(found.error / unbiased), -40), 10))
     pilots = _pilots(found.header.data_symbols)
     out = np.empty(len(pilots), np.complex64)
-    step, drift = _waveform.track(
+    drift = _waveform.track(
         y.view(np.float32),
         float(first + 2 * KNOWN),
         2 * np.pi * f * KNOWN,
@@ -264,8 +264,8 @@ def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[
         PILOTS.period,
         np.array([*PHASE_LOOP, *TIMING_LOOP, _timing_slope(rolloff)]),
         out.view(np.float32),
-    )[1:]
-    return PILOTS.data(out, found.header.data_symbols), step / (2 * np.pi), drift
+    )
+    return PILOTS.data(out, found.header.data_symbols), drift
 
 
 # The stream
@@ -290,6 +290,7 @@ class Receiver:
         self.place = 0  # from which place on bursts are looked for
         self.needed = WINDOW + 256  # place up to which samples must have come for anything to happen
         self.came = 0  # samples
+        self.last: float = math.inf  # place that the stream ends at, once it has ended
         self.found: tuple[int, complex] | None = None  # a preamble, and the metric's P there
         self.acquired: Acquired | None = None
 
@@ -303,13 +304,8 @@ class Receiver:
 
     def end(self) -> Iterator[Burst]:
         """Hand out what is left at the end of a stream."""
-        silence = (2 * KNOWN + 2 * WINDOW + 2 * MARGIN + SPARE) * self.every
-        yield from self.push(np.zeros(silence, np.complex64))
-        if self.needed > WINDOW + 256:
-            self._filter()
-            yield from self._bursts()
-        if self.acquired is not None and self.found is not None:
-            yield self._burst(self.found[0], self.acquired, None, 0.0)
+        self.last, self.needed = self.came // self.every, 0
+        yield from self.push(np.zeros((2 * KNOWN + 2 * WINDOW + 2 * MARGIN + SPARE) * self.every, np.complex64))
         self.begin()
 
     def _filter(self) -> None:
@@ -337,9 +333,11 @@ class Receiver:
                 self.found, self.place = None, place + len(BARKER)
                 continue
             stop = place + 2 * self.acquired.header.symbols
-            if not self._have(stop + MARGIN, end):
-                return
-            data, _, drift = follow(self.y, place - self.first, self.acquired, self.rolloff)
+            data, drift = None, 0.0
+            if stop - 2 <= self.last:
+                if not self._have(stop + MARGIN, end):
+                    return
+                data, drift = follow(self.y, place - self.first, self.acquired, self.rolloff)
             yield self._burst(place, self.acquired, data, drift)
             self.found = self.acquired = None
             self.place = stop
