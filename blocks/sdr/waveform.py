@@ -164,7 +164,9 @@ class BurstDemodulator(Block):
         for came in bursts:
             for packet in self.frames.turn_to(came.header):
                 yield {"bits": packet}
-            if came.symbols is not None:  # None: the stream ended within the burst, which is lost
+            if came.symbols is None:  # the stream ended within the burst
+                self.frames.lost += 1
+            else:
                 yield from self._taken(came, came.symbols)
 
     def _taken(self, came: Burst, symbols: np.ndarray) -> Iterator[dict[str, Packet]]:
