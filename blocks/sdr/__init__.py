@@ -1,0 +1,1 @@
+"""Samples as radios send and take them: a waveform for the air."""
