@@ -13,7 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
@@ -108,13 +108,17 @@ class _Coder:
 class _Params(BlockParams):
     """A profile, of which both ends must be told the same."""
 
-    profile: dict[Protection | Literal["default"], Scheme] = Field(
+    profile: dict[str, Scheme] = Field(
         description="code, rate and modulation by the class of a stretch; `default` is for classes that are not named"
     )
 
     @field_validator("profile")
     @classmethod
     def _complete(cls, profile: dict[str, Scheme]) -> dict[str, Scheme]:
+        classes = (*get_args(Protection), "default")
+        for name in profile:
+            if name not in classes:
+                raise ValueError(f"must have classes out of {', '.join(classes)}, not {name!r}")
         if "default" not in profile:
             raise ValueError("must have an entry `default`, for bits of no class that is named")
         return profile
@@ -133,7 +137,7 @@ class _Params(BlockParams):
 def _stretches(frame: Packet, params: _Params) -> list[Stretch]:
     """Return the stretches of a frame of bits: neighbours of one scheme are one."""
     schemes = params.schemes
-    starts = {0: "default"} | {tag.offset: tag.value for tag in frame.tags if tag.key == "protection"}
+    starts = {0: "default"} | {tag.offset: str(tag.value) for tag in frame.tags if tag.key == "protection"}
     places = [*sorted(place for place in starts if place < frame.count), frame.count]
     found: list[Stretch] = []
     for begin, end in pairwise(places):
@@ -291,6 +295,8 @@ class UnequalDemodulator(Block):
         if frame.count < size:
             raise FrameError("preamble cut short, or damaged")
         stretches = preamble.decode(frame.soft(0, size, PREAMBLE), self.params.fingerprint)
+        if any(stretch.scheme >= len(self.coders) for stretch in stretches):
+            raise FrameError("preamble tells of a scheme that the profile does not have")
         length = size + sum(self.coders[scheme].symbols(bits) for scheme, bits in stretches)
         if length > 2 * frame.count + SLACK:
             raise FrameError(f"{frame.count} symbols came where the preamble tells of {length}")
@@ -387,7 +393,7 @@ def _quarters(made: Packet) -> np.ndarray:
     estimate = made.tag("estimate")
     p = min(max(estimate["ber"] if estimate else 0.5, SUREST), 0.5)
     size = min(max(round(4 * math.log((1 - p) / p)), 1), 127)
-    return np.asarray(size - 2 * size * np.unpackbits(made.data, count=made.count).view(np.int8), np.int8)
+    return np.where(np.unpackbits(made.data, count=made.count), -size, size).astype(np.int8)
 
 
 def _retold(tag: Tag, quarters: np.ndarray) -> Tag:
