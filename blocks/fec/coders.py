@@ -23,7 +23,16 @@ from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
 SURE = 20  # quarters: the LLR that a hard decision is taken for
+CERTAIN = 127  # quarters: the largest LLR
 LEAST_CHECKS = 24  # bits by which the shortest LDPC block is longer than its payload and checksum
+
+
+def coded_length(code: Any, bits: int) -> int:
+    """Return how many bits a frame of so many is sent as by the encoder with the parameters `code`."""
+    if isinstance(code, _RepetitionParams):
+        return bits * code.times
+    full, rest = divmod(bits, code.block_bits)
+    return full * code.coded(code.block_bits) + (code.coded(rest) if rest else 0)
 
 
 class _Encoder(Block):
@@ -200,7 +209,10 @@ class LdpcDecoder(_Decoder):
 
     class Params(_LdpcParams):
         iterations: int = Field(20, ge=1, le=200, description="iterations at most")
-        output: Literal["hard", "llr8"] = Field("hard", description="decisions, or int8 LLRs, which are too sure")
+        output: Literal["hard", "llr8"] = Field(
+            "hard",
+            description="decisions, or int8 LLRs: those of a block that came right are the largest, of others too sure",
+        )
 
     inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
     outputs = (Port("bits", ("bits", "int8"), "payload", chosen=lambda p: {"hard": "bits", "llr8": "int8"}[p.output]),)
@@ -215,6 +227,7 @@ class LdpcDecoder(_Decoder):
         decoded, ok, rounds = self.params.code(bits).decode(llrs, iterations=self.params.iterations)
         good = ok & _checksum_holds((decoded < 0).view(np.uint8), self.params.checksum)
         payload = decoded[:, :bits]
+        payload[good] = np.where(payload[good] < 0, -CERTAIN, CERTAIN)
         self.blocks += len(good)
         self.blocks_wrong += int((~good).sum())
         self.rounds += int(rounds.sum())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,9 +35,12 @@ class _Received:
             self.llr = np.clip(llr, -LARGEST_LLR, LARGEST_LLR)
             self.hard = np.packbits(self.llr < 0)
         self.erased: np.ndarray | None = None
+        self.estimates: list[tuple[int, dict[str, Any]]] = []  # of error rates, and where each begins
         for tag in packet.tags:
             if tag.key == "erased" and isinstance(tag.value, int) and tag.value > 0:
                 self._erase(tag.offset, tag.offset + tag.value)
+            elif tag.key == "estimate" and isinstance(tag.value, dict) and _is_rate(tag.value.get("ber")):
+                self.estimates.append((tag.offset, tag.value))
         self.arrived = self.count - int(self.lost(0, self.count).sum())
 
     def _erase(self, begin: int, end: int) -> None:
@@ -61,6 +66,16 @@ class _Received:
             self.erased = np.pad(self.erased, (0, more))
         self._erase(count - more, count)
 
+    def estimate(self, place: int) -> dict[str, Any] | None:
+        """Return what the link tells of a bit: the last estimate up to it, or else the first one after it."""
+        before = [value for offset, value in self.estimates if offset <= place]
+        return before[-1] if before else self.estimates[0][1] if self.estimates else None
+
+    def stretches(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Cut a stretch where an estimate begins."""
+        inner = {offset for offset, _ in self.estimates if begin < offset < end}
+        yield from pairwise([begin, *sorted(inner), end])
+
     def lost(self, begin: int, end: int) -> np.ndarray:
         """Return which bits of a stretch did not come: bool."""
         return np.zeros(end - begin, bool) if self.erased is None else self.erased[begin:end]
@@ -81,6 +96,10 @@ class _Received:
             soft = self.llr[begin:end].copy()
         soft[self.lost(begin, end)] = 0
         return soft
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _signs(data: np.ndarray, count: int) -> np.ndarray:
@@ -175,7 +194,7 @@ class BitDeserializer(Block):
         except FrameError as error:
             text, latent = _no_text("lost", str(error)), _no_latent("lost", str(error))
         else:
-            latent = self._latent(header, received, count, bits)
+            latent = self._latent(header, received, count, bits.frame)
         self._report(bits.frame, text, latent)
         return {"text": text.packet(bits.frame), "latent": latent.packet(bits.frame)}
 
@@ -221,7 +240,7 @@ class BitDeserializer(Block):
             reason = "" if printable.all() else "caption with unprintable characters"
         return _Part(np.where(printable, letters, ord("?")), "damaged" if reason else "ok", reason)
 
-    def _latent(self, header: Header, received: _Received, count: _Count, packet: Packet) -> _Part:
+    def _latent(self, header: Header, received: _Received, count: _Count, frame: int) -> _Part:
         form, begin, end = header.latent, header.latent_start, header.bits
         if form is None:
             return _no_latent("absent")
@@ -229,33 +248,33 @@ class BitDeserializer(Block):
             received.extend(end)
         except FrameError as error:
             return _no_latent("lost", str(error))
-        length = "" if packet.count == end else f"{packet.count} bits came where the header tells of {end}"
+        length = "" if received.came == end else f"{received.came} bits came where the header tells of {end}"
         lost = received.lost(begin, end)
         if lost.size and lost.all():
             return _no_latent("lost", length or "latent did not come")
         reason = length or (f"{np.count_nonzero(lost)} bits of the latent did not come" if lost.any() else "")
         if latents.is_float(form):
-            values, variance = self._floats(header, received, count, packet)
+            values, variance = self._floats(header, received, count, frame)
             source = "table"
         else:
             llr = received.soft(begin, end, header.scrambled)
             if received.llr is None:
-                ber, spread = self._error_rate(packet, received, count)
-                p = np.maximum(calibration.rates(ber, spread, 4), SUREST).astype(np.float32)
-                llr *= np.resize(np.log((1 - p) / p), llr.size)
-            values, variances = latents.read_quantised(llr, form)
+                for a, b in received.stretches(begin, end):
+                    p = np.maximum(calibration.rates(*self._error_rate(received, count, a), 4), SUREST)
+                    llr[a - begin : b - begin] *= np.log((1 - p) / p)[np.arange(a, b) % 4]
+            values, variances = latents.read_quantised(llr, form, header.by_plane)
             variance, source = float(variances.mean(dtype=np.float64)) if variances.size else 0.0, "posterior"
         status = "damaged" if reason else "ok"
         return _Part(values.reshape(1, *header.shape), status, reason, variance, source)
 
-    def _floats(self, header: Header, received: _Received, count: _Count, packet: Packet) -> tuple[np.ndarray, float]:
+    def _floats(self, header: Header, received: _Received, count: _Count, frame: int) -> tuple[np.ndarray, float]:
         """Return a latent's values and its mean squared error."""
         form, policy = header.latent, self.params.floats
         assert form is not None
         begin, end = header.latent_start, header.bits
         raw = latents.read_floats(received.decisions(begin, end, header.scrambled), form)
         # Drawn for every value, used or not: what becomes of a value does not depend on its neighbours.
-        noise = np.random.Generator(np.random.Philox(key=[self.key, packet.frame]))
+        noise = np.random.Generator(np.random.Philox(key=[self.key, frame]))
         draws = noise.standard_normal(raw.size if policy == "paper" else 0)
         values = latents.mend(raw, policy, draws)
         gone = received.lost(begin, end).reshape(raw.size, -1).any(1)
@@ -263,29 +282,22 @@ class BitDeserializer(Block):
         came = ~gone
         if not came.any():
             return values, 1.0
-        ber, spread = self._error_rate(packet, received, count, form, raw[came])
+        ber, spread = self._error_rate(received, count, begin, form, raw[came])
         variance = calibration.mean_squared_error(form, policy, spread, ber)
         expected = calibration.power(form, policy, spread, ber)
         sent_power = float(np.mean(values[came].astype(np.float64) ** 2)) / expected  # of N(0, 1) it would be 1
         return values, float(sent_power * (variance * came.mean() + gone.mean()))
 
     def _error_rate(
-        self,
-        packet: Packet,
-        received: _Received,
-        count: _Count,
-        form: str = "",
-        floats: np.ndarray | None = None,
+        self, received: _Received, count: _Count, place: int, form: str = "", floats: np.ndarray | None = None
     ) -> tuple[float, str]:
-        """Return the bit error rate as far as the receiver can tell, and how the errors are spread."""
-        estimate = packet.tag("estimate")
-        ber = estimate.get("ber") if isinstance(estimate, dict) else None
-        if isinstance(ber, int | float) and 0 <= ber <= 1:
-            return min(float(ber), 0.5), "equal" if "channel_ber" in estimate else "16qam"
+        """Return the bit error rate about a place as far as the receiver can tell, and how the errors are spread."""
+        if estimate := received.estimate(place):
+            return min(float(estimate["ber"]), 0.5), "equal" if "channel_ber" in estimate else "16qam"
         if received.llr is not None:
-            wrong = np.exp(-np.abs(received.llr[: packet.count]))
+            wrong = np.exp(-np.abs(received.llr[: received.came]))
             wrong /= 1 + wrong
-            came = ~received.lost(0, packet.count)
+            came = ~received.lost(0, received.came)
             return float(wrong[came].mean(dtype=np.float64)), "16qam"
         if count.bits or floats is None or not floats.size:
             return min((count.errors + 0.5) / (count.bits + 50), 0.5), "equal"

@@ -8,22 +8,29 @@ from __future__ import annotations
 import binascii
 import math
 import struct
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
 
 from blocks.framing import golay
-from blocks.framing.latents import Format, bits_per_value
+from blocks.framing.latents import Format, bits_per_value, is_float
 
 VERSION = 1
 _FIELDS = struct.Struct(">BBHHHH")  # version and format, flags, caption's bytes, channels, height, width
-_CODES = {"float64": 1, "float32": 2, "float16": 3} | {f"quant{bits}": bits for bits in range(4, 9)}
+_CODES = {"float64": 1, "float32": 2, "float16": 3, "quant2": 10, "quant3": 11} | {f"quant{b}": b for b in range(4, 9)}
 _FORMATS = {0: None} | {code: form for form, code in _CODES.items()}
-_TEXT, _CODED, _SCRAMBLED = 0x80, 0x40, 0x20
+_TEXT, _CODED, _SCRAMBLED, _BY_PLANE = 0x80, 0x40, 0x20, 0x10
 CHECK_BITS = 16
 HEADER_BITS = golay.coded_length(8 * _FIELDS.size + CHECK_BITS)
 LONGEST = (1 << 16) - 1  # bytes of a caption, and each side of a latent
+
+# What a part of a frame is, for links that protect some better than others: the tag `protection`.
+Protection = Literal[
+    "header", "caption", "latent", "plane1", "plane2", "plane3", "plane4", "plane5", "plane6", "plane7", "plane8"
+]
+PLANES: tuple[Protection, ...] = get_args(Protection)[3:]  # bits of a quantised latent, most significant first
 
 U16 = Annotated[int, msgspec.Meta(ge=0, le=LONGEST)]
 
@@ -47,6 +54,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coded          whether the caption is coded like the header, not plain
     scrambled      whether all that follows the header is scrambled; a header that is sent always is
     side           whether the header is not sent: the receiver has it from a genie
+    by_plane       whether the latent's bits are sent plane by plane, not in groups of four values
     """
 
     latent: Format | None = None
@@ -56,10 +64,13 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coded: bool = True
     scrambled: bool = True
     side: bool = False
+    by_plane: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.latent) != (0 not in self.shape):
             raise ValueError(f"latent {self.latent} cannot be of shape {self.shape}")
+        if self.by_plane and (self.latent is None or is_float(self.latent)):
+            raise ValueError(f"latent {self.latent} has no planes")
 
     @property
     def checked(self) -> bool:
@@ -92,13 +103,26 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.values * bits_per_value(self.latent) if self.latent else 0
 
     @property
+    def parts(self) -> Iterator[tuple[int, Protection]]:
+        """Where each part of the frame begins, and its protection class."""
+        if not self.side:
+            yield 0, "header"
+        if self.caption_bits:
+            yield self.caption_start, "caption"
+        if self.by_plane:
+            for plane in range(self.latent_bits // self.values):
+                yield self.latent_start + plane * self.values, PLANES[plane]
+        elif self.latent:
+            yield self.latent_start, "latent"
+
+    @property
     def bits(self) -> int:
         """Bits of the frame."""
         return self.latent_start + self.latent_bits
 
     def pack(self) -> np.ndarray:
         """Return the coded header: `HEADER_BITS` bits (uint8, 0 or 1), not yet scrambled."""
-        flags = _TEXT * self.text | _CODED * self.coded | _SCRAMBLED * self.scrambled
+        flags = _TEXT * self.text | _CODED * self.coded | _SCRAMBLED * self.scrambled | _BY_PLANE * self.by_plane
         kind = _CODES[self.latent] if self.latent else 0
         fields = _FIELDS.pack(VERSION << 4 | kind, flags, self.caption_bytes, *self.shape)
         return golay.encode(np.unpackbits(np.frombuffer(fields + check(fields), np.uint8)))
@@ -113,7 +137,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kind, flags, caption_bytes, *shape = _FIELDS.unpack(fields)
         if kind >> 4 != VERSION:
             raise FrameError(f"frame of version {kind >> 4}, not {VERSION}")
-        if flags & ~(_TEXT | _CODED | _SCRAMBLED):
+        if flags & ~(_TEXT | _CODED | _SCRAMBLED | _BY_PLANE):
             raise FrameError("header with unknown flags")
         return cls.from_tag(
             {
@@ -123,6 +147,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "caption_bytes": caption_bytes,
                 "coded": bool(flags & _CODED),
                 "scrambled": bool(flags & _SCRAMBLED),
+                "by_plane": bool(flags & _BY_PLANE),
             }
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from blocks.framing import golay, latents
 from blocks.framing.frame import LONGEST, Header, check
@@ -21,8 +21,9 @@ class BitSerializer(Block):
     1/6, and so is the caption. `header: side`, a genie, hands it to the receiver in the tag `side_header`
     instead, for configs that reproduce the paper. With `caption: plain` as well, a frame is what the paper
     counts: the caption's ASCII bytes, then the latent's numbers. Bits are tagged `protection` where the
-    header, the caption and the latent begin, and `code_rate`, information bits over bits sent (1 where there are
-    none), where the frame begins. A part whose frame was lost before it came here is left out.
+    header, the caption and the latent begin (with `layout: planes` each bit-plane of the latent, `plane1` being the
+    most significant), and `code_rate`, information bits over bits sent (1 where there are none), where the frame
+    begins. A part whose frame was lost before it came here is left out.
 
     `payload` is reported as means over the frames so far: bytes; complex symbols an image; those per pixel
     value (`cbr`); bytes as shares of the image in float64 and in 8-bit RGB. The last three are null once a
@@ -35,8 +36,11 @@ class BitSerializer(Block):
     """
 
     class Params(BlockParams):
-        latent: latents.Format = Field(
-            "quant8", description="IEEE-754 numbers, or a quantiser of 4 to 8 bits from -4 to 4"
+        latent: latents.Format = Field("quant8", description="IEEE-754 numbers, or a quantiser of 2 to 8 bits")
+        layout: Literal["groups", "planes"] = Field(
+            "groups",
+            description="bits of a quantised latent in groups of four values, laid out for 16QAM, or plane by plane, "
+            "for links that protect planes unequally",
         )
         header: Literal["coded", "side"] = Field(
             "coded", description="sent within the frame, or known to the receiver beforehand (a genie)"
@@ -49,6 +53,12 @@ class BitSerializer(Block):
         pixels_per_latent: int = Field(
             8, ge=1, le=64, description="for the report: how many times larger than the latent the image is"
         )
+
+        @model_validator(mode="after")
+        def _planes(self) -> BitSerializer.Params:
+            if self.layout == "planes" and latents.is_float(self.latent):
+                raise ValueError(f"must have a quantiser as latent with layout: planes, not {self.latent}")
+            return self
 
     inputs = (
         Port("text", "uint8", "caption, one frame a caption", unit="ASCII", whole=True, optional=True),
@@ -79,6 +89,7 @@ class BitSerializer(Block):
             caption_bytes=len(caption or b""),
             coded=p.caption == "coded",
             scrambled=p.scramble,
+            by_plane=values is not None and p.layout == "planes",
             side=p.header == "side",
         )
         parts = [] if header.side else [np.packbits(header.pack()) ^ scrambling(0, header.caption_start // 8)]
@@ -91,22 +102,14 @@ class BitSerializer(Block):
             if latents.is_float(p.latent):
                 parts.append(latents.write_floats(values.ravel(), p.latent))
             else:
-                parts.append(np.packbits(latents.write_quantised(values.ravel(), p.latent)))
+                parts.append(np.packbits(latents.write_quantised(values.ravel(), p.latent, header.by_plane)))
         data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
         if header.scrambled:
             after = header.caption_start // 8
             data[after:] ^= scrambling(after, len(data))
             data[-1:] &= 0xFF << -header.bits % 8 & 0xFF
         self._report(header)
-        tags = [
-            Tag(at, "protection", part)
-            for at, size, part in (
-                (0, header.caption_start, "header"),
-                (header.caption_start, header.caption_bits, "caption"),
-                (header.latent_start, header.latent_bits, "latent"),
-            )
-            if size
-        ]
+        tags = [Tag(at, "protection", part) for at, part in header.parts]
         information = 8 * header.caption_bytes + header.latent_bits
         if header.bits:
             tags.append(Tag(0, "code_rate", information / header.bits if information else 1.0))

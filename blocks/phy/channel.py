@@ -69,7 +69,9 @@ class _NoisyChannel(Block):
     def _look(self, symbols: Packet, **fading: Any) -> tuple[float, dict[str, Any]]:
         """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
         self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
-        self.modulation = symbols.tag("modulation", self.modulation)
+        for tag in symbols.tags:
+            if (tag.offset, tag.key) == (0, "modulation"):  # what a frame begins with
+                self.modulation = tag.value
         self.code_rate = symbols.tag("code_rate", self.code_rate if symbols.offset else 1.0)
         self.link_rate = symbols.tag("link_rate", self.link_rate if symbols.offset else 1.0)
         per_symbol = theory.ratio_to_db(self.bits_per_symbol * self.link_rate) if self.bits_per_symbol else None

@@ -6,6 +6,7 @@ import io
 import math
 import time
 from abc import ABC, abstractmethod
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -285,38 +286,51 @@ class _SymbolErrors(_Errors):
 
     def __init__(self) -> None:
         super().__init__()
-        self.constellation: Constellation | None = None
+        self.constellations: dict[Constellation, int] = {}  # all that came, and symbols of this frame that each has
+        self.last: Constellation | None = None
         self.sums = np.zeros(5)  # symbols measured, and the sums of |s|^2, |e|^2, Re e s*, Im e s* for r = s + e
         self.shown: list[np.ndarray] = []
 
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
         from blocks.phy import _symbols
 
-        if modulation := sent.tag("modulation"):
-            self.constellation = constellation(modulation)
-        reference = self.constellation or constellation("16qam")
-        s, r = sent.data[:common], received.data[:common]
-        if mask is not None:
-            s, r = s[mask], r[mask]
-        both = s.view(np.float32), r.view(np.float32)
-        if reference.axis:
-            found = _symbols.compare(*both, np.float32(reference.half_step), len(reference.axis))
-        else:
-            found = _symbols.compare_table(*both, reference.points.astype(np.complex64))
-        measured, wrong, *sums = found
-        self.sums += [measured, *sums]
-        room = SHOWN - sum(map(len, self.shown))
-        if room > 0:
-            self.shown.append(r[:room].copy())
-        return int(wrong)
+        self.constellations = dict.fromkeys(self.constellations, 0)
+        starts = {0: self.last} | {t.offset: constellation(t.value) for t in sent.tags if t.key == "modulation"}
+        errors = 0
+        for begin, end in pairwise([*sorted(place for place in starts if place < max(common, 1)), common]):
+            self.last = starts[begin]
+            if self.last:
+                self.constellations[self.last] = self.constellations.get(self.last, 0) + end - begin
+            reference = self.last or constellation("16qam")
+            s, r = sent.data[begin:end], received.data[begin:end]
+            if mask is not None:
+                s, r = s[mask[begin:end]], r[mask[begin:end]]
+            both = s.view(np.float32), r.view(np.float32)
+            if reference.axis:
+                found = _symbols.compare(*both, np.float32(reference.half_step), len(reference.axis))
+            else:
+                found = _symbols.compare_table(*both, reference.points.astype(np.complex64))
+            measured, wrong, *sums = found
+            self.sums += [measured, *sums]
+            errors += int(wrong)
+            room = SHOWN - sum(map(len, self.shown))
+            if room > 0:
+                self.shown.append(r[:room].copy())
+        return errors
 
     def theory(self, channel: dict[str, Any]) -> float | None:
-        if self.constellation is None or channel["esn0_db"] is None:
+        symbols = sum(self.constellations.values())
+        if not symbols or channel["esn0_db"] is None:
             return None
-        return theory.symbol_error_rate(channel["esn0_db"], self.constellation, *_fading(channel))
+        wrong = (
+            count * theory.symbol_error_rate(channel["esn0_db"], each, *_fading(channel))
+            for each, count in self.constellations.items()
+            if count
+        )
+        return sum(wrong) / symbols
 
     def figures(self) -> dict[str, Any]:
-        known = self.constellation is not None  # without it there are no decisions, only error vectors
+        known = self.last is not None  # without it there are no decisions, only error vectors
         _, s2, e2, re, im = self.sums
         evm = math.sqrt(e2 / s2) if s2 else None
         rest = e2 - (re * re + im * im) / s2 if s2 else 0.0
@@ -354,17 +368,10 @@ class _SymbolErrors(_Errors):
         density, _, _ = np.histogram2d(finite.imag, finite.real, bins=[bins, bins])
         shades = LogNorm(0.5, max(density.max(), 1.0))
         axes.pcolormesh(bins, bins, np.ma.masked_equal(density, 0), norm=shades, cmap="viridis")
-        if self.constellation:
-            points = self.constellation.points
-            axes.plot(
-                points.real,
-                points.imag,
-                "+",
-                color="crimson",
-                markersize=5,
-                markeredgewidth=0.7,
-                label=self.constellation.name,
-            )
+        for known, colour in zip(self.constellations, cycle(("crimson", "black", "darkorange", "teal")), strict=False):
+            points = known.points
+            axes.plot(points.real, points.imag, "+", color=colour, markersize=5, markeredgewidth=0.7, label=known.name)
+        if self.constellations:
             axes.legend(loc="upper right")
         axes.set(xlabel="in-phase", ylabel="quadrature", title=title)
         content = io.BytesIO()
