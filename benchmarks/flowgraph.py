@@ -1,9 +1,13 @@
 """The whole path as a flowgraph: bits -> 16QAM -> true Gaussian noise -> hard decisions -> error count.
 
 Speed is symbols per CPU-second of all processes of the run, start-up taken out: the run is done short and long, and the
-difference counts. GNU Radio does the same in the same run where /usr/bin/python3 has it (`gnuradio_chain.py`, in one
-process); else the ratios are to figures stated below, from another machine. `python -m benchmarks.flowgraph` prints the
-table alone.
+difference counts. A block computes in one thread, but for the last figure: what two cores gain over one, in seconds,
+with a thread for each block, and with the noise of a packet drawn in two threads besides.
+
+GNU Radio does the same in the same run where /usr/bin/python3 has it (`gnuradio_chain.py`, in one flowgraph and in
+three over gr-zeromq); else the ratios are to figures stated below, from another machine. The loop that the flowgraph is held
+against counts the same work: source, map, noise, decisions, error count, each packet a frame of its own; not the
+figures of every frame that a flowgraph writes into its report. `python -m benchmarks.flowgraph` prints the table alone.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kernels import gnuradio
 from flowgraph.supervisor import KEEP_MEMORY
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +32,6 @@ SHORT, LONG = 100, 1100  # packets
 RUNS = 3
 # Msym per CPU-second of the same chain: GNU Radio 3.10.5 on an AMD EPYC with AVX-512, one core, measured on its own.
 GNURADIO_STATED = {"inproc": 12.5, "fused": 12.5, "ipc": 13.0}
-GNURADIO_PYTHON = "/usr/bin/python3"
 
 GRAPH = """\
 flowgraph: benchmark
@@ -53,8 +57,8 @@ WORKERS = {
 }
 
 
-def _run(graph: Path, packets: int, out: Path) -> tuple[float, float, float]:
-    """Return CPU seconds, wall seconds and the bit error rate of one run."""
+def _run(graph: Path, packets: int, out: Path, threads: int, cpus: set[int]) -> tuple[float, float, float]:
+    """Return CPU seconds, wall seconds and the bit error rate of one run, `threads` for a block's kernels."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [
@@ -66,7 +70,8 @@ def _run(graph: Path, packets: int, out: Path) -> tuple[float, float, float]:
             f"--out={out}",
         ],
         check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -74,17 +79,18 @@ def _run(graph: Path, packets: int, out: Path) -> tuple[float, float, float]:
     return cpu, time.perf_counter() - began, link["ber"]
 
 
-def measure(placement: str) -> dict[str, float]:
+def measure(placement: str, threads: int = 1, cpus: set[int] | None = None) -> dict[str, float]:
     """Return Msym per CPU-second and per second, medians over runs, for a placement of the blocks."""
+    cpus = cpus or os.sched_getaffinity(0)
     symbols = (LONG - SHORT) * PACKET_BYTES * 2 / 1e6
     per_cpu, per_second = [], []
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "graph.yaml")
         graph.write_text(GRAPH.format(workers=WORKERS[placement], bits=PACKET_BYTES * 8))
-        _run(graph, SHORT, Path(folder, "out"))  # compiles the kernels
+        _run(graph, SHORT, Path(folder, "out"), threads, cpus)  # compiles the kernels
         for _ in range(RUNS):
-            short = _run(graph, SHORT, Path(folder, "out"))
-            long = _run(graph, LONG, Path(folder, "out"))
+            short = _run(graph, SHORT, Path(folder, "out"), threads, cpus)
+            long = _run(graph, LONG, Path(folder, "out"), threads, cpus)
             per_cpu.append(symbols / (long[0] - short[0]))
             per_second.append(symbols / (long[1] - short[1]))
     return {
@@ -94,25 +100,16 @@ def measure(placement: str) -> dict[str, float]:
     }
 
 
-def gnuradio() -> dict[str, Any] | None:
-    """Return what GNU Radio's chain does on this machine; None where it is not installed."""
-    asked = [GNURADIO_PYTHON, "-c", "import gnuradio"]
-    if not Path(GNURADIO_PYTHON).exists() or subprocess.run(asked, capture_output=True).returncode:
-        return None
-    script = str(Path(__file__).with_name("gnuradio_chain.py"))
-    done = subprocess.run([GNURADIO_PYTHON, script], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)
-
-
 LOOP = """
 import statistics, time
 from blocks.phy.channel import AwgnChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
-from flowgraph.testing import run_block
 
-(packet,) = run_block(BitSource({{"bits": {bits}, "frame": {bits}, "packet": {bits}}}))["bits"]
+source = BitSource({{"bits": {bits} * 100 * ({runs} + 1), "frame": {bits}, "packet": {bits}}})
+source.start()
+packets = source.produce()
 chain, meter = [QamMapper(), AwgnChannel({{"ebn0": 10}}), QamDemapper()], ErrorMeter()
 for block in (*chain, meter):
     block.start()
@@ -120,7 +117,7 @@ rates = []
 for _ in range({runs} + 1):
     began = time.process_time()
     for _ in range(100):
-        received = packet
+        packet = received = next(packets)
         for block in chain:
             received = block.work(received)
         meter.work(sent=packet, received=received)
@@ -178,9 +175,20 @@ def wire_cost() -> float:
     return statistics.median(costs)
 
 
+def two_cores() -> dict[str, float]:
+    """Return how many times as fast as on one core the flowgraph runs on two; nothing where there is but one."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    if len(cpus) < 2:
+        return {}
+    one = measure("inproc", 1, set(cpus[:1]))["msym_per_s"]
+    ways = {"a thread a block": 1, "the noise of a packet in two threads": 2}
+    return {way: measure("inproc", threads, set(cpus))["msym_per_s"] / one for way, threads in ways.items()}
+
+
 def main() -> dict[str, Any]:
     results: dict[str, Any] = {placement: measure(placement) for placement in WORKERS}
-    results["gnuradio"] = measured = gnuradio()
+    results["gnuradio"] = measured = gnuradio("gnuradio_chain.py")
+    results["two_cores"] = two_cores()
     loop = kernels_in_a_loop()
     results["kernels_in_a_loop_msym_per_cpu_s"] = loop
     for placement in ("inproc", "fused"):
@@ -188,7 +196,9 @@ def main() -> dict[str, Any]:
     results["wire_us_per_packet"] = wire_cost()
     for placement, stated in GNURADIO_STATED.items():
         row = results[placement]
-        row["gnuradio_msym_per_cpu_s"] = peer = measured["msym_per_cpu_s"] if measured else stated
+        row["gnuradio_msym_per_cpu_s"] = peer = (
+            measured["ipc" if placement == "ipc" else "inproc"] if measured else stated
+        )
         row["times_gnuradio"] = row["msym_per_cpu_s"] / peer
         print(
             f"flowgraph, {placement:6} {row['msym_per_cpu_s']:7.0f} Msym/CPU-s  {row['msym_per_s']:7.0f} Msym/s"
@@ -198,6 +208,8 @@ def main() -> dict[str, Any]:
     shares = ", ".join(f"{results[each]['share_of_loop']:.0%} {each}" for each in ("inproc", "fused"))
     print(f"same kernels in a loop {loop:5.0f} Msym/CPU-s; of which the flowgraph reaches {shares}")
     print(f"a wire costs {results['wire_us_per_packet']:.1f} us of CPU a packet of {PACKET_BYTES >> 10} KiB (inproc)")
+    for way, gain in results["two_cores"].items():
+        print(f"two cores, {way}: {gain:.2f} x one core, in seconds")
     return results
 
 

@@ -407,7 +407,7 @@ def _still_here(member: _Member) -> bool:
 
 
 def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
-    threads = str(spec.threads or len(os.sched_getaffinity(0)))
+    threads = str(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     environment = {
         **KEEP_MEMORY,
         **SLEEP_WHILE_WAITING,

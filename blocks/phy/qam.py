@@ -33,19 +33,19 @@ def map_symbols(packed: np.ndarray, count: int, modulation: AnyModulation = "16q
     known = constellation(modulation)
     bits = known.bits_per_symbol
     symbols = -(-count // bits)
-    points = known.points.astype(np.complex64)
     if bits != 4:
         out = np.empty(symbols, np.complex64)
-        _symbols.map_table(packed, bits, points, out)
+        _symbols.map_table(packed, bits, known.points.astype(np.complex64), out)
         return out
     out = np.empty(symbols + symbols % 2, np.complex64)
-    _symbols.map_byte_pairs(packed, _byte_table(points), out.view(np.complex128))
+    _symbols.map_byte_pairs(packed, _byte_table(known), out.view(np.complex128))
     return out[:symbols]
 
 
-def _byte_table(points: np.ndarray) -> np.ndarray:
+@functools.lru_cache(16)
+def _byte_table(known: Constellation) -> np.ndarray:
     """Two 4-bit symbols by byte, side by side in one complex128."""
-    byte = np.arange(256)
+    byte, points = np.arange(256), known.points.astype(np.complex64)
     return np.stack([points[byte >> 4], points[byte & 15]], axis=1).view(np.complex128).ravel()
 
 

@@ -5,6 +5,7 @@ Es/N0 and Eb/N0 are in dB; N0 is the noise power of a complex sample; symbols ha
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from blocks.phy import regions
-from blocks.phy.constellation import AnyModulation, constellation
+from blocks.phy.constellation import AnyModulation, Constellation, constellation
 
 
 def db_to_ratio(decibel: float) -> float:
@@ -62,7 +63,11 @@ def bit_error_rate(
     >>> round(bit_error_rate(16.02), 6), round(bit_error_rate(16.02, rayleigh=True), 5)
     (0.001755, 0.04238)
     """
-    known = constellation(modulation)
+    return _bit_error_rate(esn0_db, constellation(modulation), rayleigh, k_factor)
+
+
+@functools.lru_cache(1024)  # meters ask for every frame, of a channel that seldom changes
+def _bit_error_rate(esn0_db: float, known: Constellation, rayleigh: bool, k_factor: float) -> float:
     axis, tail = known.axis, rayleigh_tail if rayleigh else gaussian_tail
     if not axis or k_factor:
         labels = np.arange(len(known.points))
