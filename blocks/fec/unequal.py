@@ -368,7 +368,8 @@ class _Received:
             self.n0, self.source = self.told["effective_n0"], self.told["source"]
             return
         y, h = self.came(0, len(sent))
-        errors = np.abs(h * (y - sent[~self.gone[: len(sent)]])).astype(np.float64) ** 2
+        with np.errstate(invalid="ignore"):  # symbols that are infinite
+            errors = np.abs(h * (y - sent[~self.gone[: len(sent)]])).astype(np.float64) ** 2
         errors = errors[np.isfinite(errors)]
         self.n0 = max(float(errors.mean()), LEAST_N0) if len(errors) else 1.0
 
