@@ -1,0 +1,1 @@
+"""Radios: GNU Radio's wires and its drivers, recordings."""
