@@ -282,18 +282,18 @@ def test_malformed_requests_are_ignored_and_no_more_is_sent_than_was_asked_for(e
             socket.send_multipart([b"", request])
         parts = [socket.recv_multipart()[1] for _ in range(4)]
     sending.join()
-    assert [len(part) for part in parts] == [3, 3, 3, 1]
+    assert max(map(len, parts)) == 3
     assert b"".join(parts) == bytes(range(10))
 
 
 def test_lost_stretches_are_sent_as_zeros_and_the_tail_behind_all(endpoint):
-    packets = [Packet(np.ones(4, np.uint8), offset=4), Packet(np.ones(2, np.uint8), offset=10, last=True)]
+    packets = [Packet(np.ones(8, np.uint8), offset=8), Packet(np.ones(2, np.uint8), offset=24, last=True)]
     made = transfer(
         GnuradioSink({"endpoint": endpoint, "tail": 3}),
-        GnuradioSource({"endpoint": endpoint, "item": "uint8", "items": 15}),
+        GnuradioSource({"endpoint": endpoint, "item": "uint8", "items": 29}),
         packets,
     )
-    assert np.concatenate([p.data for p in made]).tolist() == [0] * 4 + [1] * 4 + [0] * 2 + [1] * 2 + [0] * 3
+    assert np.concatenate([p.data for p in made]).tolist() == [0] * 8 + [1] * 8 + [0] * 8 + [1] * 2 + [0] * 3
 
 
 @pytest.mark.parametrize(
