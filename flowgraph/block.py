@@ -178,6 +178,7 @@ class Context:
     keep: Callable[[str, bytes], None] = lambda path, data: None
     warn: Callable[[str], None] = lambda message: None
     files: Callable[[str, Collection[str]], Iterable[tuple[str, bytes | OSError]]] = lambda pattern, endings: ()
+    checkpoint: Callable[[], None] = lambda: None
 
 
 class Block:
@@ -278,3 +279,7 @@ class Block:
         Of a folder or a glob only files with one of the `endings`, as `.png`, where any are given.
         """
         return self.context.files(pattern, endings)
+
+    def checkpoint(self) -> None:
+        """Let go of everything if the run is being stopped; for a block that waits for the world outside."""
+        self.context.checkpoint()

@@ -99,12 +99,17 @@ class Worker:
             for content in contents(pattern, endings):
                 yield content.name, OSError(content.error) if content.error else content.data
 
+        def checkpoint() -> None:
+            if self.hub.stop.is_set():
+                raise Stopped
+
         return Context(
             seed,
             lambda section, frame, values: self._post(control.Figures(section, frame, values)),
             lambda path, data: self._post(control.File(path, data)),
             warn,
             files,
+            checkpoint,
         )
 
     def _distant_files(self, pattern: str, endings: Collection[str]) -> Iterator[control.Content]:

@@ -1,1 +1,1 @@
-"""Samples as radios send and take them: a waveform for the air."""
+"""Radios: a waveform for the air, and the wires and files of GNU Radio and others."""
