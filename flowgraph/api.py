@@ -95,11 +95,14 @@ class Flowgraph:
         out: str | Path | RunFolder | None = None,
         observe: Callable[[Report], None] = lambda report: None,
         tell: Callable[[str], None] = lambda line: None,
+        live: bool = False,
     ) -> Report:
         """Run to the end and return the report; its folder is `out`, or made under `runs/`.
 
-        `observe` is called often with the report so far, `tell` with lines for people. Raises `RunFailed`, which holds
-        the report of what was finished, and `ConfigError` for a graph that does not fit together.
+        `observe` is called often with the report so far, `tell` with lines for people. `live` lets viewers in
+        (`flowgraph.live.Remote`): their address is in the report, `result["live"]`, as soon as they may come. Raises
+        `RunFailed`, which holds the report of what was finished, and `ConfigError` for a graph that does not fit
+        together.
         """
         from flowgraph.graph import check, dump
         from flowgraph.supervisor import Supervisor
@@ -109,7 +112,7 @@ class Flowgraph:
         folder = out if isinstance(out, RunFolder) else RunFolder.for_run(self._spec.name, out)
         try:
             folder.write("flowgraph.yaml", dump(self._spec))
-            return Supervisor(self._spec, folder, self._blocks, observe, tell).run()
+            return Supervisor(self._spec, folder, self._blocks, observe, tell, live).run()
         finally:
             folder.close()
 

@@ -252,6 +252,12 @@ class Block:
             """Turn one packet of every input into packets."""
             raise TypeError(f"{type(self).__name__} must define work()")
 
+    def changed(self, name: str) -> None:
+        """Take over a live parameter, whose new value `self.params` has, before the next packet comes.
+
+        Blocks that look at `self.params` in `work()` need not. A `BlockError` refuses the value, and says why.
+        """
+
     def flush(self) -> Output | Iterator[Output]:
         """Hand out what is left after the last packet."""
         return None

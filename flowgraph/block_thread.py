@@ -10,6 +10,8 @@ import zmq
 
 from flowgraph import control
 from flowgraph.block import Block, Packet
+from flowgraph.changes import Changes
+from flowgraph.probe import Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import WireSpec
 from flowgraph.transport import Incoming, Outgoing, Stopped
@@ -43,11 +45,18 @@ class Stage:
     """One block, its wires and what it has done; `at_work` holds the block that a fault belongs to."""
 
     def __init__(
-        self, block: Block, memory: int, connected: set[str], at_work: list[str], delays: dict[str, int] | None = None
+        self,
+        block: Block,
+        memory: int,
+        connected: set[str],
+        at_work: list[str],
+        delays: dict[str, int],
+        changes: Changes,
     ):
         self.block, self.at_work = block, at_work
         self.outputs: dict[str, list[Outgoing | Call]] = {}
-        self.runner = Runner(block, self._emit, connected, memory, delays)
+        self.taps: dict[str, Tap] = {}  # by output
+        self.runner = Runner(block, self._emit, connected, memory, delays, changes)
         self.count = control.BlockCount()
         self._sending = 0.0
 
@@ -67,6 +76,7 @@ class Stage:
             self.count.items += message.count
             ended = self.runner.feed(name, message)
         self.count.busy_s += time.perf_counter() - began - self._sending
+        self.count.sending_s += self._sending
         if ended:
             self.end()
         self.at_work[0] = caller
@@ -79,6 +89,7 @@ class Stage:
             began, self._sending = time.perf_counter(), 0.0
             step = next(steps, self)
             self.count.busy_s += time.perf_counter() - began - self._sending
+            self.count.sending_s += self._sending
             if step is self:
                 break
             yield
@@ -90,6 +101,8 @@ class Stage:
             wire.end()
 
     def _emit(self, port: str, packet: Packet) -> None:
+        if self.taps and (tap := self.taps.get(port)):
+            tap.see(packet)
         began = time.perf_counter()
         for wire in self.outputs.get(port, ()):
             wire.send(packet)
@@ -188,6 +201,8 @@ class BlockThread(threading.Thread):
             if not ready:
                 for incoming in self.inputs.values():
                     incoming.watch()
+                for stage in self.stages:
+                    stage.runner.change()
             if self.stop.is_set():
                 raise Stopped
             for socket, _ in ready:

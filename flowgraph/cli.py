@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("run", "ber", "check", "graph", "blocks", "schema", "worker", "keys")
+COMMANDS = ("run", "ber", "check", "graph", "blocks", "schema", "worker", "keys", "set")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[config], help="run a flowgraph")
     run.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/<flowgraph>-<time>/)")
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
+    run.add_argument("--probe", action="append", default=[], metavar="WIRE", help="tap a wire: BLOCK.OUTPUT")
+    run.add_argument("--live", action="store_true", help="let viewers in, and print their address")
     ber = commands.add_parser("ber", parents=[config], help="draw a waterfall: error rates of links against Eb/N0")
     ber.add_argument(
         "--out", metavar="DIR", help="its folder, in which a run goes on where one stopped (default: runs/<waterfall>/)"
@@ -52,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     keys = commands.add_parser("keys", help="make CURVE keys for runs over several hosts")
     keys.add_argument("folder", metavar="DIR")
+    turn = commands.add_parser("set", help="change a live parameter of a run")
+    turn.add_argument("name", metavar="NAME", help="link.air.ebn0, or as much of its end as is clear")
+    turn.add_argument("value", metavar="VALUE", help="with its unit, as in a config")
+    turn.add_argument("--on", required=True, metavar="ADDRESS", help="as the run has printed it")
+    turn.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
     return parser
 
 
@@ -87,7 +94,8 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
     if is_waterfall(options.config):
         raise BlockError(f"{options.config} is a waterfall: `run_flowgraph.py ber {options.config}` draws it")
     try:
-        return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph)
+        probes = getattr(options, "probe", ())
+        return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph, probes)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return None
@@ -120,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     try:
-        report = graph.run(folder, observe=progress.observe, tell=progress.tell)
+        report = graph.run(folder, observe=progress.observe, tell=progress.tell, live=options.live)
         code = 0
     except RunFailed as failure:
         report = failure.report
@@ -260,6 +268,18 @@ def _worker(options: argparse.Namespace) -> int:
         return 0
     print(f"{options.connect} has gone, or refuses this worker: are the keys the same?", file=sys.stderr)
     return 1
+
+
+def _set(options: argparse.Namespace) -> int:
+    from flowgraph.live import Remote
+
+    remote = Remote(options.on, options.keys)
+    try:
+        held = remote.set(options.name, options.value)
+    finally:
+        remote.close()
+    print(f"{held.name} = {held.value} from item {held.offset} of frame {held.frame} on")
+    return 0
 
 
 def _keys(options: argparse.Namespace) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from flowgraph.spec import GraphSpec
+from flowgraph.spec import ChangeSpec, GraphSpec
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_FILE_BYTES = 200 << 20  # of a file that a block reads: well within what a message may hold
 
 
@@ -68,6 +68,7 @@ class BlockCount(msgspec.Struct):
     packets: int = 0
     items: int = 0
     busy_s: float = 0.0
+    sending_s: float = 0.0  # handing packets on, which where a queue is full is waiting
     errors: int = 0
 
 
@@ -87,6 +88,7 @@ class Counts(Message):
     blocks: dict[str, BlockCount]
     wires: dict[str, WireCount]
     done: bool
+    queued: dict[str, int] = {}  # packets under way now, on wires that leave a block of this worker
 
 
 class Failed(Message):
@@ -95,6 +97,22 @@ class Failed(Message):
     block: str
     message: str
     trace: str = ""
+
+
+class Sampled(Message):
+    """A piece of what an output carries, as the wire has it, without the run's token."""
+
+    output: str
+    header: bytes
+    data: bytes
+
+
+class Changed(Message):
+    """A change holds from this item on, or the block refuses it: `fault` says why. Those of the log have number -1."""
+
+    number: int
+    change: ChangeSpec
+    fault: str = ""
 
 
 class Left(Message):
@@ -131,6 +149,19 @@ class Go(Message):
     """Everybody is ready: let it flow."""
 
 
+class Sample(Message):
+    """Send a piece of the next packet of each of these outputs; what others there were are tapped no more."""
+
+    outputs: list[str]
+
+
+class Change(Message):
+    """Change a block's parameter before its next packet."""
+
+    number: int
+    change: ChangeSpec
+
+
 class Stop(Message):
     """The run is over: stop all blocks and leave."""
 
@@ -153,8 +184,8 @@ class Content(Message):
     error: str = ""
 
 
-FromWorker = Hello | Bound | Ready | Figures | File | Warned | Counts | Failed | Left | Wanted
-FromSupervisor = Setup | Connect | Go | Stop | Refused | Hail | Content
+FromWorker = Hello | Bound | Ready | Figures | File | Warned | Counts | Failed | Sampled | Changed | Left | Wanted
+FromSupervisor = Setup | Connect | Go | Sample | Change | Stop | Refused | Hail | Content
 
 
 def _plain(value: Any) -> Any:

@@ -334,7 +334,7 @@ def dump(spec: GraphSpec) -> str:
         lines.append(f"  {_flow(worker.name)}: {_flow(entry)}")
     if fused := [block.name for block in spec.blocks if block.chain]:
         lines.append(f"fuse: {_flow(fused)}")
-    if network := _given(spec.network, ("listen", "keys", "insecure")):
+    if network := _given(spec.network, ("listen", "keys", "insecure", "live")):
         lines.append(f"network: {_flow(network)}")
     lines.append("blocks:")
     for block in spec.blocks:
@@ -344,6 +344,13 @@ def dump(spec: GraphSpec) -> str:
     for wire in spec.wires:
         options = _given(wire, ("queue", "policy", "delay", "endpoint"))
         lines.append(f"  - {_flow({'wire': wire.name, **options} if options else wire.name)}")
+    if spec.probes:
+        lines.append(f"probes: {_flow(spec.probes)}")
+    if spec.changes:
+        lines.append("changes:")
+    for change in spec.changes:
+        entry = {"set": change.name, "to": change.value, "frame": change.frame, "offset": change.offset}
+        lines.append(f"  - {_flow(entry)}")
     return "\n".join(lines) + "\n"
 
 

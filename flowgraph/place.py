@@ -41,6 +41,6 @@ def endpoint(spec: GraphSpec, wire: WireSpec, directory: str, token: str) -> str
 def open_addresses(spec: GraphSpec) -> list[str]:
     """Return the addresses beyond this machine that the graph would listen on: they need keys or `insecure: true`."""
     found = [worker.host for worker in spec.workers if worker.host and not is_loopback(worker.host)]
-    written = [wire.endpoint for wire in spec.wires if wire.endpoint] + [spec.network.listen or ""]
-    hosts = [urlsplit(text).hostname or "" for text in written if text.startswith("tcp:")]
+    written = [*(wire.endpoint for wire in spec.wires), spec.network.listen, spec.network.live]
+    hosts = [urlsplit(text).hostname or "" for text in written if text and text.startswith("tcp:")]
     return sorted(set(found + [host for host in hosts if not is_loopback(host)]))

@@ -136,6 +136,7 @@ class Report:
         self.frames: dict[int, dict[str, Any]] = {}
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
+        self.queued: dict[str, int] = {}  # packets under way, by wire: of this moment, and not written
         self.result: dict[str, Any] = {"status": "starting"}
 
     def __repr__(self) -> str:
@@ -161,12 +162,15 @@ class Report:
                 *(max(getattr(old, field), getattr(new, field)) for field in WireCount.__struct_fields__)
             )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, last: int = 0) -> dict[str, Any]:
+        """Return the report as plain data; of the frames only the `last` ones that came, where that is given."""
+        numbers = sorted(list(self.frames)[-last:])
         blocks = {
             name: {
                 "packets": count.packets,
                 "items": count.items,
                 "busy_s": round(count.busy_s, 6),
+                "sending_s": round(count.sending_s, 6),
                 "items_per_s": round(count.items / count.busy_s) if count.busy_s else None,
                 "errors": count.errors,
             }
@@ -183,7 +187,7 @@ class Report:
                 "elapsed_s": round(time.monotonic() - self.began, 3),
                 **self.result,
                 **self.sections,
-                "frames": [self.frames[number] for number in sorted(self.frames)],
+                "frames": [self.frames[number] for number in numbers],
                 "blocks": blocks,
                 "wires": wires,
             }

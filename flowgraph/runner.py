@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from flowgraph.block import ERASED, Block, BlockError, Output, Packet, Tag
+from flowgraph.changes import Changes
 
 Emit = Callable[[str, Packet], None]
 
@@ -176,8 +177,11 @@ class Runner:
         connected: set[str] | None = None,
         memory: int = 1 << 30,
         delays: dict[str, int] | None = None,
+        changes: Changes | None = None,
     ):
         self.block, self.emit, self.memory = block, emit, memory
+        self.changes = changes or Changes(block)
+        self.place = (0, 0)  # frame, and item of it, up to which the block has worked; a source, what it has made
         ports = {port.name: port for port in block.inputs}
         self.connected = [name for name in ports if connected is None or name in connected]
         self.open = set(self.connected)
@@ -207,9 +211,9 @@ class Runner:
                 self._release()
         elif name in self.aligned:
             for piece in self.aligned[name].push(packet):
-                self._hand_out(self.block.work(**{name: piece}))
+                self._work_on(name, piece)
         else:
-            self._hand_out(self.block.work(**{name: packet}))
+            self._work_on(name, packet)
         return name in self.late and self._finish()
 
     def end(self, name: str) -> bool:
@@ -220,22 +224,30 @@ class Runner:
             self._release()
         elif name in self.aligned:
             for piece in self.aligned[name].end():
-                self._hand_out(self.block.work(**{name: piece}))
+                self._work_on(name, piece)
         return self._finish()
 
     def _finish(self) -> bool:
         if self.ended or self.open - self.late.keys() or any(each.ready for each in self.whole.values()):
             return False
         self.ended = True  # what is late and has not come is not waited for
+        self.change()
         self._hand_out(self.block.flush())
         return True
 
     def produce(self) -> Iterator[None]:
         """Run a source; yields after every step, so that the caller can stop it."""
+        self.change()
         for output in self.block.produce():
             self._hand_out(output)
             yield
+            self.change()
         self._hand_out(self.block.flush())
+
+    def change(self) -> None:
+        """Make the changes that are due before the next packet, whether one has come or not."""
+        if self.changes.waiting:
+            self.changes.take_place(*self.place)
 
     def held(self, name: str) -> int:
         """Return the bytes of an input's frames that wait for their partners."""
@@ -250,6 +262,20 @@ class Runner:
         """Whether the next frame lacks nothing but what comes from late inputs."""
         return any(each.passed < self.due[name][0] for name, each in self.late.items())
 
+    def _work_on(self, name: str, packet: Packet) -> None:
+        """Work on a packet of the only input; where a logged change holds from within, on what is before it first."""
+        while self.changes.waiting:
+            self.changes.take_place(packet.frame, packet.offset)
+            at = self.changes.next_within(packet.frame, packet.offset, packet.end)
+            align = self.aligned[name].align if name in self.aligned else 1
+            cut = 0 if at is None else -(-(at - packet.offset) // align) * align
+            if not 0 < cut < packet.count:
+                break
+            head, packet = split(packet, cut)
+            self._hand_out(self.block.work(**{name: head}))
+        self.place = packet.frame, packet.end
+        self._hand_out(self.block.work(**{name: packet}))
+
     def _release(self) -> None:
         """Work on every frame that no input can add to any more, in order."""
         while True:
@@ -260,6 +286,9 @@ class Runner:
             if any(w.passed < frame for w in self.whole.values()) or self.waits_for_late:
                 break
             packets = {name: w.take(frame) for name, w in self.whole.items()}
+            if self.changes.waiting:
+                self.changes.take_place(frame, 0)
+            self.place = frame, max(packet.end for packet in packets.values() if packet is not None)
             for name, w in self.late.items():
                 packets[name] = w.take(self.due[name].popleft())
                 self.due[name].append(frame)
@@ -300,4 +329,6 @@ class Runner:
         if not (data.flags.c_contiguous and data.dtype.isnative):
             packet.data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
         packet.data.flags.writeable = False  # others may read the same memory
+        if not self.connected:
+            self.place = packet.frame, packet.end
         self.emit(name, packet)

@@ -63,12 +63,27 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int | None = None  # compute threads; None shares out the machine's
 
 
+class ChangeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A live parameter's value, from the first item on that its block works on at or after `offset` of `frame`."""
+
+    block: str
+    parameter: str
+    value: Any
+    frame: int = 0
+    offset: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.block}.{self.parameter}"
+
+
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How workers on other hosts are reached: the supervisor's own address, and CURVE keys or that none are wanted."""
 
     listen: str | None = None  # tcp://ADDRESS:PORT of the supervisor
     keys: str | None = None  # folder made by `run_flowgraph.py keys`
     insecure: bool = False
+    live: str | None = None  # tcp://ADDRESS:PORT where viewers on other hosts find the run
 
 
 class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +95,8 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wires: list[WireSpec]
     workers: list[WorkerSpec]
     network: NetworkSpec = NetworkSpec()
+    probes: list[str] = []  # outputs that are tapped from the start, as `block.port`
+    changes: list[ChangeSpec] = []
 
     def in_order(self) -> list[BlockSpec]:
         """Return the blocks so that each comes after those that feed it, ways back excepted."""

@@ -27,9 +27,11 @@ import zmq
 from msgspec import structs
 from zmq.utils.monitor import recv_monitor_message
 
-from flowgraph import control
+from flowgraph import control, registry
 from flowgraph.block import Block, BlockError
+from flowgraph.graph import dump
 from flowgraph.keys import Doorkeeper, load_keys
+from flowgraph.live import Port
 from flowgraph.place import open_addresses
 from flowgraph.report import Report, RunFolder
 from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
@@ -69,7 +71,10 @@ class _Member:
 
 
 class Supervisor:
-    """One run of a graph. `observe(report)` is called about fifty times a second, for whoever shows progress."""
+    """One run of a graph. `observe(report)` is called about fifty times a second, for whoever shows progress.
+
+    `live`, or a graph with probes, lets viewers in, and tells their address.
+    """
 
     def __init__(
         self,
@@ -78,7 +83,10 @@ class Supervisor:
         blocks: dict[str, Block] | None = None,
         observe: Callable[[Report], None] = lambda report: None,
         tell: Callable[[str], None] = lambda line: None,
+        live: bool = False,
     ):
+        self.live = live or bool(spec.probes or spec.network.live)
+        self.port: Port | None = None  # for viewers
         self.spec, self.folder, self.blocks, self.observe = spec, folder, blocks, observe
         self._tell = tell
         self.report = Report(spec.name, spec.seed)
@@ -133,11 +141,11 @@ class Supervisor:
             except OSError as error:
                 self.fault = self.fault or _sentence(error)
             self._finish()
+            status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
+            self.report.result |= {"status": status, **({"fault": self.fault} if self.fault else {})}
+            self.report.result["files"] = sorted(self.folder.written | {"report.json"})
         finally:
             self._close()
-        status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
-        self.report.result |= {"status": status, **({"fault": self.fault} if self.fault else {})}
-        self.report.result["files"] = sorted(self.folder.written | {"report.json"})
         try:
             self.folder.write("report.json", self.report.as_json())
         except OSError as error:
@@ -181,6 +189,24 @@ class Supervisor:
                 raise BlockError(f"cannot listen on {network.listen}: {zmq.strerror(error.errno or 0)}") from None
         for socket in self.sockets:
             socket.setsockopt(zmq.LINGER, 500)
+        if self.live:
+            self._let_viewers_in()
+
+    def _let_viewers_in(self) -> None:
+        network, types = self.spec.network, {}
+        for block in self.spec.blocks:
+            types[block.name] = type(self.blocks[block.name]) if self.blocks else registry.find(block.type)
+        curve = load_keys(network.keys) if network.live and network.keys else None
+        assert self.context is not None
+        if curve and not self.doorkeeper:
+            self.doorkeeper = Doorkeeper(self.context, curve[0])
+        member_of = {block.name: self.members[block.worker] for block in self.spec.blocks}
+        endpoint = network.live or f"ipc://{self.directory}/live"
+        self.port = Port(
+            self.context, self.spec, types, endpoint, curve, lambda block, message: self._say(member_of[block], message)
+        )
+        self.report.result["live"] = self.port.address
+        self.tell(f"viewers find it at {self.port.address}")
 
     def _start(self) -> None:
         here = f"ipc://{self.directory}/control"
@@ -217,6 +243,8 @@ class Supervisor:
             elif states == {"done"}:
                 return
             self.observe(self.report)
+            if self.port:
+                self.port.turn(self.report, states == {"running"})
             if time.monotonic() > self.write_at:
                 began = time.monotonic()
                 self.folder.write("report.json", self.report.as_json())
@@ -232,7 +260,12 @@ class Supervisor:
         poller = zmq.Poller()
         for socket in self.sockets:
             poller.register(socket, zmq.POLLIN)
+        if self.port:
+            poller.register(self.port.requests, zmq.POLLIN)
         for socket, _ in poller.poll(milliseconds):
+            if self.port and socket is self.port.requests:
+                self.port.hear()
+                continue
             while socket.poll(0):
                 name, data = socket.recv_multipart()[:2]
                 try:
@@ -274,6 +307,8 @@ class Supervisor:
                 self.folder.write(message.path, message.data)
             except (OSError, ValueError) as error:
                 self.fault = self.fault or f"cannot write {message.path} into the run's folder: {error}"
+            if self.port:
+                self.port.kept(message.path, message.data)
         elif isinstance(message, control.Warned):
             line = f"{message.block}: {message.message}"
             if message.message in self.warned:  # several blocks read the same files
@@ -283,6 +318,7 @@ class Supervisor:
                 self.tell(line)
         elif isinstance(message, control.Counts):
             self.report.count(message.blocks, message.wires)
+            self.report.queued |= message.queued
             if message.done:
                 member.state = "done"
         elif isinstance(message, control.Failed):
@@ -295,6 +331,11 @@ class Supervisor:
                 self.fault += "\n" + fault
             if message.trace:
                 self.folder.log(message.trace)
+        elif isinstance(message, control.Sampled):
+            if self.port:
+                self.port.sampled(message)
+        elif isinstance(message, control.Changed):
+            self._log_change(message)
         elif isinstance(message, control.Wanted):
             self._serve(member, message)
         elif isinstance(message, control.Left):
@@ -302,6 +343,20 @@ class Supervisor:
             if not (self.stopping or self.fault):
                 blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == name)
                 self.fault = f"worker {name} ({blocks}) was ended by hand"
+
+    def _log_change(self, message: control.Changed) -> None:
+        """Write down a change that holds, so that the graph in the run's folder repeats it at the same item."""
+        change = message.change
+        if self.port:
+            self.port.changed(message)
+        if message.fault:
+            self.tell(f"{change.block}: {message.fault}")
+            return
+        self.tell(f"{change.name} = {change.value} from item {change.offset} of frame {change.frame} on")
+        self.report.result.setdefault("changes", []).append(structs.asdict(change))
+        if message.number >= 0:
+            self.spec = structs.replace(self.spec, changes=[*self.spec.changes, change])
+            self.folder.write("flowgraph.yaml", dump(self.spec))
 
     def _serve(self, member: _Member, wanted: control.Wanted) -> None:
         """Send a worker on another host a file that one of its blocks' parameters names, and no other."""
@@ -378,6 +433,8 @@ class Supervisor:
             self.monitor.close()
         for socket in self.sockets:
             socket.close()
+        if self.port:
+            self.port.close(self.report)
         if self.doorkeeper:
             self.doorkeeper.close()
         if self.context:

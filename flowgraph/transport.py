@@ -152,6 +152,12 @@ class Outgoing:
         while not self.ended:
             self._wait()
 
+    @property
+    def under_way(self) -> int:
+        """Packets that wait here or in the queue, as far as this end knows."""
+        ahead = len(self.handover.queue) if self.handover is not None else self.sent - self.taken
+        return ahead + len(self.waiting)
+
     def close(self) -> None:
         if self.socket is None:
             return

@@ -6,6 +6,7 @@ streams have ended; stop the blocks and leave when told, when a block fails, or 
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import shutil
@@ -18,14 +19,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import zmq
+from msgspec import structs
 
 from flowgraph import control, registry
-from flowgraph.block import Block, BlockError, Context
+from flowgraph.block import Block, BlockError, Context, Packet
 from flowgraph.block_thread import BlockThread, Call, Stage
+from flowgraph.changes import Changes
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import endpoint
-from flowgraph.spec import BlockSpec
+from flowgraph.probe import Tap
+from flowgraph.spec import BlockSpec, ChangeSpec
 from flowgraph.transport import LINGER_MS, Hub, Incoming, Outgoing, Stopped
+from flowgraph.wire import encode
 
 COUNTS_EVERY_S = 0.25
 TICK_MS = 20
@@ -74,6 +79,7 @@ class Worker:
         self.asking = threading.Lock()
         self.go = threading.Event()
         self.threads: list[BlockThread] = []
+        self.stages: dict[str, Stage] = {}  # by block
         self.connected = False
         self.warned: dict[str, int] = {}
         self.refusals: dict[str, bool] = {}  # sentence: whether the supervisor has been told
@@ -204,13 +210,50 @@ class Worker:
             self.connected = True
         elif isinstance(message, control.Go):
             self.go.set()
+        elif isinstance(message, control.Sample):
+            self._sample(message.outputs)
+        elif isinstance(message, control.Change):
+            self._change(message)
+
+    def _sample(self, outputs: list[str]) -> None:
+        """Have a piece taken of what comes out next; taps that nobody asks for any more are removed."""
+        wanted: dict[str, list[str]] = {}
+        for output in outputs:
+            block, _, port = output.rpartition(".")
+            wanted.setdefault(block, []).append(port)
+        for name, stage in self.stages.items():
+            ports = wanted.get(name, [])
+            taps = {port: stage.taps.get(port) or self._tap(f"{name}.{port}") for port in ports}
+            for tap in taps.values():
+                tap.wanted = True
+            stage.taps = taps
+
+    def _tap(self, output: str) -> Tap:
+        seq = itertools.count()
+
+        def take(piece: Packet) -> None:
+            header, data = encode(piece, next(seq), "")
+            self._post(control.Sampled(output, header, data.tobytes() if data is not None else b""))
+
+        return Tap(take)
+
+    def _change(self, message: control.Change) -> None:
+        stage = self.stages[message.change.block]
+        thread = next(thread for thread in self.threads if stage in thread.stages)
+        if thread.is_alive() or not self.connected:
+            stage.runner.changes.ask(message.number, message.change)
+        else:
+            self._tell_change(message.number, message.change, f"{message.change.block} has finished")
+
+    def _tell_change(self, number: int, change: ChangeSpec, fault: str) -> None:
+        self._post(control.Changed(number, change, fault))
 
     def _build(self, setup: control.Setup) -> dict[str, str]:
         """Make the blocks and bind what they listen to; return where, by wire."""
         spec = setup.spec
         me = next(worker for worker in spec.workers if worker.name == self.name)
         chains: dict[str, list[Stage]] = {}
-        stages: dict[str, Stage] = {}
+        stages = self.stages
         bound: dict[str, str] = {}
         for block_spec in spec.in_order():
             if block_spec.worker != self.name:
@@ -221,7 +264,8 @@ class Worker:
             delays = {wire.target_port: wire.delay for wire in arriving if wire.delay}
             chain = chains.setdefault(block_spec.chain or block.name, [])
             at_work = chain[0].at_work if chain else [block.name]
-            stages[block.name] = stage = Stage(block, block_spec.memory, connected, at_work, delays)
+            changes = Changes(block, [each for each in spec.changes if each.block == block.name], self._tell_change)
+            stages[block.name] = stage = Stage(block, block_spec.memory, connected, at_work, delays, changes)
             chain.append(stage)
         for stage in stages.values():
             for wire in spec.wires:
@@ -257,6 +301,7 @@ class Worker:
     def _counts(self, done: bool) -> control.Counts:
         blocks: dict[str, control.BlockCount] = {}
         wires: dict[str, control.WireCount] = {}
+        queued: dict[str, int] = {}
         for thread in self.threads:
             for wire in thread.inputs.values():
                 for reason in tuple(wire.refused):
@@ -268,11 +313,13 @@ class Worker:
             for stage in thread.stages:
                 count, name = stage.count, stage.block.name
                 errors, refused = self.warned.get(name, 0) + refused, 0  # messages come to the first alone
-                blocks[name] = control.BlockCount(count.packets, count.items, count.busy_s, errors)
+                blocks[name] = structs.replace(count, errors=errors)
         for out in (out for thread in self.threads for stage in thread.stages for out in stage.wires()):
             known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
             known.dropped = out.dropped
-        return control.Counts(blocks, wires, done)
+            if isinstance(out, Outgoing):
+                queued[out.spec.name] = out.under_way
+        return control.Counts(blocks, wires, done, queued)
 
     def _tell_refusal(self, block: str, sentence: str, at_once: bool) -> None:
         """Tell of a refusal once, and not when first seen: where a sender has died, its own end says more."""

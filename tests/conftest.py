@@ -22,7 +22,7 @@ class CommandLine:
         self.environment = {
             **os.environ,
             "TMPDIR": str(folder),
-            "PYTHONPATH": str(LAB),
+            "PYTHONPATH": f"{LAB}:{ROOT}",
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
         }

@@ -43,7 +43,7 @@ def test_a_run_fills_its_folder_and_prints_the_link(cli, graph):
     assert (link["bits"], link["symbols"], link["ebn0_db"]) == (400_000, 100_000, 8)
     assert {"ber", "ber_theory", "ser", "evm_rms", "esn0_db", "snr_measured_db", "bit_errors"} <= link.keys()
     assert abs(link["snr_measured_db"] - link["esn0_db"]) < 0.1
-    assert {"packets", "items", "busy_s", "items_per_s", "errors"} == report["blocks"]["map"].keys()
+    assert {"packets", "items", "busy_s", "sending_s", "items_per_s", "errors"} == report["blocks"]["map"].keys()
     assert {"packets", "bytes", "dropped", "lost"} <= report["wires"]["source.bits -> map.bits"].keys()
     assert {path.name for path in folder.iterdir()} >= {"report.json", "flowgraph.yaml", "constellation.png", "log.txt"}
     for word in ("Eb/N0, dB", "bit error rate, theory", "constellation.png", "report.json"):

@@ -15,8 +15,9 @@ from blocks.phy import theory
 from blocks.phy.constellation import Constellation, constellation
 from flowgraph.block import BITS, Block, BlockError, Packet, Port
 
-REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = 0.25
 SHOWN = 200_000  # symbols of the picture, the first of the run
+POINTS = 200  # values of Eb/N0 that are told apart
 SYMBOL_CLUSTER_BITS = 64  # bits counted together where every symbol fades by itself
 
 
@@ -28,6 +29,9 @@ class ErrorMeter(Block):
     where these overlap (Doppler), behind a decoder, and where the channel is not known, from that across frames. A
     negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its information bits, are means over the bits
     compared.
+
+    Where the channel is turned while the graph runs, `ber_points` has bits and errors by Eb/N0, to 0.01 dB, the one in
+    force last; frames within which it changes are in none.
 
     A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`. For whoever pools
     several runs, `ber_clusters` has the sums that the interval was made of (see `theory.clustered_interval`), or null.
@@ -185,13 +189,17 @@ class _BitErrors(_Errors):
     def __init__(self) -> None:
         super().__init__()
         self.frames = self.frames_wrong = 0
+        self.points: dict[float, dict[str, Any]] = {}  # of frames with one Eb/N0, the newest last
         self.uses = self.pixel_values = self.images = 0  # channel uses and values of frames that carry images
         self.clustered = True
         self.clusters = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
 
     def add(self, sent: Packet | None, received: Packet | None) -> float | None:
         before = self.errors, self.missing, self.lost
+        items = self.items
         rate = super().add(sent, received)
+        if received is not None and self.items > items:
+            self._collect(received, self.errors - before[0], self.items - items)
         if sent is not None:
             self.frames += 1
             self.frames_wrong += (self.errors, self.missing, self.lost) != before
@@ -201,6 +209,18 @@ class _BitErrors(_Errors):
                 self.pixel_values += values
                 self.uses += math.ceil(sent.count / per_use - 1e-9)
         return rate
+
+    def _collect(self, received: Packet, errors: int, bits: int) -> None:
+        """Count a frame by its Eb/N0, if that is known and does not change within it."""
+        values = {tag.value.get("ebn0_db") for tag in received.tags if tag.key == "true_channel"}
+        if len(values) != 1 or None in values:
+            return
+        ebn0 = round(values.pop(), 2)
+        known = self.points.pop(ebn0, {"ebn0_db": ebn0, "bits": 0, "bit_errors": 0})
+        theory = self.theory(self.channel) if self.channel else None
+        if len(self.points) < POINTS:
+            counted = {"bits": known["bits"] + bits, "bit_errors": known["bit_errors"] + errors}
+            self.points[ebn0] = {"ebn0_db": ebn0, **counted, "ber_theory": theory}
 
     def channel_uses(self) -> dict[str, Any]:
         """Return the symbols on the channel, for each image and for each value of its pixels."""
@@ -245,7 +265,8 @@ class _BitErrors(_Errors):
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
         snr = {key: mean.decibel for key, mean in self.snr.items()}
         frames = {"bit_frames": self.frames, "bit_frames_wrong": self.frames_wrong}
-        return {"bits": self.items, "bit_errors": self.errors, **rates, **frames, **self._losses(), **snr}
+        points = {"ber_points": list(self.points.values())}
+        return {"bits": self.items, "bit_errors": self.errors, **rates, **frames, **self._losses(), **snr, **points}
 
     def closing_figures(self) -> dict[str, Any]:
         if not self.items:

@@ -10,7 +10,10 @@ from pathlib import Path
 from flowgraph.config.document import MAX_DEPTH, Mistakes, Node, parse, read
 from flowgraph.config.mistake import ConfigError, Mistake, unknown
 
-JOB_KEYS = ("flowgraph", "seed", "vars", "extends", "workers", "fuse", "network", "blocks", "wires", "made_with")
+JOB_KEYS = (
+    *("flowgraph", "seed", "vars", "extends", "workers", "fuse", "network", "blocks", "wires"),
+    *("probes", "changes", "made_with"),
+)
 SUBGRAPH_KEYS = ("subgraph", "signature", "vars", "extends", "inputs", "outputs", "blocks", "wires")
 MERGED = ("vars", "blocks", "workers", "network")  # key by key; anything else is replaced as a whole
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,16 +20,17 @@ from pydantic.fields import FieldInfo
 
 from flowgraph import registry
 from flowgraph.block import BlockError
+from flowgraph.changes import find_parameter, with_change
 from flowgraph.config.document import MAX_DEPTH, MAX_VALUES, STRING, UNRESOLVED, Mistakes, Node, TooMany, node_of
 from flowgraph.config.layers import Document, Files, beside
 from flowgraph.config.mistake import ConfigError, Mistake, nearest, unknown
-from flowgraph.config.options import NAME, NAME_RULE, BlockOptions, JobOptions, Signature, WireOptions
+from flowgraph.config.options import NAME, NAME_RULE, BlockOptions, ChangeOptions, JobOptions, Signature, WireOptions
 from flowgraph.config.validate import validate, validated
 from flowgraph.config.variables import Variables
 from flowgraph.config.workers import Placement
 from flowgraph.control import matching_files
 from flowgraph.graph import Flat, Part, Side, Wire, dtypes, examine, find_port
-from flowgraph.spec import BlockSpec, GraphSpec, WireSpec
+from flowgraph.spec import BlockSpec, ChangeSpec, GraphSpec, WireSpec
 
 __all__ = ["ConfigError", "Mistake", "load", "loads"]
 
@@ -43,13 +44,15 @@ def load(
     set: Mapping[str, Any] | None = None,
     seed: int | None = None,
     subgraph: bool = False,
+    probes: Sequence[str] = (),
 ) -> GraphSpec:
     """Load a YAML file, lay `overlays` over it, set variables, and return the checked graph.
 
-    Text in `set` is read as a YAML scalar. With `subgraph`, the file may be a sub-graph, to be looked at alone: it
-    cannot run, as nothing feeds its inputs. Raises `ConfigError` with every mistake.
+    Text in `set` is read as a YAML scalar. `probes` are tapped beside those that the file names. With `subgraph`, the
+    file may be a sub-graph, to be looked at alone: it cannot run, as nothing feeds its inputs. Raises `ConfigError`
+    with every mistake.
     """
-    return _Loader(subgraph).load(str(path), [str(overlay) for overlay in overlays], set or {}, seed)
+    return _Loader(subgraph, probes=probes).load(str(path), [str(overlay) for overlay in overlays], set or {}, seed)
 
 
 def loads(
@@ -116,7 +119,8 @@ class _Laid:
 class _Loader:
     """One load: collects the flat graph and the mistakes, level by level."""
 
-    def __init__(self, subgraph: bool, files: Files | None = None) -> None:
+    def __init__(self, subgraph: bool, files: Files | None = None, probes: Sequence[str] = ()) -> None:
+        self.probes = [node_of(text, "--probe", text) for text in probes]
         self.subgraph = subgraph  # whether the file may be a sub-graph
         self.files = files or Files(Mistakes())
         self.mistakes = self.files.mistakes
@@ -170,12 +174,14 @@ class _Loader:
             for name in document.added - level.variables.used:
                 known = written.keys() - document.added
                 self.mistakes.add(written[name].wrong_key(unknown("a variable that something uses", name, known)))
+        probes, changes = self._probes(level), self._changes(level)
         self.flat.wires = [laid.wire for laid in self.wires]
         self.mistakes.add(*examine(self.flat))
         if self.mistakes or options is None or network is None:
             return None
         blocks = [structs.replace(block, worker=placement.worker_of[block.name]) for block in self.blocks]
-        spec = GraphSpec(options.flowgraph, options.seed, blocks, self._wire_specs(), placement.workers, network)
+        wires = self._wire_specs()
+        spec = GraphSpec(options.flowgraph, options.seed, blocks, wires, placement.workers, network, probes, changes)
         try:
             return spec.fuse(fused)
         except ValueError as error:
@@ -406,6 +412,46 @@ class _Loader:
                 self.flat.vague.add(f".{port}" if used is None else f"{level.prefix}{block}")
             return []
         return [level.prefix + text]
+
+    # Probes and changes
+
+    def _probes(self, level: _Level) -> list[str]:
+        """Return the outputs that are tapped."""
+        written = self.mistakes.expect(level.document.keys.get("probes", Node([])), list, "a list of outputs")
+        found: list[str] = []
+        for each in [*(written or ()), *self.probes]:
+            node = level.variables.resolve(each)
+            text = self.mistakes.expect(node, str, "an output, 'block.port'")
+            if text is not None:
+                end = text.partition("->")[0].strip()  # a wire means the output that it comes from
+                inside = end.rpartition(".")[0] in self.flat.blocks
+                inner = replace(level, names={**level.names, **self.flat.blocks}) if inside else level
+                found += self._end(inner, end, node, "outputs")
+        return list(dict.fromkeys(found))
+
+    def _changes(self, level: _Level) -> list[ChangeSpec]:
+        """Return the changes of live parameters that the file has logged, or plans."""
+        written = self.mistakes.expect(level.document.keys.get("changes", Node([])), list, "a list of changes")
+        types = {name: part.block for name, part in self.flat.blocks.items() if part.block}
+        params = {block.name: block.params for block in self.blocks}
+        found = []
+        for each in written or ():
+            node = level.variables.resolve(each)
+            given = self.mistakes.expect(node, dict, "{set: NAME, to: VALUE, frame: N, offset: N}")
+            options = given and validated(self.mistakes, ChangeOptions, node, given, "an option of a change")
+            if not options:
+                continue
+            at = given["set"]
+            try:
+                block, name = find_parameter(types, options.set)
+                at = given["to"]
+                made = with_change(types[block], params[block], name, at.plain)
+            except BlockError as error:
+                self.mistakes.add(at.wrong(str(error)))
+            else:
+                value = made.model_dump(mode="json")[name]
+                found.append(ChangeSpec(block, name, value, options.frame, options.offset))
+        return found
 
     def _wire_specs(self) -> list[WireSpec]:
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -78,12 +78,22 @@ class WorkerOptions(_Options):
     threads: int | None = Field(None, ge=1, le=1024, description="compute threads")
 
 
+class ChangeOptions(_Options):
+    set: str = Field(description="the live parameter: link.air.ebn0, or as much of its end as is clear")
+    to: Any = Field(description="its value from then on")
+    frame: int = Field(0, ge=0, lt=1 << 62, description="frame of the first item that it holds for")
+    offset: int = Field(0, ge=0, lt=1 << 62, description="that item, from the start of the frame")
+
+
 class NetworkOptions(_Options):
     listen: Annotated[str, AfterValidator(_listen)] | None = Field(
         None, description="where workers on other hosts find the supervisor: tcp://ADDRESS:PORT"
     )
     keys: str | None = Field(None, description="folder made by `run_flowgraph.py keys`")
     insecure: bool = Field(False, description="listen beyond this machine without keys")
+    live: Annotated[str, AfterValidator(_listen)] | None = Field(
+        None, description="where viewers on other hosts find the run: tcp://ADDRESS:PORT"
+    )
 
 
 class Signature(_Options):

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from flowgraph import registry
 from flowgraph.block import Block, Port
-from flowgraph.config.options import BlockOptions, JobOptions, NetworkOptions, WireOptions, WorkerOptions
+from flowgraph.config.options import BlockOptions, ChangeOptions, JobOptions, NetworkOptions, WireOptions, WorkerOptions
 from flowgraph.config.validate import unit_of
 
 VARIABLE = {"type": "string", "pattern": r"\$"}
@@ -69,6 +69,16 @@ def json_schema() -> dict[str, Any]:
                 "items": text,
             },
             "network": _object(NetworkOptions, definitions, "network"),
+            "probes": {
+                "type": "array",
+                "description": "outputs that are tapped for whoever looks on, `block.port`, or wires from them",
+                "items": text,
+            },
+            "changes": {
+                "type": "array",
+                "description": "live parameters that change while the graph runs, each from an item on",
+                "items": _object(ChangeOptions, definitions, "change"),
+            },
             "made_with": {
                 "type": "object",
                 "description": "versions that wrote this file; then names may have dots",

@@ -116,13 +116,15 @@ class Placement:
         else:
             for host in self.hosts:
                 self.mistakes.add(host.wrong("must come with `network: {listen: tcp://ADDRESS:PORT}`"))
+        if options.live:
+            listening.append((urlsplit(options.live).hostname or "", given["live"]))
         listening += self._addresses(endpoints)
         for address, node in listening:
             if not (options.keys or options.insecure or is_loopback(address)):
                 remedy = "`keys: FOLDER` (`run_flowgraph.py keys` makes it) or `insecure: true`"
                 wanted = f"must be an address of this machine, not {address}"
                 self.mistakes.add(node.wrong(f"{wanted}, unless `network:` has {remedy}"))
-        return NetworkSpec(options.listen, options.keys, options.insecure)
+        return NetworkSpec(options.listen, options.keys, options.insecure, options.live)
 
     def _addresses(self, endpoints: Iterable[tuple[str, Node]]) -> list[tuple[str, Node]]:
         """Return the addresses of endpoints written by hand; each may be written once."""

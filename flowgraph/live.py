@@ -1,0 +1,354 @@
+"""Watching a run and turning its parameters from outside: `Port` is the run's side, `Remote` the viewer's.
+
+Two sockets: requests are answered on a ROUTER at the run's address, and what there is to see goes out on an XPUB beside
+it, in parts that begin with a topic (docs/live.md). A viewer that does not read is left out; nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import zmq
+from msgspec import structs
+
+from flowgraph import control
+from flowgraph.block import Block, BlockError, Packet
+from flowgraph.changes import find_parameter, live_parameters, with_change
+from flowgraph.config.validate import unit_of
+from flowgraph.keys import load_keys
+from flowgraph.report import Report
+from flowgraph.spec import GraphSpec, NetworkSpec
+from flowgraph.wire import decode
+
+SAMPLE_EVERY_S, REPORT_EVERY_S = 0.1, 0.25
+WATCHED_S = 3.0  # after a viewer's last word; it repeats its `Watch` more often than that
+FRAMES = 24  # rows of frames in what viewers are told
+PICTURES_BYTES = 8 << 20  # of the newest pictures, for viewers that come late
+MAX_REQUEST_BYTES = 1 << 16
+BEHIND = 64  # messages that a viewer may be behind before it misses some
+
+
+class Message(msgspec.Struct, tag=True, forbid_unknown_fields=True):
+    """Base of requests and answers, MessagePack with the type's name."""
+
+
+class Hello(Message):
+    """What runs here?"""
+
+
+class Watch(Message):
+    """Somebody looks on; these outputs, `block.port`, are to be tapped."""
+
+    outputs: list[str] = []
+
+
+class Set(Message):
+    """Change a live parameter."""
+
+    name: str
+    value: Any
+
+
+class Parameter(msgspec.Struct):
+    """A live parameter: its value now, and what may be said of it; `dial` is the range that a control spans."""
+
+    block: str
+    name: str
+    value: Any
+    unit: str
+    description: str
+    type: str  # of the block
+    schema: dict[str, Any]
+    dial: tuple[float, float] | None = None
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.block}.{self.name}"
+
+
+class Run(Message):
+    """The run: its graph, live parameters, and where its feed is published. `taps` may be watched."""
+
+    version: str
+    spec: GraphSpec
+    feed: str
+    parameters: list[Parameter]
+    taps: dict[str, list[str]]  # item types by output
+
+
+class InForce(Message):
+    """The answer to `Set`: the value that holds from this item on, or why the block keeps the one it has."""
+
+    name: str
+    value: Any
+    frame: int
+    offset: int
+    fault: str = ""
+
+
+class Seen(Message):
+    """The answer to `Watch`; where an output does not exist, a sentence."""
+
+    fault: str = ""
+
+
+_request = msgspec.msgpack.Decoder(Hello | Watch | Set).decode
+_answer = msgspec.msgpack.Decoder(Run | InForce | Seen).decode
+
+
+class Port:
+    """The run's side. `hear()` answers requests, `turn()` publishes; both return at once.
+
+    `say(block, message)` sends a message to the worker of a block.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context,
+        spec: GraphSpec,
+        types: Mapping[str, type[Block]],
+        endpoint: str,
+        curve: tuple[bytes, bytes] | None,
+        say: Callable[[str, control.FromSupervisor], None],
+    ):
+        self.spec, self.types, self.say = spec, types, say
+        self.params = {block.name: dict(block.params) for block in spec.blocks}
+        self.requests, self.feed = context.socket(zmq.ROUTER), context.socket(zmq.XPUB)
+        self.feed.setsockopt(zmq.XPUB_VERBOSE, 1)
+        for socket in (self.requests, self.feed):
+            socket.setsockopt(zmq.LINGER, 300)
+            socket.setsockopt(zmq.SNDHWM, BEHIND)
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
+            socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+            if curve:
+                socket.curve_publickey, socket.curve_secretkey = curve
+                socket.curve_server = True
+        tcp = endpoint.startswith("tcp:")
+        try:
+            self.address = self._bind(self.requests, endpoint)
+            self.feed_address = self._bind(self.feed, endpoint.rpartition(":")[0] + ":*" if tcp else endpoint + "-feed")
+        except zmq.ZMQError as error:
+            raise BlockError(f"cannot listen on {endpoint}: {zmq.strerror(error.errno or 0)}") from None
+        self.watched: dict[str, float] = dict.fromkeys(spec.probes, float("inf"))  # until when, by output
+        self.tapped: dict[str, set[str]] = {}  # what was asked for last, by worker
+        self.watched_until = 0.0
+        self.asked: dict[int, bytes] = {}  # who awaits which change
+        self.numbers = itertools.count()
+        self.pictures: deque[tuple[str, bytes]] = deque()
+        self.sample_at = self.report_at = 0.0
+
+    @staticmethod
+    def _bind(socket: zmq.Socket, endpoint: str) -> str:
+        socket.bind(endpoint)
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def hear(self) -> None:
+        """Answer what viewers have asked."""
+        while self.requests.poll(0):
+            identity, *parts = self.requests.recv_multipart()
+            try:
+                message = _request(parts[0]) if len(parts) == 1 else None
+            except (msgspec.MsgspecError, RecursionError):
+                message = None
+            if isinstance(message, Hello):
+                self._reply(identity, self._run())
+            elif isinstance(message, Watch):
+                self._reply(identity, self._watch(message.outputs))
+            elif isinstance(message, Set):
+                self._set(identity, message)
+
+    def _reply(self, identity: bytes, message: Run | InForce | Seen) -> None:
+        self.requests.send_multipart([identity, control.encode(message)])
+
+    def _run(self) -> Run:
+        taps = {
+            f"{block}.{port.name}": [port.chosen(cls.Params.model_validate(self.params[block]))]
+            if port.chosen
+            else list(port.dtypes)
+            for block, cls in self.types.items()
+            for port in cls.outputs
+        }
+        parameters = [
+            self._parameter(block, name) for block, cls in self.types.items() for name in live_parameters(cls)
+        ]
+        spec = structs.replace(self.spec, network=NetworkSpec())
+        return Run(version("semflow"), spec, self.feed_address, parameters, taps)
+
+    def _parameter(self, block: str, name: str) -> Parameter:
+        cls = self.types[block]
+        info = cls.Params.model_fields[name]
+        extra: Any = info.json_schema_extra
+        schema = cls.Params.model_json_schema()["properties"][name]
+        value = cls.Params.model_validate(self.params[block]).model_dump(mode="json")[name]
+        about = unit_of(info), info.description or "", cls.type_name()
+        return Parameter(block, name, value, *about, schema, extra.get("dial"))
+
+    def _watch(self, outputs: list[str]) -> Seen:
+        known = {f"{block}.{port.name}" for block, cls in self.types.items() for port in cls.outputs}
+        until = time.monotonic() + WATCHED_S
+        self.watched_until = until
+        for output in outputs:
+            if output not in known:
+                return Seen(f"there is no output {output!r} here")
+            self.watched[output] = max(self.watched.get(output, 0.0), until)
+        return Seen()
+
+    def _set(self, identity: bytes, message: Set) -> None:
+        try:
+            block, name = find_parameter(self.types, message.name)
+        except BlockError as error:
+            self._reply(identity, InForce(message.name, None, 0, 0, str(error)))
+            return
+        try:
+            made = with_change(self.types[block], self.params[block], name, message.value)
+        except BlockError as error:
+            self._reply(identity, InForce(f"{block}.{name}", self.params[block].get(name), 0, 0, str(error)))
+            return
+        number = next(self.numbers)
+        self.asked[number] = identity
+        self.say(block, control.Change(number, control.ChangeSpec(block, name, made.model_dump(mode="json")[name])))
+
+    def changed(self, message: control.Changed) -> None:
+        """Take in what a block has made of a change."""
+        change = message.change
+        if not message.fault:
+            self.params[change.block][change.parameter] = change.value
+        if identity := self.asked.pop(message.number, None):
+            answer = InForce(change.name, change.value, change.frame, change.offset, message.fault)
+            self._reply(identity, answer)
+
+    def sampled(self, message: control.Sampled) -> None:
+        """Publish a piece of a stream."""
+        self.feed.send_multipart([f"probe {message.output}".encode(), message.header, message.data])
+
+    def kept(self, path: str, data: bytes) -> None:
+        """Publish a picture that a block has kept."""
+        if path.endswith(".png") and len(data) <= PICTURES_BYTES:
+            self.pictures.append((path, data))
+            while sum(len(each) for _, each in self.pictures) > PICTURES_BYTES:
+                self.pictures.popleft()
+            self.feed.send_multipart([b"file", path.encode(), data])
+
+    def turn(self, report: Report, running: bool) -> None:
+        """Ask for samples and publish the figures, when it is time."""
+        now = time.monotonic()
+        while self.feed.poll(0):  # a viewer has come, or gone
+            if self.feed.recv()[:1] == b"\1":
+                for path, data in self.pictures:
+                    self.feed.send_multipart([b"file", path.encode(), data])
+        if running and now >= self.sample_at:
+            self.sample_at = now + SAMPLE_EVERY_S
+            self._sample(now)
+        if now >= self.report_at and now < self.watched_until:
+            self.report_at = now + REPORT_EVERY_S
+            self.publish(report)
+
+    def _sample(self, now: float) -> None:
+        self.watched = {output: until for output, until in self.watched.items() if until > now}
+        worker_of = {block.name: block.worker for block in self.spec.blocks}
+        wanted: dict[str, set[str]] = {worker: set() for worker in self.tapped}
+        for output in self.watched:
+            wanted.setdefault(worker_of[output.rpartition(".")[0]], set()).add(output)
+        for worker, outputs in wanted.items():
+            if outputs or self.tapped.get(worker):
+                first = next(block for block, where in worker_of.items() if where == worker)
+                self.say(first, control.Sample(sorted(outputs)))
+        self.tapped = wanted
+
+    def publish(self, report: Report) -> None:
+        """Publish the figures so far."""
+        figures = report.as_dict(last=FRAMES) | {"queued": report.queued}
+        self.feed.send_multipart([b"report", control.encode(figures)])
+
+    def close(self, report: Report) -> None:
+        """Say the last word."""
+        self.publish(report)
+        for identity in self.asked.values():
+            self._reply(identity, InForce("", None, 0, 0, "the run has ended"))
+        self.requests.close()
+        self.feed.close()
+
+
+class Remote:
+    """A run as its viewers have it: what it is, what is to be seen of it, and its live parameters to be set.
+
+    `address` is what the run has printed; beyond this machine `keys` is the folder with the run's keys. To be used in
+    one thread. Raises `BlockError` where nobody answers.
+    """
+
+    def __init__(self, address: str, keys: str | None = None, timeout: float = 5.0):
+        self.address, self.timeout = address, timeout
+        self.context = zmq.Context()
+        self.curve = load_keys(keys) if keys else None
+        try:
+            self.requests = self._socket(zmq.DEALER, address)
+            self.run: Run = self._ask(Hello())
+            self.feed = self._socket(zmq.SUB, self.run.feed)
+        except BaseException:
+            self.context.destroy(0)
+            raise
+
+    def _socket(self, kind: int, endpoint: str) -> zmq.Socket:
+        socket = self.context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        if self.curve:
+            socket.curve_publickey, socket.curve_secretkey = self.curve
+            socket.curve_serverkey = self.curve[0]
+        if kind == zmq.SUB:
+            socket.setsockopt(zmq.RCVHWM, BEHIND)
+            socket.subscribe(b"")
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise BlockError(f"must be the address that a run has printed, not {endpoint!r}: {error}") from None
+        return socket
+
+    def _ask(self, message: Message) -> Any:
+        self.requests.send(msgspec.msgpack.encode(message))
+        if not self.requests.poll(int(1000 * self.timeout)):
+            wait = f"no answer from {self.address} in {self.timeout:g} s"
+            raise BlockError(f"{wait}: is the run there, and are the keys the same?")
+        return _answer(self.requests.recv())
+
+    def set(self, name: str, value: Any) -> InForce:
+        """Change a live parameter, and return what is now in force. Raises `BlockError` where it is refused."""
+        answer = self._ask(Set(name, value))
+        if answer.fault:
+            raise BlockError(answer.fault)
+        return answer
+
+    def watch(self, *outputs: str) -> None:
+        """Have the figures and these outputs published for the next three seconds.
+
+        Raises `BlockError` for an output that there is not.
+        """
+        fault = self._ask(Watch(list(outputs))).fault
+        if fault:
+            raise BlockError(fault)
+
+    def news(self, seconds: float = 0.0) -> Iterator[tuple[str, Any]]:
+        """Yield what has been published, having waited for the first so long.
+
+        `("report", dict)`, `(output, Packet)`, and `(path, bytes)` for pictures.
+        """
+        while self.feed.poll(int(1000 * seconds)):
+            seconds = 0.0
+            topic, *parts = self.feed.recv_multipart()
+            if topic == b"report":
+                yield "report", msgspec.msgpack.decode(parts[0])
+            elif topic == b"file":
+                yield parts[0].decode(), parts[1]
+            else:
+                packet = decode(parts, "")[1]
+                if isinstance(packet, Packet):
+                    yield topic.decode().removeprefix("probe "), packet
+
+    def close(self) -> None:
+        self.context.destroy(0)

@@ -1,0 +1,294 @@
+"""Taps on wires, live parameters and what viewers are told, while the graph runs; its log repeats it bit for bit."""
+
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from blocks.phy.channel import AwgnChannel
+from blocks.phy.qam import QamDemapper, QamMapper
+from blocks.sink.errors import ErrorMeter
+from blocks.source.bits import BitSource
+from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag
+from flowgraph.changes import Changes
+from flowgraph.config.load import loads
+from flowgraph.config.mistake import ConfigError
+from flowgraph.live import Remote
+from flowgraph.probe import PIECE_BYTES, Tap
+from flowgraph.runner import Runner
+from flowgraph.spec import ChangeSpec
+from flowgraph.testing import assert_same_stream, recut
+
+
+class Scale(Block):
+    """Multiply numbers by a factor, taken over before it is used."""
+
+    class Params(Params):
+        factor: float = Field(1.0, ge=0, le=100, description="factor", json_schema_extra={"live": True})
+        fixed: int = Field(1, description="for good")
+
+    inputs = (Port("x", "float32", align=4),)
+    outputs = (Port("x", "float32"),)
+    ratio = 1
+
+    def start(self):
+        self.taken_over = self.params.factor
+
+    def changed(self, name):
+        if self.params.factor == 13:
+            raise BlockError("factor must be a lucky number, not 13")
+        self.taken_over = self.params.factor
+
+    def work(self, x):
+        return x.derive(x.data * np.float32(self.taken_over))
+
+
+def scaled(log, sizes, asked=()):
+    """Return what `Scale` makes of 40 ones in frame 0 and 40 in frame 1, and what it told of changes."""
+    block, made, told = Scale(), [], []
+    changes = Changes(block, log, lambda *told_of: told.append(told_of))
+    runner = Runner(block, lambda port, packet: made.append(packet), changes=changes)
+    block.start()
+    for number, packet in enumerate(recut([Packet(np.ones(40, np.float32), f, last=True) for f in (0, 1)], sizes)):
+        for at, change in asked:
+            if at == number:
+                changes.ask(7, change)
+        runner.feed("x", packet)
+    runner.end("x")
+    return made, told
+
+
+@pytest.mark.parametrize("sizes", [[40], [1], [3, 1, 17], [8]])
+def test_a_logged_change_holds_from_its_item_on_however_packets_are_cut(sizes):
+    log = [ChangeSpec("scale", "factor", 5.0, 1, 6), ChangeSpec("scale", "factor", 2.0, 0, 8)]
+    made, told = scaled(log, sizes)
+    values = np.concatenate([packet.data for packet in made])
+    # item 6 is within a multiple of 4: the change holds from the next packet on that the block may be given
+    want = np.repeat([1, 2, 5], [8, 32 + 8, 32])
+    np.testing.assert_array_equal(values, want)
+    assert [each.offset for _, each, fault in told if not fault] == [8, 6]
+
+
+def test_a_change_asked_for_is_told_with_its_item_and_its_log_repeats_it_bit_for_bit():
+    made, told = scaled(
+        [], [12], asked=[(2, ChangeSpec("scale", "factor", "3")), (5, ChangeSpec("scale", "factor", 7))]
+    )
+    assert [(number, each.value, each.frame, each.offset, fault) for number, each, fault in told] == [
+        (7, 3.0, 0, 24, ""),
+        (7, 7.0, 1, 12, ""),
+    ]
+    again, _ = scaled([each for _, each, _ in told], [5, 11])
+    assert_same_stream(again, made)
+
+
+def test_what_a_block_refuses_leaves_the_value_as_it_was():
+    made, told = scaled(
+        [], [40], asked=[(1, ChangeSpec("scale", "factor", 13)), (1, ChangeSpec("scale", "factor", -1))]
+    )
+    assert (np.concatenate([packet.data for packet in made]) == 1).all()
+    assert [fault for *_, fault in told] == [
+        "factor must be a lucky number, not 13",
+        "factor must be at least 0, not -1",
+    ]
+    assert all(each.value == 1.0 for _, each, _ in told)
+
+
+def test_a_tap_takes_the_head_of_one_packet_when_asked_with_the_tags_that_hold_there():
+    taken = []
+    tap = Tap(taken.append)
+    first = Packet(np.arange(5000, dtype=np.complex64), tags=(Tag(0, "modulation", "16qam"),))
+    tap.see(first)
+    assert taken == []
+    tap.wanted = True
+    later = Packet(np.arange(5000, dtype=np.complex64), offset=5000, tags=(Tag(9000, "late", 1),))
+    tap.see(later)
+    tap.see(later)
+    (piece,) = taken
+    assert (piece.offset, piece.count, piece.data.nbytes) == (5000, PIECE_BYTES // 8, PIECE_BYTES)
+    np.testing.assert_array_equal(piece.data, later.data[: piece.count])
+    assert piece.tags == (Tag(5000, "modulation", "16qam"),)
+
+
+LINK = """
+flowgraph: watched
+seed: 3
+blocks:
+  source: {use: bit_source, bits: 100 Gbit, frame: 400000 bit, packet: 102400 bit}
+  link:   {graph: LINKS/awgn.yaml, ebn0: 10 dB}
+  errors: {use: error_meter}
+wires:
+  - source.bits -> link.bits -> errors.received
+  - source.bits -> errors.sent
+"""
+
+
+@pytest.fixture
+def link():
+    from conftest import ROOT
+
+    return LINK.replace("LINKS", str(ROOT / "configs/links"))
+
+
+class Running:
+    """A graph that runs in a thread, a viewer, and its report in the end."""
+
+    def __init__(self, graph, folder):
+        self.report = None
+        self.stop = False
+        self.thread = threading.Thread(target=self._run, args=(graph, folder))
+        self.thread.start()
+        until = time.monotonic() + 30
+        while not (self.report and self.report.result.get("live") and self.report.result["status"] == "running"):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        self.remote = Remote(self.report.result["live"])
+
+    def _run(self, graph, folder):
+        def observe(report):
+            self.report = report
+            if self.stop:
+                raise KeyboardInterrupt
+
+        try:
+            graph.run(folder, observe=observe, live=True)
+        except Exception as error:
+            self.error = error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.remote.close()
+        self.stop = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def wait_for(self, topic, outputs=(), seconds=10.0, condition=lambda value: True):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.remote.watch(*outputs)
+            for what, value in self.remote.news(0.2):
+                if what == topic and condition(value):
+                    return value
+        pytest.fail(f"no {topic} came")
+
+
+def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, tmp_path):
+    with Running(Flowgraph.from_spec(loads(link), here=True), tmp_path) as run:
+        piece = run.wait_for("link.air.symbols", ["link.air.symbols"], condition=lambda p: p.tag("modulation"))
+        assert piece.dtype == "complex64"
+        assert piece.tag("modulation") == "16qam"
+        assert piece.tag("true_channel")["esn0_db"] == pytest.approx(16.02, abs=0.01)
+        noise = np.abs(piece.data) ** 2
+        assert noise.mean() == pytest.approx(1.0, abs=0.2)
+        held = run.remote.set("ebn0", "2 dB")
+        assert (held.name, held.value) == ("link.air.ebn0", 2.0)
+        rate = run.wait_for("report", condition=lambda r: (r["link"]["ber_points"] or [{}])[-1].get("ebn0_db") == 2.0)
+        two = rate["link"]["ber_points"][-1]
+        assert two["bit_errors"] / two["bits"] == pytest.approx(0.0977, rel=0.1)  # theory for 16QAM at 2 dB
+        for name, value, reason in (
+            ("ebn0", "900 dB", "ebn0 must be at most 300 dB, not '900 dB'"),
+            ("ebn0", "3 Hz", "ebn0 must be in dB, not 'Hz'"),
+            ("esn0", 3, "esn0 must have exactly one of ebn0, esn0 and snr"),
+            ("source.bits", 3, "must be a live parameter, not source.bits, which stays as it was when the run started"),
+            ("ebno", 3, "must be a live parameter (link.air.ebn0, link.air.esn0, link.air.snr), not 'ebno'"),
+        ):
+            with pytest.raises(BlockError) as refusal:
+                run.remote.set(name, value)
+            assert str(refusal.value).startswith(reason)
+        with pytest.raises(BlockError, match=r"there is no output 'link\.air\.x'"):
+            run.remote.watch("link.air.x")
+    (change,) = run.report.result["changes"]
+    assert change == {
+        "block": "link.air", "parameter": "ebn0", "value": 2.0, "frame": held.frame, "offset": held.offset
+    }  # fmt: skip
+    text = (tmp_path / "flowgraph.yaml").read_text()
+    assert f"{{set: link.air.ebn0, to: 2.0, frame: {held.frame}, offset: {held.offset}}}" in text
+
+
+def test_the_log_of_a_real_run_replays_bit_for_bit(tmp_path):
+    class Keep(ErrorMeter):
+        """Keep a checksum of every frame."""
+
+        def work(self, sent, received):
+            if received is not None:
+                self.sums[received.frame] = hash(received.data.tobytes())
+
+        def start(self):
+            super().start()
+            self.sums = {}
+
+    def graph(changes, packet):
+        source, keep = BitSource({"bits": 60_000_000, "frame": 400_000, "packet": packet}), Keep()
+        made = Flowgraph("again", 3)
+        made.connect(source, QamMapper(), AwgnChannel({"ebn0": 10.0}), QamDemapper(), (keep, "received"))
+        made.connect(source, (keep, "sent"))
+        made._spec.changes.extend(changes)
+        return made, keep
+
+    first, keep = graph([], 12_800)
+    with Running(first, tmp_path / "first") as run:
+        for value in (4.0, 0.0, 8.0):
+            run.remote.set("ebn0", value)
+    changes = [ChangeSpec(**each) for each in run.report.result["changes"]]
+    assert [each.value for each in changes] == [4.0, 0.0, 8.0]
+    seen = dict(keep.sums)
+    again, keep_again = graph(changes, 102_400)
+    again.run(tmp_path / "again")
+    unchanged, keep_unchanged = graph([], 102_400)
+    unchanged.run(tmp_path / "unchanged")
+    common = sorted(seen)[:-1]  # the last frame may have been cut by the end of the run
+    assert any(frame > changes[0].frame for frame in common)
+    assert [keep_again.sums[frame] for frame in common] == [seen[frame] for frame in common]
+    assert any(keep_unchanged.sums[frame] != seen[frame] for frame in common)
+
+
+def test_a_viewer_that_does_not_read_stops_nothing(link, tmp_path):
+    with Running(Flowgraph.from_spec(loads(link), here=True), tmp_path) as run:
+        run.remote.watch("link.air.symbols", "link.map.symbols", "source.bits")
+        before = run.report.sections["link"]["bits"] or 0
+        asleep = Remote(run.report.result["live"])  # it subscribes to everything and never looks
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            asleep.watch("link.air.symbols", "link.map.symbols", "source.bits")
+            time.sleep(0.2)
+        answer = run.remote.set("ebn0", 5)
+        assert answer.value == 5.0
+        asleep.close()
+        assert (run.report.sections["link"]["bits"] or 0) > before
+
+
+def test_mistakes_in_probes_and_changes_are_told_with_their_places(link):
+    with pytest.raises(ConfigError) as told:
+        loads(
+            link + "probes: [link.bits, link.air.nothing]\n"
+            "changes: [{set: link.air.ebn0, to: 1 GHz}, {set: link.map.modulation, to: qpsk}]\n"
+        )
+    assert [(mistake.line, mistake.message.split(",")[0]) for mistake in told.value.mistakes] == [
+        (11, "must be an output of link.air (symbols)"),
+        (12, "ebn0 must be in dB"),
+        (12, "must be a live parameter"),
+    ]
+
+
+def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
+    config = cli.folder / "link.yaml"
+    config.write_text(link)
+    log = cli.folder / "out/log.txt"
+    run = cli.start("run", config, "--probe", "link.bits", "--out", "out")
+    assert cli.wait_until(lambda: log.exists() and " running" in log.read_text())
+    address = re.search(r"viewers find it at (\S+)", log.read_text())[1]
+    answer = cli.run("set", "ebn0", "4 dB", "--on", address)
+    assert re.fullmatch(r"link\.air\.ebn0 = 4\.0 from item \d+ of frame \d+ on\n", answer.stdout), answer
+    refused = cli.run("set", "ebn0", "-4 km", "--on", address)
+    assert (refused.returncode, refused.stderr) == (2, "ebn0 must be in dB, not 'km'\n")
+    run.send_signal(signal.SIGINT)
+    assert run.wait(20) == 130
+    gone = cli.run("set", "ebn0", "4 dB", "--on", address)
+    assert gone.returncode == 2
+    assert "is the run there" in gone.stderr
+    run.stdout.close(), run.stderr.close()
