@@ -5,8 +5,8 @@ difference counts. A block computes in one thread, but for the last figure: what
 with a thread for each block, and with the noise of a packet drawn in two threads besides.
 
 GNU Radio does the same in the same run where /usr/bin/python3 has it (`gnuradio_chain.py`, in one flowgraph and in
-three over gr-zeromq); else the ratios are to figures stated below, from another machine. The loop that the flowgraph is held
-against counts the same work: source, map, noise, decisions, error count, each packet a frame of its own; not the
+three over gr-zeromq); else the ratios are to figures stated below, from another machine. The loop that the flowgraph is
+held against counts the same work: source, map, noise, decisions, error count, each packet a frame of its own; not the
 figures of every frame that a flowgraph writes into its report. `python -m benchmarks.flowgraph` prints the table alone.
 """
 
