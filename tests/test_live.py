@@ -21,6 +21,7 @@ from flowgraph.live import Remote
 from flowgraph.probe import PIECE_BYTES, Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import ChangeSpec
+from flowgraph.supervisor import RunFailed
 from flowgraph.testing import assert_same_stream, recut
 
 
@@ -151,11 +152,11 @@ class Running:
         def observe(report):
             self.report = report
             if self.stop:
-                raise KeyboardInterrupt
+                raise BlockError("seen enough")
 
         try:
             graph.run(folder, observe=observe, live=True)
-        except Exception as error:
+        except RunFailed as error:
             self.error = error
 
     def __enter__(self):
