@@ -321,7 +321,7 @@ CASES = {
         [
             "sede: must be a key of a flowgraph, not 'sede' (did you mean 'seed'?)",
             "inputs: must be a key of a flowgraph (flowgraph, seed, vars, extends, workers, fuse, network, blocks, "
-            "wires, made_with), not 'inputs'",
+            "wires, probes, changes, made_with), not 'inputs'",
         ],
     ),
     "no name": ("▸blocks: {a: {use: bits}}", [": must have 'flowgraph', a key of a flowgraph: what the job is called"]),
