@@ -595,4 +595,4 @@ def test_random_bits_never_crash(count, seed, dtype, true_header, draw):
     _, got = receive(packet, floats=draw.draw(st.sampled_from(["paper", "bounded"])))
     assert np.isfinite(got.data).all()
     if got.count:
-        assert 0 <= got.tag("noise_variance") <= 4
+        assert 0 <= got.tag("noise_variance") <= 18  # surely large, its sign unknown: E[z^2 | z > 4 - 1/32] = 17.7
