@@ -94,7 +94,7 @@ class Supervisor:
         self.members = {worker.name: _Member(worker) for worker in spec.workers}
         self.endpoints: dict[str, str] = {}
         self.fault = ""
-        self.starts_until = float("inf")  # when blocks that are starting have no more to say
+        self.starts_until: float | None = None  # when blocks that are starting have no more to say, once one could not
         self.interrupted = self.stopping = False
         self.warned: set[str] = set()
         self.listings: dict[tuple[str, ...], list[Path]] = {}  # files that were found for workers on other hosts
@@ -252,6 +252,8 @@ class Supervisor:
 
     def _more_may_fail_to_start(self) -> bool:
         """Tell whether blocks still start beside one that could not: a person wants to hear all that is missing."""
+        if self.starts_until is None:
+            self.starts_until = time.monotonic() + START_TOGETHER_S
         starting = any(member.state == "connected" for member in self.members.values())
         return starting and time.monotonic() < self.starts_until
 
@@ -326,7 +328,6 @@ class Supervisor:
             fault = f"{who}: {message.message}"
             if not self.fault:
                 self.fault = fault
-                self.starts_until = time.monotonic() + START_TOGETHER_S
             elif self._more_may_fail_to_start():
                 self.fault += "\n" + fault
             if message.trace:
@@ -384,6 +385,7 @@ class Supervisor:
                 self._hear(0)  # its last words
                 if not self.fault:
                     self.fault = f"worker {name} ({blocks}) {_how_it_ended(member.process.returncode)}"
+                    self.starts_until = 0.0  # it will say no more
             if member.thread and not member.thread.is_alive() and not self.fault:
                 self.fault = f"worker {name} ended by itself; its last words are on stderr"
         if self.monitor and self.monitor.poll(0):

@@ -137,27 +137,34 @@ def test_a_port_in_use_is_named_with_its_wire(cli):
     assert_nothing_is_left(cli)
 
 
-def test_a_worker_killed_from_outside_ends_the_run_within_three_seconds(cli):
-    process = cli.start(write_graph(cli), "--out", "out", "--quiet")
-    assert cli.wait_until(lambda: running(cli))
-    victim = next(
-        number for number in cli.processes() if b"SEMFLOW_WORKER=three" in Path(f"/proc/{number}/environ").read_bytes()
+def worker(cli, name):
+    """The number of a worker's process."""
+    return next(
+        number
+        for number in cli.processes()
+        if f"SEMFLOW_WORKER={name}".encode() in Path(f"/proc/{number}/environ").read_bytes()
     )
-    os.kill(victim, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("loading", "name", "blocks"), [(0, "three", "tally"), (30, "two", "relay"), (30, "three", "tally")]
+)
+def test_a_worker_killed_from_outside_ends_the_run_within_three_seconds(cli, loading, name, blocks):
+    """While the stream flows, and while a block still starts: of the worker that is killed, and of another."""
+    process = cli.start(write_graph(cli, relay=f"{{use: lab_relay, loading: {loading}}}"), "--out", "out", "--quiet")
+    assert cli.wait_until(lambda: (cli.folder / "out" / "loading.txt").exists() if loading else running(cli))
+    os.kill(worker(cli, name), signal.SIGKILL)
     began = time.monotonic()
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - began < 3
-    assert (process.returncode, err.strip()) == (1, "worker three (tally) was killed by SIGKILL")
+    assert (process.returncode, err.strip()) == (1, f"worker {name} ({blocks}) was killed by SIGKILL")
     assert_nothing_is_left(cli)
 
 
 def test_a_worker_that_is_interrupted_ends_the_run_and_is_named(cli):
     process = cli.start(write_graph(cli), "--out", "out", "--quiet")
     assert cli.wait_until(lambda: running(cli))
-    victim = next(
-        number for number in cli.processes() if b"SEMFLOW_WORKER=three" in Path(f"/proc/{number}/environ").read_bytes()
-    )
-    os.kill(victim, signal.SIGINT)
+    os.kill(worker(cli, "three"), signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err.strip()) == (1, "worker three (tally) was ended by hand")
     assert_nothing_is_left(cli)

@@ -40,12 +40,16 @@ class LabRelay(Block):
         die_at: int = Field(-1, description="frame at which the process is killed")
         hang_at: int = Field(-1, description="frame at which to hang")
         model: str = Field("", description="a model that is not there")
+        loading: float = Field(0, description="seconds that it takes to start")
 
     inputs = (Port("x", "uint8"),)
     outputs = (Port("x", "uint8"),)
     ratio = Fraction(1)
 
     def start(self):
+        if self.params.loading:
+            self.keep("loading.txt", b"")
+            time.sleep(self.params.loading)
         if self.params.model:
             raise BlockError(f"no model in {self.params.model}: fetch it and put it there")
 
