@@ -74,6 +74,7 @@ class _Peer:
         try:
             (self.socket.bind if self.params.bind else self.socket.connect)(self.params.endpoint)
         except zmq.ZMQError as error:
+            self.close()
             raise BlockError(f"cannot {verb} {self.params.endpoint}: {zmq.strerror(error.errno or 0)}") from None
 
     def nobody(self, what: str, block: str) -> BlockError:
