@@ -87,11 +87,11 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
-    from blocks.waterfall.plan import is_waterfall
+    from flowgraph.config.layers import is_kind
     from flowgraph.block import BlockError
     from flowgraph.config.load import ConfigError, load
 
-    if is_waterfall(options.config):
+    if is_kind(options.config, "waterfall"):
         raise BlockError(f"{options.config} is a waterfall: `run_flowgraph.py ber {options.config}` draws it")
     try:
         probes = getattr(options, "probe", ())
@@ -186,9 +186,9 @@ def _ber(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from blocks.waterfall.plan import is_waterfall
+    from flowgraph.config.layers import is_kind
 
-    if is_waterfall(options.config):
+    if is_kind(options.config, "waterfall"):
         waterfall = _load_waterfall(options)
         if waterfall is None:
             return 2
