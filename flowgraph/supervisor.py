@@ -49,6 +49,7 @@ KEEP_MEMORY = {
 # Threads that wait for each other spin by default, which beside other work takes ten times as long as to sleep.
 SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 WRITE_EVERY_S = 2.0
+RUNNING, DONE = "running", "run done"  # what a run tells of itself; anything else that it tells is a warning
 
 
 class RunFailed(Exception):
@@ -239,7 +240,7 @@ class Supervisor:
             elif states == {"ready"} and not self.fault:
                 self._say_all(control.Go(), "running")
                 self.report.result["status"] = "running"
-                self.tell("running")
+                self.tell(RUNNING)
             elif states == {"done"}:
                 return
             self.observe(self.report)

@@ -93,6 +93,11 @@ class Waterfall:
     points: list[Point]
 
     @property
+    def contents(self) -> str:
+        """How much it is."""
+        return f"{len(self.curves)} curves, {len(self.points)} points"
+
+    @property
     def curves(self) -> list[str]:
         """The names of the curves."""
         return list(dict.fromkeys(point.curve for point in self.points))

@@ -21,10 +21,9 @@ from flowgraph.memory import Memory
 from flowgraph.pool import Pool
 from flowgraph.report import NoFolder
 from flowgraph.spec import GraphSpec
-from flowgraph.supervisor import RunFailed
+from flowgraph.supervisor import DONE, RUNNING, RunFailed
 
 FILE = "rounds.jsonl"
-RUNNING, DONE = "running", "run done"  # what a run says of itself; anything else that it says is a warning
 
 
 class RoundFailed(Exception):
