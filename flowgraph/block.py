@@ -307,7 +307,7 @@ class Block:
         return self.context.memory.object((self.name, make), wanted, lambda: make(*arguments, **options))
 
     def computed(self, make: Callable[[], np.ndarray], *facts: Any) -> np.ndarray:
-        """Return the array that `make` makes and that follows from `facts`, arrays and plain data: a sweep makes it once."""
+        """Return the array that `make` makes from `facts` alone, arrays and plain data; a sweep makes it once."""
         if self.context.memory is None:
             return make()
         return self.context.memory.array((self.type_name(), *facts), make)

@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
     run.add_argument("--probe", action="append", default=[], metavar="WIRE", help="tap a wire: BLOCK.OUTPUT")
     run.add_argument("--live", action="store_true", help="let viewers in, and print their address")
-    sweep = commands.add_parser("sweep", parents=[config], help="run a grid over a flowgraph's variables, into one table")
+    sweep = commands.add_parser(
+        "sweep", parents=[config], help="run a grid over a flowgraph's variables, into one table"
+    )
     sweep.add_argument(
         "--out", metavar="DIR", help="its folder, in which a sweep goes on where one stopped (default: runs/<sweep>/)"
     )
@@ -96,8 +98,8 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
-    from flowgraph.config.layers import is_kind
     from flowgraph.block import BlockError
+    from flowgraph.config.layers import is_kind
     from flowgraph.config.load import ConfigError, load
 
     for kind, command, does in (("waterfall", "ber", "draws"), ("sweep", "sweep", "runs")):

@@ -62,7 +62,7 @@ def _digest(facts: tuple[Any, ...]) -> str:
     for fact in facts:
         if isinstance(fact, np.ndarray):
             digest.update(f"{fact.dtype} {fact.shape}".encode())
-            digest.update(np.ascontiguousarray(fact))
+            digest.update(fact.tobytes())
         else:
             digest.update(repr(fact).encode())
         digest.update(b"\0")

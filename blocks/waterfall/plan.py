@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from flowgraph.config.document import Mistakes, Node, TooMany, node_of
 from flowgraph.config.layers import Document, Files
 from flowgraph.config.load import graph_of, with_settings
-from flowgraph.config.mistake import ConfigError
 from flowgraph.config.ranges import values_of
 from flowgraph.config.validate import validated
 from flowgraph.config.variables import Variables

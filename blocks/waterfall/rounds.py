@@ -102,7 +102,7 @@ class Tally:
 
 
 class Record:
-    """The finished rounds of a folder: what is there is never measured again. Raises `BlockError` as a `Journal` does."""
+    """The finished rounds of a folder, which are never measured again. Raises `BlockError` as a `Journal` does."""
 
     def __init__(self, folder: Path):
         self.rounds: dict[str, list[Round]] = {}

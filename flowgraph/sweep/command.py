@@ -31,9 +31,9 @@ def run(
         if waiting := len(table.waiting()):
             cpus = sweep.resources.cpus
             size = min(workers or max(len(os.sched_getaffinity(0)) // cpus, 1), waiting)
-            with Cluster(ray, sweep.resources, workers) if ray else Pool(size, cpus) as machines:
-                with Show(table, folder, quiet) as show:
-                    run_cells(table, machines, code_version(), show.observe, show.warn)
+            where = Cluster(ray, sweep.resources, workers) if ray else Pool(size, cpus)
+            with where as machines, Show(table, folder, quiet) as show:
+                run_cells(table, machines, code_version(), show.observe, show.warn)
     finally:
         table.write()
         table.close()

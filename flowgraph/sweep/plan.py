@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flowgraph.config.document import Mistakes, Node, TooMany, node_of
 from flowgraph.config.layers import Document, Files, beside
 from flowgraph.config.load import graph_of
-from flowgraph.config.mistake import ConfigError, shown, unknown
+from flowgraph.config.mistake import shown, unknown
 from flowgraph.config.ranges import is_grid, values_of
 from flowgraph.config.validate import validated
 from flowgraph.config.variables import Variables
@@ -82,7 +82,7 @@ class Sweep:
 
     title: str
     cells: list[Cell]
-    resources: Resources = Resources()
+    resources: Resources
 
     @property
     def contents(self) -> str:

@@ -62,7 +62,7 @@ class Cluster:
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise BlockError(f"--ray: no cluster at {self.address}: {' '.join(str(error).split())}") from None
         self._ray = ray
-        needs = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
+        needs: dict[str, Any] = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
         threads = {name: value for name, value in environment_of(self.resources.cpus).items() if "THREADS" in name}
         self._remote = functools.cache(
             ray.remote(**needs, max_retries=RETRIES, runtime_env={"env_vars": threads})  # once for each function
