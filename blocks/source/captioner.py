@@ -77,9 +77,7 @@ class CaptionerSource(Block):
 
     def start(self) -> None:
         p = self.params
-        load(
-            self, weights.find, p.model, revision=p.revision
-        )  # missing files are told before large ones load
+        load(self, weights.find, p.model, revision=p.revision)  # missing files are told before large ones load
         load(self, weights.find, p.tokenizer)
         self.captioner = load(self, models.load_captioner, p.model, **p.options())
         self.tokenizer = load(self, models.load_tokenizer, p.tokenizer)

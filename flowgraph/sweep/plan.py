@@ -14,7 +14,7 @@ import msgspec
 from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field
 
-from flowgraph.config.document import Mistakes, Node, TooMany, node_of
+from flowgraph.config.document import UNRESOLVED, Mistakes, Node, TooMany, node_of
 from flowgraph.config.layers import Document, Files, beside
 from flowgraph.config.load import graph_of
 from flowgraph.config.mistake import shown, unknown
@@ -133,11 +133,11 @@ def _sweep(document: Document, files: Files, settings: Mapping[str, Any], seed: 
     head = validated(mistakes, _Head, document.at, given, "a key of a sweep")
     needs = variables.resolve(keys.get("resources", Node({})))
     resources = validated(mistakes, Resources, needs, mistakes.mapping(needs), "a resource")
-    drawn = {name for name in grid if is_grid(variables.found[name])}  # their values draw random numbers of their own
+    drawn = [name for name in grid if is_grid(variables.found[name])]  # their values draw random numbers of their own
     for name in given["paired"].inner if "paired" in given else ():
         if name.value not in drawn:
             mistakes.add(name.wrong(unknown("a variable that the sweep lists values of", str(name.value), drawn)))
-        drawn.discard(str(name.value))
+        drawn = [each for each in drawn if each != name.value]
     at = node_of(seed, "--seed", "") if seed is not None else variables.resolve(keys.get("seeds", Node(0)))
     seeds = [validated(mistakes, _Seed, each, {"seeds": each}, "a seed") for each in _distinct(at, mistakes)]
     graphs = _flowgraphs(document, files, variables)
@@ -167,8 +167,9 @@ def _flowgraphs(document: Document, files: Files, variables: Variables) -> list[
         if files.mistakes.expect(node, str, "a flowgraph file") is None:
             continue
         graph = files.document(beside(node), node).settled()
-        if graph.whole and "flowgraph" not in graph.keys:
-            files.mistakes.add(node.wrong(f"must be a flowgraph, not {node.value}, which has no `flowgraph:`"))
+        if graph.whole and ("flowgraph" not in graph.keys or "sweep" in graph.keys):
+            which = "is a sweep" if "sweep" in graph.keys else "has no `flowgraph:`"
+            files.mistakes.add(node.wrong(f"must be a flowgraph, not {node.value}, which {which}"))
         elif graph.whole:
             known = files.mistakes.mapping(graph.keys.get("vars", Node({})))
             for name, each in variables.written.items():
@@ -179,7 +180,7 @@ def _flowgraphs(document: Document, files: Files, variables: Variables) -> list[
 
 
 def _distinct(node: Node, mistakes: Mistakes) -> list[Node]:
-    """Return the values of a variable, each of which may be given once."""
+    """Return the values of a variable, each of which may be given once; after mistakes, one that is not known."""
     found: dict[str, Node] = {}
     for each in values_of(node, mistakes):
         key = repr(plain(each.value))
@@ -188,7 +189,7 @@ def _distinct(node: Node, mistakes: Mistakes) -> list[Node]:
         found.setdefault(key, each)
     if is_grid(node) and not found and not mistakes:
         mistakes.add(node.wrong("must have a value"))
-    return list(found.values())
+    return list(found.values()) or [replace(node, value=UNRESOLVED)]
 
 
 def plain(value: Any) -> Any:
@@ -205,7 +206,7 @@ def plain(value: Any) -> Any:
 class _Builder:
     """Makes cells, which share what they have in common: ten thousand of them fit in little memory."""
 
-    def __init__(self, files: Files, drawn: set[str]):
+    def __init__(self, files: Files, drawn: list[str]):
         self.files, self.drawn = files, drawn
         self.blocks: dict[bytes, BlockSpec] = {}
         self.wires: dict[bytes, list[WireSpec]] = {}
