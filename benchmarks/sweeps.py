@@ -93,7 +93,7 @@ def main() -> dict[str, Any]:
     print(f"cells of {long['cell_s']:.2f} s on {workers} processes: efficiency {long['efficiency']:.0%}")
     print(
         f"{small['cells']} small cells: checked in {small['check_s']:.1f} s, run in {small['run_s']:.0f} s, table of "
-        f"{small['parquet_mb']:.1f} MB written in {small['write_table_s']:.1f} s after {small['read_journal_s']:.1f} s of "
+        f"{small['parquet_mb']:.1f} MB in {small['write_table_s']:.1f} s after {small['read_journal_s']:.1f} s of "
         f"reading; {small['memory_mib']:.0f} MiB at most"
     )
     return figures
