@@ -27,10 +27,15 @@ def split_quantity(text: str) -> Quantity:
     (Quantity(number=6.25, unit='dB'), Quantity(number=3, unit=''))
     """
     match = _SHAPE.fullmatch(text)
-    if not match:
+    if not match or not _is_unit(match[2] or ""):
         raise ValueError(f"must be a number, or one with a unit, not {text!r}")
     number = float(match[1])
     return Quantity(int(match[1]) if re.fullmatch(r"[-+]?\d+", match[1]) else number, match[2] or "")
+
+
+def _is_unit(text: str) -> bool:
+    scaled = [text.removesuffix(unit) for unit in _PREFIXED if text.endswith(unit)]
+    return text in _UNPREFIXED | {""} or any(prefix in _PREFIXES | _BINARY for prefix in scaled)
 
 
 def parse_quantity(text: str, unit: str) -> float:

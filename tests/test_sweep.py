@@ -286,6 +286,16 @@ def test_columns_hold_what_cells_of_different_kinds_have_found(sweep, tmp_path):
     assert "link.z" not in rows[0]
 
 
+def test_only_numbers_and_quantities_are_columns_of_numbers(sweep, tmp_path):
+    (tmp_path / "small.yaml").write_text(
+        GRAPH.replace("vars: {", "vars: {size: 1x1, share: 1, rate: 1/2, name: 3 dogs, ")
+    )
+    text = "sweep: x\nflowgraph: small.yaml\nvars: {size: 192x192, share: 5 %, rate: 3/4, name: 3 dogs, bits: 1000}\n"
+    (row,) = sweep(text).run(tmp_path / "out", workers=1).to_pylist()
+    named = [row[f"vars.{name}"] for name in ("size", "share", "rate", "name", "bits")]
+    assert named == ["192x192", 5.0, "3/4", "3 dogs", 1000]
+
+
 def test_a_folder_has_one_sweep_at_a_time(sweep, tmp_path):
     made = sweep()
     table = Table(tmp_path, made)

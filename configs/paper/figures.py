@@ -87,23 +87,29 @@ def draw(rows: list[dict[str, Any]], x: str, label: str, beside: list[dict[str, 
 
 
 def payloads(rows: list[dict[str, Any]]) -> str:
-    """Return what each method sends, as Markdown.
+    """Return what each method sends, as Markdown: bytes, 16QAM symbols, and shares of the image.
 
     The paper counts 77 characters of 8 bits as 616 bytes; they are 616 bits, 77 bytes.
     """
     size = rows[0]["vars.size"]
-    lines = [
-        f"| a {size} image | caption, bytes | latent, bytes | symbols | channel uses a value | of a float64 image "
-        "| of an 8-bit image |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    height, width = map(int, size.split("x"))
+    values = 3 * height * width
+    heads = (
+        "caption, bytes",
+        "latent, bytes",
+        "symbols",
+        "channel uses a value",
+        "of a float64 image",
+        "of an 8-bit image",
+    )
+    lines = [" | ".join([f"| a {size} image", *heads]) + " |", "|---" * (len(heads) + 1) + "|"]
     for flowgraph, method in METHODS.items():
         row = next(row for row in rows if row["flowgraph"] == flowgraph)
-        shares = [f"{row[f'payload.{key}']:.3%}" for key in ("share_of_float64_image", "share_of_rgb8_image")]
-        figures = [
-            f"{row[f'payload.{key}'] or 0:.0f}" for key in ("caption_bytes", "latent_bytes", "symbols_per_image")
-        ]
-        lines.append(" | ".join([f"| {method}", *figures, f"{row['payload.cbr']:.4f}", *shares]) + " |")
+        caption, latent, overhead = (row[f"payload.{part}_bytes"] or 0 for part in ("caption", "latent", "overhead"))
+        sent = caption + latent + overhead
+        counts = [f"{count:.0f}" for count in (caption, latent, 2 * sent)]
+        shares = [f"{2 * sent / values:.4f}", f"{sent / (8 * values):.3%}", f"{sent / values:.2%}"]
+        lines.append(" | ".join([f"| {method}", *counts, *shares]) + " |")
     return "\n".join(lines) + "\n"
 
 
