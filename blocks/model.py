@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 import models
-from flowgraph.block import BlockError, Params
+from flowgraph.block import Block, BlockError, Params
 from models import weights
 
 NAMED: Any = {"path": "maybe"}  # of a parameter that takes a model's folder, or its name
@@ -40,10 +40,10 @@ class ModelParams(Params):
         return {"revision": self.revision, "device": self.device, "dtype": self.dtype}
 
 
-def load(loader: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Return what `loader` makes of a model's name; what is missing is told in its sentence."""
+def load(block: Block, loader: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Return what `loader` makes of a model's name, for a block to keep; what is missing is told in its sentence."""
     try:
-        return loader(name, **options)
+        return block.kept(loader, name, **options)
     except (models.ModelMissing, ValueError) as error:
         raise BlockError(str(error)) from None
 

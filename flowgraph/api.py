@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from flowgraph.block import Block, BlockError, Port
+from flowgraph.block import Block, BlockError, Context, Port
+from flowgraph.memory import Memory
 from flowgraph.report import Report, RunFolder
 from flowgraph.spec import BlockSpec, GraphSpec, Policy, WireSpec, WorkerSpec
 
@@ -46,14 +47,18 @@ class Flowgraph:
         return cls.from_spec(load(path, overlays, variables, seed))
 
     @classmethod
-    def from_spec(cls, spec: GraphSpec, here: bool = False) -> Flowgraph:
-        """Return the graph of a checked description; `here` to run it in this very process, if it has one worker."""
+    def from_spec(cls, spec: GraphSpec, memory: Memory | None = None) -> Flowgraph:
+        """Return the graph of a checked description.
+
+        With a `memory` all of it runs in this very process, on what earlier runs have left there.
+        """
         graph = cls()
         graph._spec, graph._blocks = spec, None
-        if here:
+        if memory is not None:
             from flowgraph import registry
 
-            graph._blocks = {each.name: registry.find(each.type)(each.params, each.name) for each in spec.blocks}
+            graph._spec, context = spec.in_one_worker(), Context(memory=memory)
+            graph._blocks = {b.name: registry.find(b.type)(b.params, b.name, context) for b in spec.blocks}
         return graph
 
     @property
@@ -111,7 +116,7 @@ class Flowgraph:
             check(self._spec, self._blocks)
         folder = out if isinstance(out, RunFolder) else RunFolder.for_run(self._spec.name, out)
         try:
-            folder.write("flowgraph.yaml", dump(self._spec))
+            folder.write("flowgraph.yaml", lambda: dump(self._spec))
             return Supervisor(self._spec, folder, self._blocks, observe, tell, live).run()
         finally:
             folder.close()

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from flowgraph.memory import Memory
+
 BITS = "bits"  # the one item type that NumPy lacks: bits packed into uint8, most significant first
 NUMBERS = (  # the others
     *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
@@ -171,14 +173,18 @@ Output = Packet | dict[str, Packet] | None  # a packet for the only output, pack
 
 @dataclass(slots=True)
 class Context:
-    """What a block is given of the run: its seed, and the ways to hand things to the person who started it."""
+    """What a block is given of the run: its seed, and the ways to hand things to the person who started it.
+
+    `keep` is None where nobody keeps files, `memory` where no other run follows in the process.
+    """
 
     seed: int = 0
     report: Callable[[str, int | None, dict[str, Any]], None] = lambda section, frame, values: None
-    keep: Callable[[str, bytes], None] = lambda path, data: None
+    keep: Callable[[str, bytes], None] | None = lambda path, data: None
     warn: Callable[[str], None] = lambda message: None
     files: Callable[[str, Collection[str]], Iterable[tuple[str, bytes | OSError]]] = lambda pattern, endings: ()
     checkpoint: Callable[[], None] = lambda: None
+    memory: Memory | None = None
 
 
 class Block:
@@ -271,9 +277,10 @@ class Block:
         """Add figures to `report.json`: to a section (`"link"`, `"payload"`), or to a frame's row of `"frames"`."""
         self.context.report(section, frame, values)
 
-    def keep(self, path: str, data: bytes) -> None:
-        """Store a file in the run's folder, wherever this block runs."""
-        self.context.keep(path, data)
+    def keep(self, path: str, data: bytes | Callable[[], bytes]) -> None:
+        """Store a file in the run's folder, wherever this block runs; where none is kept, `data` is not called."""
+        if self.context.keep:
+            self.context.keep(path, data() if callable(data) else data)
 
     def warn(self, message: str) -> None:
         """Tell the user something once that does not stop the run; it is counted as an error of this block."""
@@ -289,3 +296,18 @@ class Block:
     def checkpoint(self) -> None:
         """Let go of everything if the run is being stopped; for a block that waits for the world outside."""
         self.context.checkpoint()
+
+    # What a block need not do again, where one graph after another is run
+
+    def kept(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Return `make(*arguments, **options)`, or what that returned to the block of this name in the run before."""
+        if self.context.memory is None:
+            return make(*arguments, **options)
+        wanted = arguments, options
+        return self.context.memory.object((self.name, make), wanted, lambda: make(*arguments, **options))
+
+    def computed(self, make: Callable[[], np.ndarray], *facts: Any) -> np.ndarray:
+        """Return the array that `make` makes from `facts` alone, arrays and plain data; a sweep makes it once."""
+        if self.context.memory is None:
+            return make()
+        return self.context.memory.array((self.type_name(), *facts), make)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("run", "ber", "check", "graph", "blocks", "schema", "worker", "keys", "set")
+COMMANDS = ("run", "sweep", "ber", "check", "graph", "blocks", "schema", "worker", "keys", "set")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,6 +31,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
     run.add_argument("--probe", action="append", default=[], metavar="WIRE", help="tap a wire: BLOCK.OUTPUT")
     run.add_argument("--live", action="store_true", help="let viewers in, and print their address")
+    sweep = commands.add_parser(
+        "sweep", parents=[config], help="run a grid over a flowgraph's variables, into one table"
+    )
+    sweep.add_argument(
+        "--out", metavar="DIR", help="its folder, in which a sweep goes on where one stopped (default: runs/<sweep>/)"
+    )
+    sweep.add_argument("--workers", type=int, metavar="N", help="cells that are run at a time (default: one a core)")
+    sweep.add_argument(
+        "--ray", metavar="local|ADDRESS", help="run the cells on a Ray cluster: one of this machine, or that at ADDRESS"
+    )
+    sweep.add_argument("--quiet", action="store_true", help="no progress")
     ber = commands.add_parser("ber", parents=[config], help="draw a waterfall: error rates of links against Eb/N0")
     ber.add_argument(
         "--out", metavar="DIR", help="its folder, in which a run goes on where one stopped (default: runs/<waterfall>/)"
@@ -87,12 +98,14 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
-    from blocks.waterfall.plan import is_waterfall
     from flowgraph.block import BlockError
+    from flowgraph.config.layers import is_kind
     from flowgraph.config.load import ConfigError, load
 
-    if is_waterfall(options.config):
-        raise BlockError(f"{options.config} is a waterfall: `run_flowgraph.py ber {options.config}` draws it")
+    for kind, command, does in (("waterfall", "ber", "draws"), ("sweep", "sweep", "runs")):
+        if is_kind(options.config, kind):
+            remedy = f"`run_flowgraph.py {command} {options.config}` {does} it"
+            raise BlockError(f"{options.config} is a {kind}: {remedy}")
     try:
         probes = getattr(options, "probe", ())
         return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph, probes)
@@ -145,11 +158,14 @@ def _interrupt(number, frame):
     raise KeyboardInterrupt
 
 
-def _load_waterfall(options: argparse.Namespace):
-    """Load a waterfall; returns None once every mistake has been printed."""
-    from blocks.waterfall.plan import load
+def _load_plan(options: argparse.Namespace, kind: str):
+    """Load a waterfall or a sweep; returns None once every mistake has been printed."""
     from flowgraph.config.mistake import ConfigError
 
+    if kind == "sweep":
+        from flowgraph.sweep.plan import load
+    else:
+        from blocks.waterfall.plan import load  # type: ignore[assignment]
     try:
         return load(options.config, options.overlay, _settings(options.set), options.seed)
     except ConfigError as error:
@@ -157,12 +173,41 @@ def _load_waterfall(options: argparse.Namespace):
         return None
 
 
-def _ber(options: argparse.Namespace) -> int:
+def _check_workers(options: argparse.Namespace) -> None:
     from flowgraph.block import BlockError
 
     if options.workers is not None and options.workers < 1:
         raise BlockError(f"--workers must be at least 1, not {options.workers}")
-    waterfall = _load_waterfall(options)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from flowgraph.block import BlockError
+
+    _check_workers(options)
+    if options.workers and options.ray not in (None, "local"):
+        raise BlockError("--workers is for this machine: a cluster has as many as it has")
+    sweep = _load_plan(options, "sweep")
+    if sweep is None:
+        return 2
+    from flowgraph.sweep.command import run
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        table = run(sweep, options.out, options.workers, options.ray, options.quiet)
+    except OSError as error:
+        print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    if table.faults:
+        remedy = "the same command tries them again"
+        print(f"{len(table.faults)} of {len(sweep.cells)} cells failed; {remedy}", file=sys.stderr)
+    if not options.quiet:
+        print(*table.files, sep="\n")
+    return 1 if table.faults else 0
+
+
+def _ber(options: argparse.Namespace) -> int:
+    _check_workers(options)
+    waterfall = _load_plan(options, "waterfall")
     if waterfall is None:
         return 2
     from blocks.waterfall.command import run
@@ -186,15 +231,15 @@ def _ber(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from blocks.waterfall.plan import is_waterfall
+    from flowgraph.config.layers import is_kind
 
-    if is_waterfall(options.config):
-        waterfall = _load_waterfall(options)
-        if waterfall is None:
-            return 2
-        counted = f"{len(waterfall.curves)} curves, {len(waterfall.points)} points"
-        print(f"{options.config}: {waterfall.title}: {counted}: ok")
-        return 0
+    for kind in ("waterfall", "sweep"):
+        if is_kind(options.config, kind):
+            plan = _load_plan(options, kind)
+            if plan is None:
+                return 2
+            print(f"{options.config}: {plan.title}: {plan.contents}: ok")
+            return 0
     spec = _load(options, subgraph=True)
     if spec is None:
         return 2

@@ -131,12 +131,13 @@ class Wanted(Message):
 
 
 class Setup(Message):
-    """The whole graph, which worker this is, and where wires between processes of this host live."""
+    """The whole graph, which worker this is, where wires between processes of this host live, and if files are kept."""
 
     spec: GraphSpec
     worker: str
     token: str
     directory: str
+    keeps: bool
 
 
 class Connect(Message):

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -76,6 +77,8 @@ def folder_of(name: str) -> Path:
 class RunFolder:
     """The folder of a run; files land whole or not at all. What an earlier run left there is taken away."""
 
+    keeps = True  # what is written
+
     def __init__(self, path: Path):
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
@@ -94,18 +97,18 @@ class RunFolder:
                 path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
         return cls(Path(path))
 
-    def write(self, name: str, data: bytes | str) -> Path:
-        """Write a file below the folder. Raises `ValueError` for a name that would leave it."""
+    def write(self, name: str, data: bytes | str | Callable[[], bytes | str]) -> None:
+        """Write a file below the folder, or what `data` returns. Raises `ValueError` for a name that would leave it."""
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             raise ValueError(f"a kept file's name must stay in the run's folder, not {name!r}")
         target = self.path.joinpath(*pure.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        content = data() if callable(data) else data
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(target)
         self.written.add(str(pure))
-        return target
 
     def log(self, line: str) -> None:
         with contextlib.suppress(OSError):  # of a full disk the report tells, which cannot be written either
@@ -114,6 +117,24 @@ class RunFolder:
 
     def close(self) -> None:
         self.log_file.close()
+
+
+class NoFolder(RunFolder):
+    """Stands for the folder of a run of which nothing is wanted but the report that it returns."""
+
+    keeps = False
+
+    def __init__(self) -> None:
+        self.written = set()
+
+    def write(self, name: str, data: bytes | str | Callable[[], bytes | str]) -> None:
+        """Write nothing."""
+
+    def log(self, line: str) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def _files_of(report: Path) -> list[str]:

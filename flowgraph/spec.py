@@ -139,6 +139,16 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wires=[structs.replace(wire, fused=wire in inner) for wire in self.wires],
         )
 
+    def in_one_worker(self) -> GraphSpec:
+        """Return the graph as it runs in one process of this machine."""
+        return structs.replace(
+            self,
+            blocks=[structs.replace(block, worker="main") for block in self.blocks],
+            wires=[structs.replace(wire, endpoint=None) for wire in self.wires],
+            workers=[WorkerSpec("main")],
+            network=NetworkSpec(),
+        )
+
     def sources_above(self, block: str) -> frozenset[str]:
         """Return the blocks without inputs that a block depends on; itself, if it is one."""
         above = {wire.source_block for wire in self.wires if wire.target_block == block and not wire.delay}

@@ -49,6 +49,7 @@ KEEP_MEMORY = {
 # Threads that wait for each other spin by default, which beside other work takes ten times as long as to sleep.
 SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 WRITE_EVERY_S = 2.0
+RUNNING, DONE = "running", "run done"  # what a run tells of itself; anything else that it tells is a warning
 
 
 class RunFailed(Exception):
@@ -147,7 +148,7 @@ class Supervisor:
         finally:
             self._close()
         try:
-            self.folder.write("report.json", self.report.as_json())
+            self.folder.write("report.json", self.report.as_json)
         except OSError as error:
             self.fault = self.fault or _sentence(error)
         self.tell(f"run {status}" + (f": {self.fault}" if self.fault not in ("", status) else ""))
@@ -239,7 +240,7 @@ class Supervisor:
             elif states == {"ready"} and not self.fault:
                 self._say_all(control.Go(), "running")
                 self.report.result["status"] = "running"
-                self.tell("running")
+                self.tell(RUNNING)
             elif states == {"done"}:
                 return
             self.observe(self.report)
@@ -247,7 +248,7 @@ class Supervisor:
                 self.port.turn(self.report, states == {"running"})
             if time.monotonic() > self.write_at:
                 began = time.monotonic()
-                self.folder.write("report.json", self.report.as_json())
+                self.folder.write("report.json", self.report.as_json)
                 self.write_at = time.monotonic() + max(WRITE_EVERY_S, 20 * (time.monotonic() - began))
 
     def _more_may_fail_to_start(self) -> bool:
@@ -295,7 +296,7 @@ class Supervisor:
             else:
                 member.address, member.state = (socket, identity), "joined"
                 spec = structs.replace(self.spec, network=NetworkSpec()) if by_hand else self.spec
-                setup = control.Setup(spec, name, self.token, "" if by_hand else self.directory)
+                setup = control.Setup(spec, name, self.token, "" if by_hand else self.directory, self.folder.keeps)
                 self._say(member, control.Stop() if self.fault else setup)
         elif isinstance(message, control.Bound):
             self.endpoints.update(message.endpoints)
@@ -465,20 +466,26 @@ def _still_here(member: _Member) -> bool:
     return member.address is not None and member.state != "left"
 
 
-def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
-    threads = str(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    environment = {
+def environment_of(threads: int) -> dict[str, str]:
+    """Return the environment of a process in which blocks run, with so many compute threads for each of its models."""
+    return {
         **KEEP_MEMORY,
         **SLEEP_WHILE_WAITING,
         **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
+    }
+
+
+def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
+    environment = {
+        **environment_of(int(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))),
         "SEMFLOW_CONNECT": connect,
         "SEMFLOW_WORKER": spec.name,
         "SEMFLOW_SECRET": secret,
         "SEMFLOW_KEYS": keys,
         "SEMFLOW_PARENT": str(os.getpid()),
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
     }
     # A session of its own: Ctrl-C reaches the supervisor alone, which then ends the run in order.
     return subprocess.Popen(

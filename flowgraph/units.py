@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator, WithJsonSchema
 
@@ -11,6 +11,31 @@ _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 _PREFIXED = {"Hz", "s", "B", "bit", "Sps", "symbol"}
 _UNPREFIXED = {"dB", "dBm", "deg", "rad", "ppm", "%", "px", "steps"}
 _SHAPE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d].*?)?\s*")
+
+
+class Quantity(NamedTuple):
+    """A number and the unit that it was written with, which may be none."""
+
+    number: int | float
+    unit: str
+
+
+def split_quantity(text: str) -> Quantity:
+    """Return number and unit of `text`. Raises `ValueError` with a sentence for what is no quantity.
+
+    >>> split_quantity("6.25 dB"), split_quantity("3")
+    (Quantity(number=6.25, unit='dB'), Quantity(number=3, unit=''))
+    """
+    match = _SHAPE.fullmatch(text)
+    if not match or not _is_unit(match[2] or ""):
+        raise ValueError(f"must be a number, or one with a unit, not {text!r}")
+    number = float(match[1])
+    return Quantity(int(match[1]) if re.fullmatch(r"[-+]?\d+", match[1]) else number, match[2] or "")
+
+
+def _is_unit(text: str) -> bool:
+    scaled = [text.removesuffix(unit) for unit in _PREFIXED if text.endswith(unit)]
+    return text in _UNPREFIXED | {""} or any(prefix in _PREFIXES | _BINARY for prefix in scaled)
 
 
 def parse_quantity(text: str, unit: str) -> float:

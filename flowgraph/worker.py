@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class Worker:
         """Tell the supervisor that a block cannot go on."""
         self._post(control.Failed(block, explain(error), "".join(traceback.format_exception(error))))
 
-    def _context(self, spec: BlockSpec, seed: int, distant: bool) -> Context:
+    def _context(self, spec: BlockSpec, setup: control.Setup, distant: bool) -> Context:
         def warn(message: str) -> None:
             self.warned[spec.name] = self.warned.get(spec.name, 0) + 1
             self._post(control.Warned(spec.name, message))
@@ -110,9 +111,9 @@ class Worker:
                 raise Stopped
 
         return Context(
-            seed,
+            setup.spec.seed,
             lambda section, frame, values: self._post(control.Figures(section, frame, values)),
-            lambda path, data: self._post(control.File(path, data)),
+            (lambda path, data: self._post(control.File(path, data))) if setup.keeps else None,
             warn,
             files,
             checkpoint,
@@ -258,7 +259,7 @@ class Worker:
         for block_spec in spec.in_order():
             if block_spec.worker != self.name:
                 continue
-            block = self._block(block_spec, self._context(block_spec, spec.seed, me.host is not None))
+            block = self._block(block_spec, self._context(block_spec, setup, me.host is not None))
             arriving = [wire for wire in spec.wires if wire.target_block == block.name]
             connected = {wire.target_port for wire in arriving}
             delays = {wire.target_port: wire.delay for wire in arriving if wire.delay}
@@ -286,7 +287,7 @@ class Worker:
         if self.blocks is None:
             return _made(spec, context)
         block = self.blocks[spec.name]
-        block.name, block.context = spec.name, context
+        block.name, block.context = spec.name, replace(context, memory=block.context.memory)
         return block
 
     def _bind(self, incoming: Incoming, place: str) -> str:

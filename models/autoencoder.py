@@ -42,11 +42,13 @@ class Autoencoder:
         how: Literal["mode", "sample"] = "mode",
         seeds: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Images uint8 [B, H, W, 3] -> latents float32 [B, C, H/factor, W/factor].
+        """Images uint8 [B, H, W, 3] -> latents float32 [B, C, H/factor, W/factor], drawn from the `posterior`."""
+        return self.draw(self.posterior(images), how, seeds)
 
-        `sample` draws from the posterior as the paper does, image i from `seeds[i]`; `mode` takes its mean.
-        An `AutoencoderTiny` has no posterior: both are the same there. Raises `ValueError` for a shape that
-        does not fit.
+    def posterior(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 [B, H, W, 3] -> mean and deviation of their latents, float32 [2, B, C, H/factor, W/factor].
+
+        An `AutoencoderTiny` has no posterior: the deviation is 0. Raises `ValueError` for a shape that does not fit.
         """
         import torch
 
@@ -54,21 +56,30 @@ class Autoencoder:
             raise ValueError(f"images must be uint8 [B, H, W, 3], not {images.dtype} {list(images.shape)}")
         if images.shape[1] % self.factor or images.shape[2] % self.factor or 0 in images.shape:
             raise ValueError(f"image sides must be multiples of {self.factor}, not {images.shape[1:3]}")
-        if how not in ("mode", "sample"):
-            raise ValueError(f"how must be 'mode' or 'sample', not {how!r}")
-        if how == "sample" and (seeds is None or len(seeds) != len(images)):
-            raise ValueError("seeds must hold one seed per image to sample latents")
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(self.placement.device)
             encoded = self.module.encode((pixels.float() / 127.5 - 1).to(self.placement.dtype))
             if hasattr(encoded, "latents"):
-                latents = encoded.latents.float()
+                mean, deviation = encoded.latents, torch.zeros_like(encoded.latents)
             else:
-                latents = encoded.latent_dist.mean.float()
-                if how == "sample" and seeds is not None:
-                    noise = torch.stack([gaussian(seed, latents.shape[1:]) for seed in seeds])
-                    latents = latents + encoded.latent_dist.std.float() * noise.to(latents.device)
-            return (latents * self.scaling).cpu().numpy()
+                mean, deviation = encoded.latent_dist.mean, encoded.latent_dist.std
+            return torch.stack([mean, deviation]).float().cpu().numpy()
+
+    def draw(
+        self, posterior: np.ndarray, how: Literal["mode", "sample"] = "mode", seeds: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Mean and deviation [2, B, C, h, w] -> scaled latents float32 [B, C, h, w].
+
+        `sample` draws from the posterior as the paper does, image i from `seeds[i]`; `mode` takes its mean.
+        """
+        mean, deviation = posterior
+        if how not in ("mode", "sample"):
+            raise ValueError(f"how must be 'mode' or 'sample', not {how!r}")
+        if how == "sample":
+            if seeds is None or len(seeds) != len(mean):
+                raise ValueError("seeds must hold one seed per image to sample latents")
+            mean = mean + deviation * np.stack([gaussian(seed, mean.shape[1:]).numpy() for seed in seeds])
+        return mean * np.float32(self.scaling)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, C, h, w] -> images uint8 [B, h * factor, w * factor, 3]."""

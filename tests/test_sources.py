@@ -12,6 +12,7 @@ from blocks.model import image_size
 from blocks.source.captioner import CaptionerSource, shorten, to_ascii
 from blocks.source.latent_encoder import LatentEncoderSource
 from flowgraph.block import BlockError, Context
+from flowgraph.memory import Memory
 from flowgraph.testing import run_block
 
 
@@ -36,14 +37,20 @@ class Autoencoder:
 
     size, factor, channels = (32, 48), 8, 4
 
-    def encode(self, images, how="mode", seeds=None):
+    def posterior(self, images):
         b, h, w, _ = images.shape
         tiles = images.reshape(b, h // 8, 8, w // 8, 8, 3).mean((2, 4)) / 255
-        latents = np.concatenate([tiles, tiles[..., :1]], -1).transpose(0, 3, 1, 2).astype(np.float32)
-        if how == "sample":
-            for latent, seed in zip(latents, seeds, strict=True):
-                latent += np.random.default_rng(seed).standard_normal(latent.shape, np.float32)
-        return latents
+        return np.concatenate([tiles, tiles[..., :1]], -1).transpose(0, 3, 1, 2).astype(np.float32)
+
+    def draw(self, posterior, how="mode", seeds=None):
+        if how == "mode":
+            return posterior
+        return np.stack(
+            [
+                latent + np.random.default_rng(seed).standard_normal(latent.shape, np.float32)
+                for latent, seed in zip(posterior, seeds, strict=True)
+            ]
+        )
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def encoded(colour, size=(20, 10)):
 FILES = [("a.png", encoded((200, 0, 0))), ("b.png", b"broken"), ("c.png", encoded((100, 0, 50)))]
 
 
-def run(block_type, files=FILES, seed=1, **params):
+def run(block_type, files=FILES, seed=1, memory=None, **params):
     """What a source hands out, its frames' rows and its warnings."""
     rows, warnings = {}, []
     context = Context(
@@ -84,6 +91,7 @@ def run(block_type, files=FILES, seed=1, **params):
         report=lambda section, frame, values: rows.setdefault(frame, {}).update(values),
         warn=warnings.append,
         files=lambda pattern, endings: iter(files),
+        memory=memory,
     )
     return run_block(block_type({"images": "folder", **params}, "source", context)), rows, warnings
 
@@ -165,6 +173,38 @@ def test_encoder_sends_scaled_latents_in_the_models_own_size(asked):
     assert made["image"][0].data.shape == (1, 32, 48, 3)
     assert made["image"][0].tag("name") == "a.png"
     assert rows[2] == {"name": "c.png"}
+
+
+@pytest.mark.parametrize("block_type", [CaptionerSource, LatentEncoderSource])
+def test_a_part_of_a_folder_keeps_its_frame_numbers(asked, block_type):
+    files = [(f"{i}.png", encoded((10 * i, 0, 0))) for i in range(7)]
+    whole, _, _ = run(block_type, files)
+    part, rows, _ = run(block_type, files, first=2, limit=4, batch=3)
+    assert list(rows) == [2, 3, 4, 5]
+    for port in whole:
+        for a, b in zip(whole[port][2:6], part[port], strict=True):
+            assert (a.frame, a.tags) == (b.frame, b.tags)
+            np.testing.assert_array_equal(a.data, b.data)
+    with pytest.raises(BlockError, match="first must be less than 7, the image files of folder, not 7"):
+        run(block_type, files, first=7)
+
+
+@pytest.mark.parametrize(
+    ("block_type", "model", "method"),
+    [(CaptionerSource, Captioner, "caption"), (LatentEncoderSource, Autoencoder, "posterior")],
+)
+def test_in_a_sweep_images_are_batched_and_seen_once(asked, monkeypatch, tmp_path, block_type, model, method):
+    seen, compute = [], getattr(model, method)
+    monkeypatch.setattr(model, method, lambda self, images: seen.append(len(images)) or compute(self, images))
+    files = [(f"{i}.png", encoded((10 * i, 0, 0))) for i in range(6)]
+    once, again = (run(block_type, files, seed, Memory(tmp_path))[0] for seed in (1, 2))
+    assert seen == [4, 2]
+    for port, packets in run(block_type, files)[0].items():
+        for packet, *others in zip(packets, once[port], again[port], strict=True):
+            assert all(np.array_equal(packet.data, other.data) for other in others)
+    run(block_type, [("other.png", encoded((1, 2, 3)))], memory=Memory(tmp_path))
+    run(block_type, files, memory=Memory(tmp_path), dtype="float16")
+    assert seen[4:] == [1, 4, 2]  # another picture, other parameters
 
 
 def test_captioner_takes_the_size_of_the_receivers_model(asked, monkeypatch, tmp_path):

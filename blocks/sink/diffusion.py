@@ -95,7 +95,7 @@ class DiffusionSink(Block):
 
     def start(self) -> None:
         p = self.params
-        self.receiver = load(models.load_receiver, p.model, **p.options())
+        self.receiver = load(self, models.load_receiver, p.model, **p.options())
         self.size = parse_size(p.size) if p.size else self.receiver.size
         self.group: list[_Frame] = []
 

@@ -81,7 +81,7 @@ class ErrorMeter(Block):
         if isinstance(self.count, _BitErrors) and self.count.uses:
             self.report("payload", **self.count.channel_uses())
         if isinstance(self.count, _SymbolErrors) and self.count.shown:
-            self.keep("constellation.png", self.count.picture())
+            self.keep("constellation.png", self.count.picture)
 
 
 class _Errors(ABC):

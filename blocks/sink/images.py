@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,15 +53,15 @@ class ImageWriter(Block):
         if image is None:
             self.report("frames", frame, status="lost", reason="its image never arrived")
         else:
-            self.keep(f"images/{frame:04d}_received.png", png(image.data[0]))
+            self.keep(f"images/{frame:04d}_received.png", partial(png, image.data[0]))
         if sent is not None:
-            self.keep(f"images/{frame:04d}_sent.png", png(sent.data[0]))
+            self.keep(f"images/{frame:04d}_sent.png", partial(png, sent.data[0]))
         if len(self.rows) < ROWS:
             self.rows.append(_Row(frame, sent, image))
 
     def stop(self) -> None:
         if self.rows:
-            self.keep("page.png", png(_page(self.rows)))
+            self.keep("page.png", lambda: png(_page(self.rows)))
 
 
 def png(picture: np.ndarray) -> bytes:

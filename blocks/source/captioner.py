@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from pydantic import Field
 
 import models
 from blocks.model import NAMED, ModelParams, image_size, load
-from blocks.source.images import ImageParams, Size, parse_size, read_images
+from blocks.source.images import ImageParams, Size, parse_size, read_batches
 from flowgraph.block import Block, Output, Packet, Port
 from models import weights
 
@@ -76,23 +77,30 @@ class CaptionerSource(Block):
 
     def start(self) -> None:
         p = self.params
-        load(weights.find, p.model, revision=p.revision)  # what is missing is told before anything large is loaded
-        load(weights.find, p.tokenizer)
-        self.captioner = load(models.load_captioner, p.model, **p.options())
-        self.tokenizer = load(models.load_tokenizer, p.tokenizer)
-        self.size = parse_size(p.size) if p.size else load(image_size, p.tokenizer)
+        load(self, weights.find, p.model, revision=p.revision)  # missing files are told before large ones load
+        load(self, weights.find, p.tokenizer)
+        self.captioner = load(self, models.load_captioner, p.model, **p.options())
+        self.tokenizer = load(self, models.load_tokenizer, p.tokenizer)
+        self.size = parse_size(p.size) if p.size else load(self, image_size, p.tokenizer)
 
     def produce(self) -> Iterator[Output]:
-        for frame, name, picture in read_images(self, self.size):
-            caption = self.caption(picture, name)
-            self.report("frames", frame, name=name, caption_sent=caption)
-            text = np.frombuffer(caption.encode("ascii"), np.uint8)
-            image = Packet(picture[None], frame, last=True).tagged(name=name, caption=caption)
-            yield {"text": Packet(text, frame, last=True), "image": image}
+        for frames, names, pictures in read_batches(self, self.size):
+            facts = pictures, self.params.model, self.params.options()
+            said = self.computed(partial(self._said, pictures), *facts).tobytes().decode("ascii").split("\n")
+            for frame, name, picture, whole in zip(frames, names, pictures, said, strict=True):
+                caption = self.cut(whole, name)
+                self.report("frames", frame, name=name, caption_sent=caption)
+                text = np.frombuffer(caption.encode("ascii"), np.uint8)
+                image = Packet(picture[None], frame, last=True).tagged(name=name, caption=caption)
+                yield {"text": Packet(text, frame, last=True), "image": image}
 
-    def caption(self, picture: np.ndarray, name: str) -> str:
-        """Return the caption of a picture, RGB uint8 (height, width, 3), as it is sent."""
-        whole = to_ascii(self.captioner.caption([picture])[0])
+    def _said(self, pictures: np.ndarray) -> np.ndarray:
+        """Return what the captioner says of pictures, a line each, as bytes."""
+        lines = [to_ascii(text) for text in self.captioner.caption(list(pictures))]
+        return np.frombuffer("\n".join(lines).encode("ascii"), np.uint8)
+
+    def cut(self, whole: str, name: str) -> str:
+        """Return the caption of a picture as it is sent: no longer than the receiver reads."""
         caption = shorten(whole, self._tokens)
         if caption != whole:
             self.warn(f"caption of {name} is cut to {MAX_TOKENS} tokens: it had {self._tokens(whole)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import resources
@@ -51,7 +52,9 @@ class ImageParams(BlockParams):
         description='image file, folder or glob; "sample": photographs that come with scikit-image',
         json_schema_extra={"path": True},
     )
-    limit: int | None = Field(None, ge=1, description="read only so many files, in order of name")
+    first: int = Field(0, ge=0, description="skip so many files, in order of name; frames keep their numbers")
+    limit: int | None = Field(None, ge=1, description="read only so many files")
+    batch: int = Field(4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on")
     geometry: Literal["squeeze", "crop"] = Field(
         "squeeze",
         description="squeeze the whole image to size, as the paper does, or crop its centre",
@@ -109,9 +112,12 @@ def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str,
     when there is no image, or none can be read.
     """
     params: Any = block.params
-    found = readable = 0
+    there = found = readable = 0
     for frame, (name, content) in enumerate(_files(block, params.images)):
-        if frame == params.limit:
+        there = frame + 1
+        if frame < params.first:
+            continue
+        if found == params.limit:
             break
         found += 1
         try:
@@ -125,6 +131,8 @@ def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str,
             continue
         readable += 1
         yield frame, name, picture
+    if there and not found:
+        raise BlockError(f"first must be less than {there}, the image files of {params.images}, not {params.first}")
     if not found:
         raise BlockError(
             f"images must be an image file, a folder or a glob with images ({' '.join(sorted(EXTENSIONS))}): "
@@ -132,6 +140,14 @@ def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str,
         )
     if not readable:
         raise BlockError(f"none of the {found} image files of {params.images} can be read")
+
+
+def read_batches(block: Block, size: tuple[int, int]) -> Iterator[tuple[list[int], list[str], np.ndarray]]:
+    """Yield frames, names and pictures, uint8 (count, height, width, 3), of `read_images`, so many at a time."""
+    batch = block.params.batch
+    for _, images in itertools.groupby(read_images(block, size), lambda each: each[0] // batch):
+        frames, names, pictures = zip(*images, strict=True)
+        yield list(frames), list(names), np.stack(pictures)
 
 
 def _files(block: Block, images: str) -> Iterable[tuple[str, bytes | OSError]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 
 import models
 from blocks.model import NAMED, ModelParams, load
-from blocks.source.images import ImageParams, Size, parse_size, read_images
+from blocks.source.images import ImageParams, Size, parse_size, read_batches
 from flowgraph.block import Block, BlockError, Output, Packet, Port
 
 
@@ -39,15 +40,18 @@ class LatentEncoderSource(Block):
 
     def start(self) -> None:
         p = self.params
-        self.autoencoder = load(models.load_autoencoder, p.model, **p.options())
+        self.autoencoder = load(self, models.load_autoencoder, p.model, **p.options())
         self.size = parse_size(p.size) if p.size else self.autoencoder.size
         if any(side % self.autoencoder.factor for side in self.size):
             raise BlockError(f"size must be multiples of {self.autoencoder.factor} px for {p.model}, not {p.size}")
 
     def produce(self) -> Iterator[Output]:
-        for frame, name, picture in read_images(self, self.size):
-            self.report("frames", frame, name=name)
-            seeds = [(self.key + frame) % 2**63]
-            latent = self.autoencoder.encode(picture[None], how=self.params.how, seeds=seeds)
-            image = Packet(picture[None], frame, last=True).tagged(name=name)
-            yield {"latent": Packet(latent, frame, last=True), "image": image}
+        for frames, names, pictures in read_batches(self, self.size):
+            facts = pictures, self.params.model, self.params.options()
+            posterior = self.computed(partial(self.autoencoder.posterior, pictures), *facts)
+            seeds = [(self.key + frame) % 2**63 for frame in frames]
+            latents = self.autoencoder.draw(posterior, self.params.how, seeds)
+            for frame, name, picture, latent in zip(frames, names, pictures, latents, strict=True):
+                self.report("frames", frame, name=name)
+                image = Packet(picture[None], frame, last=True).tagged(name=name)
+                yield {"latent": Packet(latent[None], frame, last=True), "image": image}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 
@@ -15,9 +14,8 @@ from rich.table import Table
 from blocks.waterfall.plan import Point, Until, Waterfall
 from blocks.waterfall.results import figure, table
 from blocks.waterfall.rounds import Record, Tally, measure
+from flowgraph.console import LINE_EVERY_S, span
 from flowgraph.report import RunFolder
-
-LINE_EVERY_S = 5.0
 
 
 def run(waterfall: Waterfall, folder: RunFolder, workers: int | None = None, quiet: bool = False) -> None:
@@ -83,7 +81,7 @@ class Show:
         self.done |= {tally.point.key for tally in new}
         whole = f"{len(self.done)} of {len(self.tallies)} points"
         if seconds := remaining(self.tallies, self.until, self.workers):
-            whole += f", at most {_span(seconds)} left"
+            whole += f", at most {span(seconds)} left"
         for tally in new:
             self._line(f"{_result(tally)}; {whole}")
         at_work = [tally for tally in self.tallies if tally.point.key in busy]
@@ -108,12 +106,6 @@ class Show:
         self.told_at = time.monotonic()
         self.folder.log(line)
         self.console.print(line, markup=False, highlight=False)
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _so_far(tally: Tally, until: Until) -> str:

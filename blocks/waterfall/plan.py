@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,19 +10,18 @@ from typing import Any
 
 import msgspec
 from msgspec import structs
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from flowgraph.config.document import Mistakes, Node, TooMany, node_of, read
+from flowgraph.config.document import Mistakes, Node, TooMany, node_of
 from flowgraph.config.layers import Document, Files
 from flowgraph.config.load import graph_of, with_settings
-from flowgraph.config.mistake import ConfigError
+from flowgraph.config.ranges import values_of
 from flowgraph.config.validate import validated
 from flowgraph.config.variables import Variables
 from flowgraph.spec import GraphSpec
 from flowgraph.units import BitCount, Decibel
 
 KEYS = ("waterfall", "seed", "vars", "extends", "ebn0", "block", "until", "curves")
-MAX_POINTS = 1000  # of a curve
 
 # Rounds grow, so that a noisy point ends soon and a quiet one does not spend its time on starting graphs.
 FIRST_ROUND, DOUBLED, ROUND_BITS = 64, 4, 1 << 23  # blocks; how often these are doubled; bits at most
@@ -49,22 +47,6 @@ class Until(_Options):
 
 class _Value(_Options):
     ebn0: Decibel
-
-
-class _Range(_Options):
-    first: Decibel = Field(alias="from")
-    last: Decibel = Field(alias="to")
-    step: Decibel = Field(1.0, gt=0)
-
-    @property
-    def count(self) -> int:
-        return math.floor((self.last - self.first) / self.step + 1e-9) + 1
-
-    @model_validator(mode="after")
-    def _some(self) -> _Range:
-        if not 1 <= self.count <= MAX_POINTS:
-            raise ValueError(f"must have 1 to {MAX_POINTS} values from `from` up to `to`, not {max(self.count, 0)}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -110,18 +92,14 @@ class Waterfall:
     points: list[Point]
 
     @property
+    def contents(self) -> str:
+        """How much it is."""
+        return f"{len(self.curves)} curves, {len(self.points)} points"
+
+    @property
     def curves(self) -> list[str]:
         """The names of the curves."""
         return list(dict.fromkeys(point.curve for point in self.points))
-
-
-def is_waterfall(file: str) -> bool:
-    """Tell whether a YAML file is a waterfall."""
-    try:
-        tree, _ = read(file)
-    except ConfigError:
-        return False
-    return isinstance(tree.value, dict) and "waterfall" in tree.value
 
 
 def load(
@@ -174,11 +152,8 @@ def _waterfall(document: Document, files: Files, seed: int | None) -> Waterfall 
 
 def _values(node: Node, mistakes: Mistakes) -> list[tuple[Node, float]]:
     """Return the values in dB that a node lists, or gives as a range, with their places."""
-    if isinstance(node.value, dict):
-        each = validated(mistakes, _Range, node, node.value, "a key of a range")
-        return [(node, round(each.first + i * each.step, 9)) for i in range(each.count)] if each else []
     found: dict[float, Node] = {}
-    for at in node.value if isinstance(node.value, list) else [node]:
+    for at in values_of(node, mistakes):
         if value := validated(mistakes, _Value, at, {"ebn0": at}, "a value"):
             if value.ebn0 in found:
                 mistakes.add(at.wrong(f"must be given once, not again: {value.ebn0:g} dB"))

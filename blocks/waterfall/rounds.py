@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import multiprocessing
-import os
-import shutil
-import signal
-import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +16,14 @@ import msgspec
 from blocks.phy import theory
 from blocks.waterfall.plan import Point, Until
 from flowgraph.api import Flowgraph
-from flowgraph.block import BlockError
+from flowgraph.journal import Journal
+from flowgraph.memory import Memory
+from flowgraph.pool import Pool
+from flowgraph.report import NoFolder
 from flowgraph.spec import GraphSpec
-from flowgraph.supervisor import RunFailed
+from flowgraph.supervisor import DONE, RUNNING, RunFailed
 
 FILE = "rounds.jsonl"
-LEAVE_WITHIN_S = 3.0
-RUNNING, DONE = "running", "run done"  # what a run says of itself; anything else that it says is a warning
 
 
 class RoundFailed(Exception):
@@ -108,30 +102,11 @@ class Tally:
 
 
 class Record:
-    """The finished rounds of a folder, one a line: what is there is never measured again.
-
-    Raises `BlockError` where another run writes there, or where a line is no round.
-    """
+    """The finished rounds of a folder, which are never measured again. Raises `BlockError` as a `Journal` does."""
 
     def __init__(self, folder: Path):
-        self.file = (folder / FILE).open("a+b")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.file.close()
-            raise BlockError(f"{folder} is in use by another run: wait for it, or give another --out") from None
-        self.file.seek(0)
-        lines = self.file.read().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):  # a run was killed as it wrote
-            self.file.truncate(sum(map(len, lines[:-1])))
-            del lines[-1]
         self.rounds: dict[str, list[Round]] = {}
-        for number, line in enumerate(lines, 1):
-            try:
-                self._take(msgspec.json.decode(line, type=Round))
-            except (msgspec.MsgspecError, ValueError) as error:
-                place = f"{folder / FILE}:{number}"
-                raise BlockError(f"{place}: {error}: move the file away, or give another --out") from None
+        self.journal = Journal(folder / FILE, Round, lambda _, each: self._take(each))
 
     def _take(self, each: Round) -> None:
         known = self.rounds.setdefault(each.point, [])
@@ -142,15 +117,14 @@ class Record:
     def add(self, each: Round) -> None:
         """Write down a round."""
         self._take(each)
-        self.file.write(msgspec.json.encode(each) + b"\n")
-        self.file.flush()
+        self.journal.add(each)
 
     def of(self, point: Point) -> list[Round]:
         """Return the rounds of a point, a list that grows."""
         return self.rounds.setdefault(point.key, [])
 
     def close(self) -> None:
-        self.file.close()
+        self.journal.close()
 
 
 def measure(
@@ -168,36 +142,21 @@ def measure(
     """
     waiting = deque(tally for tally in tallies if not tally.done(until))
     running: dict[Future, Tally] = {}
-    others, spawn = multiprocessing.active_children(), multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory(prefix="semflow-") as folder,
-        ProcessPoolExecutor(workers, spawn, _begin, (folder,)) as pool,
-    ):
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    tally = waiting.popleft()
-                    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
-                    running[pool.submit(_run, tally.point.round(len(tally.rounds)))] = tally
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-                observe({tally.point.key for tally in running.values()})
-                for future in wait(running, 0.2, FIRST_COMPLETED).done:
-                    tally = running[future]
-                    found, warnings = _result(tally, future)
-                    del running[future]
-                    record.add(found)
-                    for line in warnings:
-                        warn(tally.point, line)
-                    if not tally.done(until):
-                        waiting.appendleft(tally)
-            observe(set())
-        except BaseException as error:
-            for process in set(multiprocessing.active_children()) - set(others):
-                process.kill()
-            if isinstance(error, BrokenProcessPool):
-                names = " or ".join(sorted(tally.point.name for tally in running.values()))
-                raise RoundFailed(f"a process was killed that measured {names}") from None
-            raise
+    with Pool(workers) as pool:
+        while waiting or running:
+            while waiting and pool.free:
+                tally = waiting.popleft()
+                running[pool.submit(_run, tally.point.round(len(tally.rounds)))] = tally
+            observe({tally.point.key for tally in running.values()})
+            for future in pool.wait(0.2):
+                tally = running.pop(future)
+                found, warnings = _result(tally, future)
+                record.add(found)
+                for line in warnings:
+                    warn(tally.point, line)
+                if not tally.done(until):
+                    waiting.appendleft(tally)
+        observe(set())
 
 
 def _result(tally: Tally, future: Future) -> tuple[Round, list[str]]:
@@ -207,30 +166,18 @@ def _result(tally: Tally, future: Future) -> tuple[Round, list[str]]:
         link, seconds, warnings = future.result()
     except RoundFailed as error:
         raise RoundFailed(f"{point.name}: {error}") from None
+    except BrokenProcessPool:
+        raise RoundFailed(f"a process was killed that measured {point.name}") from None
     names = {"blocks": "bit_frames", "block_errors": "bit_frames_wrong", "clusters": "ber_clusters"}
     figures = {name: link[names.get(name, name)] for name in Round.__struct_fields__[2:-1]}
     return Round(point.key, len(tally.rounds), **figures, seconds=round(seconds, 3)), warnings
 
 
-# In the processes
-
-
-def _begin(folder: str) -> None:
-    """Have the process keep its files in a folder; once its parent is gone, take that away and end."""
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()  # type: ignore[union-attr]
-        until = time.monotonic() + LEAVE_WITHIN_S
-        while os.path.exists(folder) and time.monotonic() < until:  # the others still write there
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    tempfile.tempdir = folder
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _run(graph: GraphSpec) -> tuple[dict[str, Any], float, list[str]]:
-    """Return the figures of the link, the seconds that it ran, and warnings. Raises `RoundFailed`."""
+    """Return the figures of the link, the seconds that it ran, and warnings, in a process of its own.
+
+    Raises `RoundFailed`.
+    """
     began, warnings = 0.0, []
 
     def tell(line: str) -> None:
@@ -240,9 +187,8 @@ def _run(graph: GraphSpec) -> tuple[dict[str, Any], float, list[str]]:
         elif line != DONE:
             warnings.append(line)
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            report = Flowgraph.from_spec(graph, here=True).run(folder, tell=tell)
-        except RunFailed as failure:
-            raise RoundFailed(str(failure)) from None
+    try:
+        report = Flowgraph.from_spec(graph, Memory()).run(NoFolder(), tell=tell)
+    except RunFailed as failure:
+        raise RoundFailed(str(failure)) from None
     return report.sections["link"], time.perf_counter() - began, warnings

@@ -56,7 +56,8 @@ class Document:
 class Files:
     """Reads files, each once, and notes the mistakes in them.
 
-    What calls itself neither a sub-graph nor a flowgraph is a `kind` of document that has these `keys`.
+    What calls itself neither a sub-graph nor a flowgraph, or by the key `kind`, is a `kind` of document with these
+    `keys`.
     """
 
     def __init__(self, mistakes: Mistakes, kind: str = "flowgraph", keys: Sequence[str] = JOB_KEYS):
@@ -113,7 +114,7 @@ class Files:
         kind, known = self.kind, self.keys
         if "subgraph" in own:
             kind, known = "sub-graph", SUBGRAPH_KEYS
-        elif "flowgraph" in own:
+        elif "flowgraph" in own and self.kind not in own:
             kind, known = "flowgraph", JOB_KEYS
         for key in [key for key in own if key not in known]:
             self.mistakes.add(own.pop(key).wrong_key(unknown(f"a key of a {kind}", key, known)))
@@ -138,6 +139,15 @@ class Files:
         if real[-1] not in real[:-1]:
             return ""
         return " -> ".join(Path(each).name for each in names[real.index(real[-1]) :])
+
+
+def is_kind(file: str, kind: str) -> bool:
+    """Tell whether a YAML file calls itself so: whether it has that key."""
+    try:
+        tree, _ = read(file)
+    except ConfigError:
+        return False
+    return isinstance(tree.value, dict) and kind in tree.value
 
 
 def _names(document: Document) -> frozenset[str]:
