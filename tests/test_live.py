@@ -18,6 +18,7 @@ from flowgraph.changes import Changes
 from flowgraph.config.load import loads
 from flowgraph.config.mistake import ConfigError
 from flowgraph.live import Remote
+from flowgraph.memory import Memory
 from flowgraph.probe import PIECE_BYTES, Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import ChangeSpec
@@ -179,7 +180,7 @@ class Running:
 
 
 def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, tmp_path):
-    with Running(Flowgraph.from_spec(loads(link), here=True), tmp_path) as run:
+    with Running(Flowgraph.from_spec(loads(link), Memory()), tmp_path) as run:
         piece = run.wait_for("link.air.symbols", ["link.air.symbols"], condition=lambda p: p.tag("modulation"))
         assert piece.dtype == "complex64"
         assert piece.tag("modulation") == "16qam"
@@ -249,7 +250,7 @@ def test_the_log_of_a_real_run_replays_bit_for_bit(tmp_path):
 
 
 def test_a_viewer_that_does_not_read_stops_nothing(link, tmp_path):
-    with Running(Flowgraph.from_spec(loads(link), here=True), tmp_path) as run:
+    with Running(Flowgraph.from_spec(loads(link), Memory()), tmp_path) as run:
         run.remote.watch("link.air.symbols", "link.map.symbols", "source.bits")
         before = run.report.sections["link"]["bits"] or 0
         asleep = Remote(run.report.result["live"])  # it subscribes to everything and never looks
