@@ -56,7 +56,7 @@ class Set(Message):
 
 
 class Parameter(msgspec.Struct):
-    """A live parameter: its value now, and what may be said of it; `dial` is the range that a control spans."""
+    """A live parameter: its value now, and what may be said of it."""
 
     block: str
     name: str
@@ -65,7 +65,6 @@ class Parameter(msgspec.Struct):
     description: str
     type: str  # of the block
     schema: dict[str, Any]
-    dial: tuple[float, float] | None = None
 
     @property
     def full_name(self) -> str:
@@ -183,11 +182,10 @@ class Port:
     def _parameter(self, block: str, name: str) -> Parameter:
         cls = self.types[block]
         info = cls.Params.model_fields[name]
-        extra: Any = info.json_schema_extra
         schema = cls.Params.model_json_schema()["properties"][name]
         value = cls.Params.model_validate(self.params[block]).model_dump(mode="json")[name]
         about = unit_of(info), info.description or "", cls.type_name()
-        return Parameter(block, name, value, *about, schema, extra.get("dial"))
+        return Parameter(block, name, value, *about, schema)
 
     def _watch(self, outputs: list[str]) -> Seen:
         known = {f"{block}.{port.name}" for block, cls in self.types.items() for port in cls.outputs}
