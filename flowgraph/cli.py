@@ -165,7 +165,7 @@ def _load_plan(options: argparse.Namespace, kind: str):
     if kind == "sweep":
         from flowgraph.sweep.plan import load
     else:
-        from blocks.waterfall.plan import load  # type: ignore[assignment]
+        from blocks._waterfall.plan import load  # type: ignore[assignment]
     try:
         return load(options.config, options.overlay, _settings(options.set), options.seed)
     except ConfigError as error:
@@ -210,8 +210,8 @@ def _ber(options: argparse.Namespace) -> int:
     waterfall = _load_plan(options, "waterfall")
     if waterfall is None:
         return 2
-    from blocks.waterfall.command import run
-    from blocks.waterfall.rounds import RoundFailed
+    from blocks._waterfall.command import run
+    from blocks._waterfall.rounds import RoundFailed
     from flowgraph.report import RunFolder, folder_of
 
     signal.signal(signal.SIGTERM, _interrupt)

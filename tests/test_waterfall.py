@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from blocks._waterfall.command import Show, remaining
+from blocks._waterfall.plan import Point, Until, Waterfall, load
+from blocks._waterfall.results import figure, table
+from blocks._waterfall.rounds import FILE, Record, Round, Tally
 from blocks.phy import theory
-from blocks.waterfall.command import Show, remaining
-from blocks.waterfall.plan import Point, Until, Waterfall, load
-from blocks.waterfall.results import figure, table
-from blocks.waterfall.rounds import FILE, Record, Round, Tally
 from flowgraph.block import BlockError
 from flowgraph.config.mistake import ConfigError
 from flowgraph.report import RunFolder

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import zmq
 from pydantic import Field, model_validator
-from zmq.utils.monitor import recv_monitor_message
 
 from flowgraph.block import BlockError
 from flowgraph.block import Params as BlockParams
@@ -179,7 +178,7 @@ class Receiver(_Peer):
     def _ask(self) -> None:
         """Send a request where none is under way: a peer that came back knows nothing of the last one."""
         while self.request_lost.poll(0):
-            recv_monitor_message(self.request_lost)
+            self.request_lost.recv_multipart()
             self.asked = False
         if not self.asked and self.socket.poll(0, zmq.POLLOUT):
             self.socket.send_multipart([b"", self.request])

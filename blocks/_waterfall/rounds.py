@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from blocks._waterfall.plan import Point, Until
 from blocks.phy import theory
-from blocks.waterfall.plan import Point, Until
 from flowgraph.api import Flowgraph
 from flowgraph.journal import Journal
 from flowgraph.memory import Memory

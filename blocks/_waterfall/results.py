@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from blocks.waterfall.plan import Waterfall
+from blocks._waterfall.plan import Waterfall
 
 # M. Okabe and K. Ito, "Color Universal Design", 2008: told apart by the colour-blind as well; shapes help in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from blocks.waterfall.plan import Point, Until, Waterfall
-from blocks.waterfall.results import figure, table
-from blocks.waterfall.rounds import Record, Tally, measure
+from blocks._waterfall.plan import Point, Until, Waterfall
+from blocks._waterfall.results import figure, table
+from blocks._waterfall.rounds import Record, Tally, measure
 from flowgraph.console import LINE_EVERY_S, span
 from flowgraph.report import RunFolder
 
