@@ -184,17 +184,24 @@ class BlockThread(threading.Thread):
                 raise Stopped
 
     def _consume(self, first: Stage) -> None:
-        poller, names, runner = zmq.Poller(), {}, first.runner
-        for name, wire in self.inputs.items():
+        poller, by_socket, runner = zmq.Poller(), {}, first.runner
+        for wire in self.inputs.values():
             assert wire.socket is not None
             poller.register(wire.socket, zmq.POLLIN)
-            names[wire.socket] = name
+            by_socket[wire.socket] = wire
         while runner.open:
+            wanted = [wire for wire in self.inputs.values() if not wire.ended]
             if runner.pairing:
-                for wire in self.inputs.values():
-                    if not wire.ended:
-                        poller.modify(wire.socket, 0 if self._runs_ahead(runner, wire.spec) else zmq.POLLIN)
-            ready = poller.poll(50)
+                ahead = [wire for wire in wanted if self._runs_ahead(runner, wire.spec)]
+                for wire in wanted:
+                    poller.modify(wire.socket, 0 if wire in ahead else zmq.POLLIN)
+                wanted = [wire for wire in wanted if wire not in ahead]
+            ready = [wire for wire in wanted if wire.at_hand()]
+            if len(ready) < len(wanted) or not wanted:
+                for socket, _ in poller.poll(0 if ready else 50):
+                    by_socket[socket].woken()
+                    if by_socket[socket] not in ready:
+                        ready.append(by_socket[socket])
             for outgoing in self.outgoing():
                 if outgoing.waiting:
                     outgoing.pump()
@@ -205,14 +212,13 @@ class BlockThread(threading.Thread):
                     stage.runner.change()
             if self.stop.is_set():
                 raise Stopped
-            for socket, _ in ready:
-                name = names[socket]
-                for message in self.inputs[name].messages():
-                    first.take(name, message)
+            for wire in ready:
+                for message in wire.messages():
+                    first.take(wire.spec.target_port, message)
                     if self.stop.is_set():
                         raise Stopped
-                if self.inputs[name].ended:
-                    poller.unregister(socket)
+                if wire.ended:
+                    poller.unregister(wire.socket)
 
     def _runs_ahead(self, runner: Runner, spec: WireSpec) -> bool:
         """Tell whether an input should wait for the others: it is far ahead, and they do not depend on its sources.

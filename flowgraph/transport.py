@@ -51,6 +51,7 @@ class Handover:
 
     queue: deque[Packet | End] = field(default_factory=deque)
     sender_waits: bool = False
+    receiver_waits: bool = True
     ended: bool = False
 
 
@@ -184,7 +185,8 @@ class Outgoing:
         assert self.socket is not None
         if self.handover is not None:
             self.handover.queue.append(message)
-            if len(self.handover.queue) == 1:  # it was empty: the receiver may sleep
+            if self.handover.receiver_waits:
+                self.handover.receiver_waits = False
                 _wake(self.socket)
             return
         header, data = encode(message, self.sent, self.hub.token)
@@ -271,8 +273,21 @@ class Incoming:
         self.socket.bind(endpoint)
         return self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
+    def at_hand(self) -> bool:
+        """Tell whether a packet waits in this process; where none does, the socket is readable once one has come."""
+        if self.handover is None:
+            return False
+        if not self.handover.queue:
+            self.handover.receiver_waits = True
+        return bool(self.handover.queue)  # looked at again: one may have come before the sender saw us wait
+
+    def woken(self) -> None:
+        """Take the word that made the socket readable, where it is no packet."""
+        if self.handover is not None and self.socket is not None:
+            self.socket.recv()
+
     def messages(self) -> Iterator[Packet | End]:
-        """Yield what has come, once the socket is readable; what is not ours is counted in `refused`."""
+        """Yield what has come; what is not ours is counted in `refused`."""
         assert self.socket is not None
         if self.handover is None:
             while not self.ended and self.socket.poll(0):
@@ -280,7 +295,6 @@ class Incoming:
                 if message is not None:
                     yield self._taken(message)
             return
-        self.socket.recv()
         queue, half = self.handover.queue, self.spec.queue // 2
         while queue:
             message = self._taken(queue.popleft())
