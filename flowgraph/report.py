@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
 from flowgraph.control import BlockCount, WireCount
 
 # Keys that every report has; null where nothing measured them.
@@ -166,6 +168,7 @@ class Report:
 
     def add(self, section: str, frame: int | None, values: dict[str, Any]) -> None:
         """Take in figures: of a section, or of a frame."""
+        values = _jsonable(values)
         if section == "frames" and frame is not None:
             if frame in self.frames or len(self.frames) < MAX_FRAMES:
                 self.frames.setdefault(frame, {**dict.fromkeys(FRAME_KEYS), "frame": frame}).update(values)
@@ -201,18 +204,16 @@ class Report:
             name: {field: getattr(count, field) for field in WireCount.__struct_fields__}
             for name, count in sorted(self.wires.items())
         }
-        return _jsonable(
-            {
-                "flowgraph": self.flowgraph,
-                "seed": self.seed,
-                "elapsed_s": round(time.monotonic() - self.began, 3),
-                **self.result,
-                **self.sections,
-                "frames": [self.frames[number] for number in numbers],
-                "blocks": blocks,
-                "wires": wires,
-            }
-        )
+        return {
+            "flowgraph": self.flowgraph,
+            "seed": self.seed,
+            "elapsed_s": round(time.monotonic() - self.began, 3),
+            **_jsonable(self.result),
+            **self.sections,
+            "frames": [self.frames[number] for number in numbers],
+            "blocks": blocks,
+            "wires": wires,
+        }
 
-    def as_json(self) -> str:
-        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+    def as_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1) + b"\n"
