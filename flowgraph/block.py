@@ -26,6 +26,8 @@ NUMBERS = (  # the others
     *("float16", "float32", "float64", "complex64", "complex128"),
 )
 
+_NAMES = {np.dtype(name): name for name in NUMBERS}  # NumPy spells a name anew each time that it is asked
+
 ERASED = "erased"  # key of the tag whose value counts the items that are missing from its offset on
 
 
@@ -79,7 +81,7 @@ class Packet:
     @property
     def dtype(self) -> str:
         """Name of the item type: a NumPy dtype's, or `"bits"`."""
-        return BITS if self.packed else self.data.dtype.name
+        return BITS if self.packed else _NAMES.get(self.data.dtype) or self.data.dtype.name
 
     @property
     def end(self) -> int:
