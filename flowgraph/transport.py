@@ -30,6 +30,7 @@ from flowgraph.wire import End, WireError, decode, encode
 # Below this, copying into the message is cheaper than the clean-up thread that a shared buffer needs.
 ZERO_COPY_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 1 << 28
+IPC_BUFFER_BYTES = 1 << 20
 LINGER_MS = 500  # for the last word to a peer; one that is gone is not waited for longer
 HEARTBEAT_MS, SILENCE_MS = 500, 2000  # on tcp: how often a peer is asked for a sign of life, and waited for
 BROKEN_S = 2.0  # after a connection broke off, for it to come back
@@ -74,6 +75,8 @@ class Hub:
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        if endpoint.startswith("ipc:"):  # Linux's own 208 KiB make a large packet cross in many turns
+            socket.setsockopt(zmq.SNDBUF, IPC_BUFFER_BYTES)
         socket.copy_threshold = ZERO_COPY_BYTES
         if endpoint.startswith("tcp:"):  # a host that is cut off closes no connection
             socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
