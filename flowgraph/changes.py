@@ -48,7 +48,9 @@ def with_change(block: type[Block], params: Mapping[str, Any], name: str, value:
 
     Raises `BlockError` with the reason where the value is not right.
     """
-    nodes = {key: node_of(each, "", key) for key, each in {**params, name: value}.items()}
+    # What the block already has was read once: its text `""` is no null.
+    nodes = {key: node_of(each, "", key, reading=False) for key, each in params.items()}
+    nodes[name] = node_of(value, "", name)
     made, _, mistakes = validate(block.Params, Node(None), nodes, f"a parameter of {block.type_name()}")
     if made is None:
         raise BlockError(f"{name} {mistakes[0].message}" if mistakes else f"{name} cannot be {value!r}")

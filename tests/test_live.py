@@ -13,8 +13,8 @@ from blocks.phy.channel import AwgnChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
-from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag
-from flowgraph.changes import Changes
+from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag, registry
+from flowgraph.changes import Changes, with_change
 from flowgraph.config.load import loads
 from flowgraph.config.mistake import ConfigError
 from flowgraph.live import Remote
@@ -97,6 +97,24 @@ def test_what_a_block_refuses_leaves_the_value_as_it_was():
         "factor must be at least 0, not -1",
     ]
     assert all(each.value == 1.0 for _, each, _ in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "said", "read"),
+    [
+        ("diffusion_sink", "steps", "3", 3),
+        ("diffusion_sink", "steps", "matched", "matched"),
+        ("diffusion_sink", "guidance", 2, 2.0),
+        ("awgn_channel", "ebn0", "7 dB", 7.0),
+        ("rician_channel", "k_factor", "3 dB", 3.0),
+        ("impairments", "phase", "30 deg", 30.0),
+    ],
+)
+def test_a_value_is_read_as_in_a_config_and_the_others_stay(name, parameter, said, read):
+    block = registry.find(name)
+    given = block({"ebn0": 5} if "channel" in name else {}).params.model_dump(mode="json")
+    made = with_change(block, given, parameter, said).model_dump(mode="json")
+    assert made == {**given, parameter: pytest.approx(read) if read != said else read}
 
 
 def test_a_tap_takes_the_head_of_one_packet_when_asked_with_the_tags_that_hold_there():

@@ -149,15 +149,15 @@ def scalar(text: str) -> Any:
     return text
 
 
-def node_of(value: Any, file: str, path: str) -> Node:
-    """Return the node of a value that comes from Python; text is read as a plain scalar."""
+def node_of(value: Any, file: str, path: str, reading: bool = True) -> Node:
+    """Return the node of a value that comes from Python; text is read as a plain scalar, or stays as it is."""
     node = Node(value, file, path=path)
-    if isinstance(value, str):
+    if isinstance(value, str) and reading:
         return replace(node, value=scalar(value), text=value)
     if isinstance(value, dict):
-        return node.holding({str(key): node_of(each, file, f"{path}.{key}") for key, each in value.items()})
+        return node.holding({str(key): node_of(each, file, f"{path}.{key}", reading) for key, each in value.items()})
     if isinstance(value, list | tuple):
-        return node.holding([node_of(each, file, f"{path}[{i}]") for i, each in enumerate(value)])
+        return node.holding([node_of(each, file, f"{path}[{i}]", reading) for i, each in enumerate(value)])
     return node
 
 
