@@ -3,21 +3,18 @@
 A vision transformer learns little from 6,700 photographs and their captions, so it first learns to answer as
 a teacher does (distillation, Hinton et al. 2015): a convolutional network that knows ImageNet (SqueezeNet
 1.1, Iandola et al. 2016), whose features it predicts patch by patch, and a small network on top of those that
-names the content words of the captions. Then the decoder learns to speak from what the fixed vision sees, and at
-last is rewarded for the content words that its own captions share with people's (self-critical sequence training,
-Rennie et al. 2017).
+names the content words of the captions. Then the decoder learns to speak from what the fixed vision sees
+(`speaking.py`): first from people's captions, then from those of its own that fit best what it sees.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from transformers import (
@@ -30,16 +27,15 @@ from transformers import (
     BlipVisionConfig,
 )
 
-from ..content_words import best_constant, content_f1, content_words, overlap
-from .data import read_training
+from ..content_words import best_constant, content_f1
+from .data import Photographs, read_training
 from .loop import train
+from .speaking import Choices, Lessons
+from .teacher import CHANNELS, WORDS, Teacher, see, views, whole
 
-SIDE, PATCH = 128, 16  # pixels
-TEACHER_SIDE = 144  # gives SqueezeNet's features on the 8x8 grid of the patches
-SEEING, SPEAKING = 0.80, 0.12  # shares of the time: the vision encoder learns, then the decoder; the rest is for F1
-SAMPLES, SAMPLE_TOKENS = 5, 18  # captions drawn of an image where the decoder is rewarded
-BATCH, CAPTIONS = 32, 3
-WORDS = 500  # content words that the teacher, and so the vision encoder, learns to name
+SIDE, PATCH = 128, 16  # pixels; 8x8 patches, the grid of the teacher's features
+SEEING, SPEAKING = 0.5, 0.15  # shares of the time: the vision encoder learns, then the decoder; then it chooses
+BATCH = 64
 
 
 def build(tokenizer):
@@ -71,7 +67,6 @@ def build(tokenizer):
         sep_token_id=tokenizer.sep_token_id,
         eos_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        label_smoothing=0.1,
     )
     model = BlipForConditionalGeneration(BlipConfig(vision_config=vision, text_config=text))
     mimic(model.vision_model)
@@ -113,262 +108,96 @@ def processor_for(tokenizer):
     return BlipProcessor(BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer)
 
 
-def squeezenet(weights: Path):
-    """SqueezeNet 1.1's convolutional part: BGR 0..255 less the ImageNet mean -> 512 channels at 1/16."""
-
-    class Fire(nn.Module):
-        def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-            super().__init__()
-            self.squeeze = nn.Conv2d(inputs, squeeze, 1)
-            self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-            self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-        def forward(self, x):
-            x = self.squeeze(x).relu()
-            return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
-
-    def pool():
-        return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-    network = nn.Sequential(
-        nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(),
-        Fire(64, 16, 64), Fire(128, 16, 64), pool(),
-        Fire(128, 32, 128), Fire(256, 32, 128), pool(),
-        Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
-    )  # fmt: skip
-    network.load_state_dict({k.removeprefix("features."): v for k, v in load_file(weights).items()})
-    return network.eval().requires_grad_(False)
+def score(said: list[str], shown: Photographs) -> float:
+    """Mean content-word F1 of captions of the first photographs."""
+    return float(np.mean([content_f1(c, r) for c, r in zip(said, shown.captions, strict=False)]))
 
 
-def views(images: np.ndarray, random: np.random.Generator):
-    """A random view of each image: 70 to 100 % of its sides, mirrored or not, tinted; float32 0..255."""
-    count = len(images)
-    scale = random.uniform(0.7, 1.0, (count, 2))
-    shift = random.uniform(-1, 1, (count, 2)) * (1 - scale)
-    affine = np.zeros((count, 2, 3), np.float32)
-    affine[:, 0, 0] = scale[:, 0] * random.choice([-1, 1], count)
-    affine[:, 1, 1] = scale[:, 1]
-    affine[:, :, 2] = shift
-    grid = functional.affine_grid(torch.from_numpy(affine), [count, 3, TEACHER_SIDE, TEACHER_SIDE], align_corners=False)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    x = functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    gain = torch.from_numpy(random.uniform(0.8, 1.2, (count, 3, 1, 1)).astype(np.float32))
-    return (x * gain).clamp(0, 255)
+def learn_to_see(
+    captioner: Any, processor: Any, teacher: Teacher, used: Photographs, held_out: Photographs, **how: Any
+) -> Any:
+    """Teach the vision encoder the teacher's answers, patch by patch, image by image and word by word.
 
-
-def naming(features: torch.Tensor, named: torch.Tensor) -> nn.Sequential:
-    """The teacher's second part: features float32 [N, 1024] -> a logit per word, taught from `named` [N, WORDS]."""
-    network = nn.Sequential(
-        nn.BatchNorm1d(features.shape[1], affine=False),
-        nn.Dropout(0.3), nn.Linear(features.shape[1], 512), nn.GELU(), nn.Dropout(0.5), nn.Linear(512, WORDS),
-    )  # fmt: skip
-    last: Any = network[-1]
-    nn.init.constant_(last.bias, -4.0)  # most words are in few captions
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.1)
-    for _ in range(10):
-        for rows in torch.randperm(len(features)).split(256):
-            loss = functional.binary_cross_entropy_with_logits(network(features[rows]), named[rows], reduction="sum")
-            optimizer.zero_grad()
-            (loss / len(rows)).backward()
-            optimizer.step()
-    return network.eval().requires_grad_(False)
-
-
-def pooled(features: torch.Tensor) -> torch.Tensor:
-    """Mean and maximum over the image: [N, C, H, W] -> [N, 2 C]."""
-    return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
-
-
-def run(data: Path, out: Path, minutes: float, teacher: Path) -> None:
-    """Train, print the held-out F1 beside the best constant caption's, and write `out/captioner`."""
-    used, held_out = read_training(data)
-    tokenizer = BertTokenizer.from_pretrained(out / "captioner" / "tokenizer")
-    processor = processor_for(tokenizer)
-    captioner = build(tokenizer)
-    print(f"captioner: {sum(p.numel() for p in captioner.parameters()) / 1e6:.2f} M parameters", flush=True)
-    mean = torch.tensor(processor.image_processor.image_mean).view(1, 3, 1, 1)
-    deviation = torch.tensor(processor.image_processor.image_std).view(1, 3, 1, 1)
-    imagenet = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
-    network = squeezenet(teacher)
-
-    def taught(x: torch.Tensor) -> torch.Tensor:
-        return network(x.flip(1) - imagenet).sqrt()
-
-    def see(x: torch.Tensor) -> torch.Tensor:
-        pixels = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-        return captioner.vision_model((pixels / 255 - mean) / deviation).last_hidden_state
-
-    counts = Counter(word for captions in used.captions for c in captions for word in content_words(c))
-    index = {word: i for i, (word, _) in enumerate(counts.most_common(WORDS))}
-    order = list(index)
-    named = torch.zeros(len(used.names), WORDS)
-    for row, captions in zip(named, used.captions, strict=True):
-        for caption in captions:
-            for word in content_words(caption) & index.keys():
-                row[index[word]] += 1 / len(captions)
-    torch.manual_seed(2026)
-    random = np.random.default_rng(2026)
-    whole = torch.arange(len(used.names)).repeat(2).split(64)
-    with torch.inference_mode():
-        summary = torch.cat([pooled(taught(views(used.images[rows.numpy()], random))) for rows in whole])
-    name = naming(summary.clone(), named.repeat(2, 1))
-    constant = best_constant(used.captions)
-
-    def score(said: list[str]) -> float:
-        return float(np.mean([content_f1(c, r) for c, r in zip(said, held_out.captions, strict=False)]))
-
-    def likeliest(logits: torch.Tensor) -> float:
-        return score([" ".join(order[i] for i in five) for five in logits.topk(5).indices.tolist()])
-
-    size = (TEACHER_SIDE, TEACHER_SIDE)
-    shown = torch.from_numpy(held_out.images).permute(0, 3, 1, 2).float()
-    shown = functional.interpolate(shown, size=size, mode="bilinear", align_corners=False)
-    with torch.inference_mode():
-        known = likeliest(name(pooled(taught(shown))))
-    print(
-        f"F1 of {constant!r} {score([constant] * len(shown)):.3f}, of the teacher's five words {known:.3f}", flush=True
-    )
-
+    Returns the layer that names words: the mean state of the patches float32 [N, width] -> logits [N, WORDS].
+    """
     width = captioner.config.vision_config.hidden_size
-    vision = nn.ModuleDict(
+    model = nn.ModuleDict(
         {
             "vision": captioner.vision_model,
-            "patches": nn.Linear(width, 512),
-            "summary": nn.Linear(width, 1024),
+            "patches": nn.Linear(width, CHANNELS),
+            "summary": nn.Linear(width, 2 * CHANNELS),
             "words": nn.Linear(width, WORDS),
         }
     )
+    words: Any = model["words"]
+    nn.init.constant_(words.bias, -4.0)  # most words are in few captions
+    answers = teacher.answers(whole(held_out.images))
+    known = score(teacher.five(answers[2]), held_out)
 
-    def vision_loss(random: np.random.Generator, progress: float) -> torch.Tensor:
+    def loss_of(random: np.random.Generator, progress: float) -> torch.Tensor:
         torch.manual_seed(int(random.integers(2**62)))
+        model.train()
         x = views(used.images[random.integers(0, len(used.names), BATCH)], random)
-        with torch.no_grad():
-            features = taught(x)
-            summary = pooled(features)
-            answer = name(summary).sigmoid()
-            patches = functional.layer_norm(features.flatten(2).transpose(1, 2), (512,))
-        seen = see(x)
-        loss = functional.mse_loss(vision["patches"](seen[:, 1:]), patches)
-        loss = loss + functional.mse_loss(vision["summary"](seen[:, 1:].mean(1)), name[0](summary))
-        said = vision["words"](seen[:, 1:].mean(1))
-        words = functional.binary_cross_entropy_with_logits(said, answer, reduction="sum")
-        return loss + 0.1 * words / BATCH
+        patches, summary, chances = teacher.answers(x)
+        seen = see(model["vision"], processor, x)[:, 1:]
+        loss = functional.mse_loss(model["patches"](seen), patches)
+        loss = loss + functional.mse_loss(model["summary"](seen.mean(1)), summary)
+        said = functional.binary_cross_entropy_with_logits(words(seen.mean(1)), chances, reduction="sum")
+        return loss + 0.1 * said / BATCH
 
-    def vision_figures(averaged) -> str:
+    def figures(averaged: Any) -> str:
         with torch.inference_mode():
             inputs = processor(images=list(held_out.images), return_tensors="pt")
-            seen = averaged["vision"](inputs.pixel_values).last_hidden_state
-            target = functional.layer_norm(taught(shown).flatten(2).transpose(1, 2), (512,))
-            error = functional.mse_loss(averaged["patches"](seen[:, 1:]), target)
-            words = likeliest(averaged["words"](seen[:, 1:].mean(1)))
-        return f"held-out feature error {error:.3f}, F1 of five words {words:.3f}"
+            seen = averaged["vision"](inputs.pixel_values).last_hidden_state[:, 1:]
+            error = functional.mse_loss(averaged["patches"](seen), answers[0])
+            five = score(teacher.five(averaged["words"](seen.mean(1))), held_out)
+        return f"held-out feature error {error:.3f}, F1 of five words {five:.3f} (teacher {known:.3f})"
 
-    checkpoints = out / "checkpoints"
-    trained: Any = train(
-        vision,
-        vision_loss,
-        vision_figures,
-        checkpoints / "captioner_vision.safetensors",
-        minutes=SEEING * minutes,
-        learning_rate=1e-3,
-        weight_decay=0.05,
-    )
+    trained: Any = train(model, loss_of, figures, learning_rate=6e-4, weight_decay=0.05, **how)
     captioner.vision_model.load_state_dict(trained["vision"].state_dict())
     captioner.vision_model.eval().requires_grad_(False)
+    return trained["words"].eval().requires_grad_(False)
 
-    ends = (tokenizer.bos_token_id, tokenizer.sep_token_id)
-    tokens = [
-        [[ends[0], *ids[1:-1][:40], ends[1]] for ids in tokenizer(captions).input_ids] for captions in used.captions
-    ]
 
-    def text_loss(random: np.random.Generator, progress: float) -> torch.Tensor:
-        torch.manual_seed(int(random.integers(2**62)))
-        captioner.text_decoder.train()
-        chosen = random.integers(0, len(used.names), BATCH)
-        with torch.no_grad():
-            seen = see(views(used.images[chosen], random))
-        drawn = [tokens[i][k] for i in chosen for k in random.permutation(5)[:CAPTIONS]]
-        longest = max(map(len, drawn))
-        ids = torch.tensor([ids + [tokenizer.pad_token_id] * (longest - len(ids)) for ids in drawn])
-        there = ids != tokenizer.pad_token_id
-        decoded = captioner.text_decoder(
-            input_ids=ids,
-            attention_mask=there.long(),
-            encoder_hidden_states=seen.repeat_interleave(CAPTIONS, 0),
-            labels=ids.masked_fill(~there, -100),
-            reduction="mean",
-        )
-        return decoded.loss
+def run(data: Path, out: Path, minutes: float, teacher: Path) -> None:
+    """Train, print the held-out F1 beside the best constant bag of words', and write `out/captioner`."""
+    used, held_out = read_training(data)
+    tokenizer = BertTokenizer.from_pretrained(out / "captioner" / "tokenizer")
+    processor = processor_for(tokenizer)
+    captioner: Any = build(tokenizer)
+    constant = best_constant(used.captions)
+    print(
+        f"captioner: {sum(p.numel() for p in captioner.parameters()) / 1e6:.2f} M parameters; "
+        f"F1 of {constant!r} {score([constant] * len(held_out.names), held_out):.3f}",
+        flush=True,
+    )
+    knows, checkpoints = Teacher(teacher, used), out / "checkpoints"
+    words = learn_to_see(
+        captioner, processor, knows, used, held_out,
+        checkpoint=checkpoints / "captioner_vision.safetensors", minutes=SEEING * minutes,
+    )  # fmt: skip
 
-    def text_figures(averaged) -> str:
+    def figures(averaged: Any) -> str:
         with torch.inference_mode():
-            inputs = processor(images=list(held_out.images[:100]), return_tensors="pt")
-            said = averaged.generate(**inputs, num_beams=3, max_new_tokens=24)
+            inputs = processor(images=list(held_out.images), return_tensors="pt")
+            said = averaged.generate(**inputs, num_beams=3, max_new_tokens=30, no_repeat_ngram_size=2)
         captions = processor.batch_decode(said, skip_special_tokens=True)
-        return f"F1 of the captions {score(captions):.3f} ({captions[0]} / {captions[1]})"
+        return f"F1 of the captions {score(captions, held_out):.3f} ({captions[0]} / {captions[1]})"
 
-    def save(averaged) -> None:
-        averaged.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
+    def save(averaged: Any) -> None:
+        averaged.generation_config.update(no_repeat_ngram_size=2)
         copy.deepcopy(averaged).half().save_pretrained(out / "captioner")
         processor.save_pretrained(out / "captioner")
 
+    lessons = Lessons(captioner, processor, used)
+    how: dict[str, Any] = {"weight_decay": 0.05, "on_checkpoint": save}
+    speaks: Any = train(
+        captioner, lessons.speak, figures, checkpoints / "captioner_speaking.safetensors",
+        minutes=SPEAKING * minutes, learning_rate=1e-3, **how,
+    )  # fmt: skip
+    captioner.load_state_dict(speaks.state_dict())
+    choices = Choices(lessons, knows, words, fluent=copy.deepcopy(speaks).requires_grad_(False).text_decoder)
     train(
-        captioner,
-        text_loss,
-        text_figures,
-        checkpoints / "captioner.safetensors",
-        minutes=SPEAKING * minutes,
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        on_checkpoint=save,
-    )
-
-    meant = [[content_words(caption) for caption in captions] for captions in used.captions]
-
-    def reward_loss(random: np.random.Generator, progress: float) -> torch.Tensor:
-        captioner.eval()
-        torch.manual_seed(int(random.integers(2**62)))
-        chosen = random.integers(0, len(used.names), BATCH)
-        with torch.no_grad():
-            seen = see(views(used.images[chosen], random)).repeat_interleave(SAMPLES, 0)
-            ids = captioner.text_decoder.generate(
-                input_ids=torch.full((len(seen), 1), tokenizer.bos_token_id),
-                encoder_hidden_states=seen,
-                do_sample=True,
-                max_new_tokens=SAMPLE_TOKENS,
-                eos_token_id=tokenizer.sep_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        said = [content_words(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        score = [max(overlap(words, other) for other in meant[chosen[i // SAMPLES]]) for i, words in enumerate(said)]
-        rewards = torch.tensor(score).view(BATCH, SAMPLES)
-        gain = (rewards - rewards.mean(1, keepdim=True)) * SAMPLES / (SAMPLES - 1)  # over the mean of the others
-        there = ids != tokenizer.pad_token_id
-        logits = captioner.text_decoder(
-            input_ids=ids[:, :-1], attention_mask=there[:, :-1].long(), encoder_hidden_states=seen
-        ).logits
-        chance = functional.log_softmax(logits, 2).gather(2, ids[:, 1:, None])[..., 0]
-        return -(gain.view(-1, 1) * chance * there[:, 1:]).sum() / there[:, 1:].sum() * 10 + 0.2 * text_loss(
-            random, progress
-        )
-
-    fluent = {name: value.clone() for name, value in captioner.state_dict().items()}
-
-    def save_mean(averaged) -> None:
-        """Half way: rewarded in full, captions string words together."""
-        mean = copy.deepcopy(averaged)
-        for name, value in mean.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(fluent[name], 0.5)
-        save(mean)
-
-    train(
-        captioner,
-        reward_loss,
-        text_figures,
-        checkpoints / "captioner_rewarded.safetensors",
-        minutes=(1 - SEEING - SPEAKING) * minutes,
-        learning_rate=2e-4,
-        average=0.99,
-        on_checkpoint=save_mean,
-    )
+        captioner, choices.say, figures, checkpoints / "captioner_choosing.safetensors",
+        minutes=(1 - SEEING - SPEAKING) * minutes, learning_rate=4e-4, average=0.99, **how,
+    )  # fmt: skip
