@@ -92,6 +92,16 @@ LINK_ROWS = {
     "cbr": "channel uses a pixel value",
     "share_of_rgb8_image": "bytes sent / bytes of the 8-bit image",
 }
+FRAME_COLUMNS = {
+    "frame": "frame",
+    "name": "name",
+    "status": "status",
+    "steps": "steps",
+    "ber": "BER",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+}
+WIDE, NARROW = 100, ("frame", "name", "psnr")  # characters that all columns need, and what is shown in fewer
 
 
 def print_summary(report: Report, folder: RunFolder) -> None:
@@ -114,15 +124,19 @@ def print_summary(report: Report, folder: RunFolder) -> None:
     if link.row_count:
         console.print(link)
     if any(row["name"] for row in figures["frames"]):
+        plain = all(row["status"] == "ok" for row in figures["frames"])
+        shown = FRAME_COLUMNS if console.width >= WIDE else (*NARROW, "ber" if plain else "status")
+        columns = {key: heading for key, heading in FRAME_COLUMNS.items() if key in shown}
         frames = Table(title="the frames", title_justify="left")
-        for heading in ("frame", "name", "status", "steps", "BER", "PSNR, dB", "SSIM"):
-            frames.add_column(heading, justify="left" if heading in ("name", "status") else "right")
-        frames.add_column("caption received", overflow="fold")
-        for row in figures["frames"][:20]:
-            frames.add_row(
-                *(escape(_number(row.get(key))) for key in ("frame", "name", "status", "steps", "ber", "psnr", "ssim")),
-                escape(row.get("caption_received") or "-"),
+        for key, heading in columns.items():
+            text = key in ("name", "status")
+            frames.add_column(
+                heading, justify="left" if text else "right", no_wrap=True, max_width=18, min_width=0 if text else 6
             )
+        frames.add_column("caption received", min_width=24)
+        for row in figures["frames"][:20]:
+            cells = (escape(_number(row.get(key))) for key in columns)
+            frames.add_row(*cells, escape(row.get("caption_received") or "-"))
         console.print(frames)
         if len(figures["frames"]) > 20:
             console.print(f"and {len(figures['frames']) - 20} more in report.json")

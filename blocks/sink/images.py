@@ -111,7 +111,7 @@ def _draw_words(draw: ImageDraw.ImageDraw, corner: tuple[int, int], row: _Row) -
     sent, received = ({t.key: t.value for t in p.tags} if p else {} for p in (row.sent, row.received))
     draw.text((left, top), f"{row.frame:04d}  {_printable(sent.get('name', ''))}", INK, _font(TITLE))
     facts = [received.get("mode", "")]
-    facts += [f"{received['steps']} steps"] if "steps" in received else []
+    facts += [f"{received['steps']} step{'s' if received['steps'] != 1 else ''}"] if "steps" in received else []
     facts += [f"PSNR {received['psnr']:.1f} dB"] if received.get("psnr") is not None else []
     facts += [f"SSIM {received['ssim']:.2f}"] if received.get("ssim") is not None else []
     paragraphs = [("sent", sent.get("caption"), INK), ("received", received.get("caption"), INK)]
