@@ -42,7 +42,8 @@ def status_line(report: Report, bytes_per_s: float) -> str:
         return f"{parts[0]} · blocks start, models load"
     link, images = report.sections["link"], [row for row in report.frames.values() if row["name"]]
     if images:
-        parts.append(f"images {sum(row['status'] is not None for row in images)} of {len(images)}")
+        there = sum(row["status"] is not None for row in images)
+        parts.append(f"images: {len(images)} sent, {there} received")
     parts.append(f"{carried(report) / 1e6:,.1f} MB on the busiest wire, {bytes_per_s / 1e6:,.1f} MB/s")
     if link["ber"] is not None:
         parts.append(f"BER {_number(link['ber'])} ({_number(link['bits'])} bits)")
