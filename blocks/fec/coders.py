@@ -154,11 +154,22 @@ def _code_rate(value: str | float) -> str:
     return str(rate)
 
 
+def _decodable(versions: tuple[int, ...]) -> tuple[int, ...]:
+    if not {0} <= {*versions} <= {0, 1, 2, 3}:
+        raise ValueError(f"must be a list of versions 0 to 3, with 0, which holds the payload, not {list(versions)}")
+    return versions
+
+
 class _LdpcParams(BlockParams):
     """A code, of which encoder and decoder must be told the same."""
 
     rate: Annotated[str | float, AfterValidator(_code_rate)] = Field(
-        "1/2", description="payload bits a sent bit, 1/5 to 9/10; a checksum is no payload"
+        "1/2", description="payload bits a sent bit of one redundancy version, 1/5 to 9/10; a checksum is no payload"
+    )
+    redundancy_versions: Annotated[tuple[int, ...], AfterValidator(_decodable)] = Field(
+        (0,),
+        description="versions 0 to 3 that every block is sent in, one after the other, and that the decoder combines: "
+        "[0, 2] halves the rate",
     )
     block_bits: int = Field(
         8400, ge=64, le=8424, multiple_of=8, description="payload bits of a code block; long ones mend more errors"
@@ -168,6 +179,9 @@ class _LdpcParams(BlockParams):
 
     def coded(self, bits: int) -> int:
         """Bits that a block of so many payload bits is sent as."""
+        return len(self.redundancy_versions) * self._coded_once(bits)
+
+    def _coded_once(self, bits: int) -> int:
         return max(math.ceil(bits / Fraction(self.rate)), bits + self._checksum_bits + LEAST_CHECKS)
 
     @property
@@ -176,15 +190,16 @@ class _LdpcParams(BlockParams):
 
     def code(self, bits: int) -> LdpcCode:
         """The code of a block of so many payload bits."""
-        k, n = bits + self._checksum_bits, self.coded(bits)
+        k, n = bits + self._checksum_bits, self._coded_once(bits)
         graph = base_graph(k, k / n)
-        return LdpcCode(k, n, graph if k <= LARGEST[graph] else 1, self.order)
+        return LdpcCode(k, n, graph if k <= LARGEST[graph] else 1, self.order, self.redundancy_versions)
 
 
 class LdpcEncoder(_Encoder):
     """Protect frames by the LDPC code of 5G NR (3GPP TS 38.212), in blocks of `block_bits`, each with a checksum.
 
-    A frame's last block is shorter. Frames begin with the tag `link_rate`, payload bits a sent bit.
+    A frame's last block is shorter. Of each block all `redundancy_versions` are sent before the next begins. Frames
+    begin with the tag `link_rate`, payload bits a sent bit, all versions counted.
     """
 
     Params = _LdpcParams
