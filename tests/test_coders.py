@@ -69,6 +69,24 @@ def test_soft_bits_are_understood_in_both_types(pair):
     assert back.count == 1600
 
 
+@pytest.mark.parametrize("pair", PAIRS)
+def test_an_llr_that_is_nan_is_an_erasure(pair):
+    """As one that is 0, or is tagged `erased`."""
+    _, decoder, params = PAIRS[pair]
+    (hard,) = whole_frames(coded(pair, frames((1600,))))
+    random = np.random.default_rng(4)
+    llrs = (5 * (1 - 2.0 * bits(hard)) + random.normal(0, 2, hard.count)).astype(np.float32)
+    gone = random.random(hard.count) < 0.05
+    sent = Packet(np.where(gone, np.float32(0), llrs), last=True)
+    strange = Packet(np.where(gone, np.float32(np.nan), llrs), last=True)
+    want, found, tagged = (
+        whole_frames(run_block(decoder(params), {"bits": [packet]})["bits"])[0]
+        for packet in (sent, strange, sent.with_erased(gone))
+    )
+    np.testing.assert_array_equal(found.data, want.data)
+    np.testing.assert_array_equal(found.data, tagged.data)
+
+
 @pytest.mark.parametrize(
     ("pair", "rate"),
     [("ldpc", 1 / 2), ("ldpc 4/5", 4 / 5), ("ldpc 8/9 twice", 4 / 9), ("convolutional", 504 / 1020)],

@@ -219,7 +219,7 @@ class LdpcDecoder(_Decoder):
     The tag `estimate` of a frame then has as `ber` the share of bits that are expected to be wrong now, and as
     `channel_ber` that before decoding. The report counts `blocks` and `blocks_wrong`, those whose checks or checksum
     do not hold, and has their ratio `bler` and the mean number of `iterations`. A frame that ends within a block is
-    filled up with erasures.
+    filled up with erasures. An LLR of 0 or NaN is an erasure, an infinite one the largest.
     """
 
     class Params(_LdpcParams):
@@ -330,7 +330,7 @@ class ViterbiDecoder(_Decoder):
 
     The tag `estimate` of a frame then has as `channel_ber` its `ber`, and as `ber` the union bound for a channel on
     which as many decisions are wrong as differ from what was decoded, encoded again. A frame that ends within a block
-    is filled up with erasures.
+    is filled up with erasures. An LLR of 0 or NaN is an erasure, an infinite one the largest.
     """
 
     Params = _ConvolutionalParams
@@ -380,7 +380,10 @@ class Repeater(Block):
 
 
 class Combiner(Block):
-    """Undo `repeater`: add up the LLRs of every bit, bounded at 127 quarters."""
+    """Undo `repeater`: add up the LLRs of every bit, bounded at 127 quarters.
+
+    An LLR of 0 or NaN is an erasure and adds nothing, an infinite one counts as 127 quarters.
+    """
 
     Params = _RepetitionParams
     inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: 8 * p.times),)

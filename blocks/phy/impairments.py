@@ -72,10 +72,10 @@ class Impairments(Block):
         iq_phase: Degrees = Field(0.0, description="by which Q's oscillator misses 90 degrees", json_schema_extra=LIVE)
         dc_offset: Annotated[DecibelOfCarrier, Field(ge=-300, le=300)] | None = Field(
             None,
-            description="power that the mixer adds at DC, over the mean power 1 of symbols",
+            description="power that the mixer adds, over the mean power 1 of symbols",
             json_schema_extra=LIVE,
         )
-        dc_phase: Degrees = Field(0.0, description="of what it adds at DC, from I to Q", json_schema_extra=LIVE)
+        dc_phase: Degrees = Field(0.0, description="of what it adds: 0 on I, 90 on Q", json_schema_extra=LIVE)
 
         @model_validator(mode="after")
         def _within_the_band(self) -> Impairments.Params:

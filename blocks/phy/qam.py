@@ -75,7 +75,7 @@ def llr(
 
     Max-log, for every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0. `exact`: ln of the sum
     over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, N0 / |h|^2 is in
-    place of N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0.
+    place of N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0, erasures.
     """
     from blocks.phy import _symbols
 
@@ -178,7 +178,8 @@ class QamDemapper(Block):
     a channel estimator told its own `estimate` of a frame, that is taken: its effective_n0, as errors of the gains are
     noise to a symbol.
 
-    A symbol that is NaN or infinite gives bits 0 or LLRs 0, is left out of the estimate, and is told once.
+    A symbol that is NaN or infinite gives bits 0 or LLRs 0, erasures to a decoder, is left out of the estimate, and is
+    told once. LLRs are never NaN, and finite.
     """
 
     class Params(BlockParams):
