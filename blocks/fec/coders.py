@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 
 from blocks.fec import convolutional, crc
 from blocks.fec.ldpc import LARGEST, LdpcCode, base_graph
+from blocks.model import KERNEL_DEVICE, Device, gpu
 from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
@@ -219,7 +220,8 @@ class LdpcDecoder(_Decoder):
     The tag `estimate` of a frame then has as `ber` the share of bits that are expected to be wrong now, and as
     `channel_ber` that before decoding. The report counts `blocks` and `blocks_wrong`, those whose checks or checksum
     do not hold, and has their ratio `bler` and the mean number of `iterations`. A frame that ends within a block is
-    filled up with erasures. An LLR of 0 or NaN is an erasure, an infinite one the largest.
+    filled up with erasures. An LLR of 0 or NaN is an erasure, an infinite one the largest. On a GPU (`device`) results
+    are the same to the last bit.
     """
 
     class Params(_LdpcParams):
@@ -228,18 +230,19 @@ class LdpcDecoder(_Decoder):
             "hard",
             description="decisions, or int8 LLRs: those of a block that came right are the largest, of others too sure",
         )
+        device: Device = KERNEL_DEVICE
 
     inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
     outputs = (Port("bits", ("bits", "int8"), "payload", chosen=lambda p: {"hard": "bits", "llr8": "int8"}[p.output]),)
     ratio = staticmethod(lambda p: Fraction(p.block_bits, p.coded(p.block_bits)))
 
     def start(self) -> None:
-        k = self.params.block_bits
-        self.params.code(k).decode(np.full((1, self.params.coded(k)), SURE, np.int8))  # compiles
         self.blocks = self.blocks_wrong = self.rounds = 0
+        k, self.device = self.params.block_bits, gpu(self.params.device)
+        self.params.code(k).decode(np.full((1, self.params.coded(k)), SURE, np.int8), device=self.device)  # compiles
 
     def decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
-        decoded, ok, rounds = self.params.code(bits).decode(llrs, iterations=self.params.iterations)
+        decoded, ok, rounds = self.params.code(bits).decode(llrs, self.params.iterations, self.device)
         good = ok & _checksum_holds((decoded < 0).view(np.uint8), self.params.checksum)
         payload = decoded[:, :bits]
         payload[good] = np.where(payload[good] < 0, -CERTAIN, CERTAIN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -146,20 +146,29 @@ class LdpcCode:
         _ldpc.encode(words, systematic, *graph, self._used_columns - systematic, alone)
         return words.reshape(len(bits), -1)[:, PUNCTURED * size + _places(self)]
 
-    def decode(self, llrs: np.ndarray, iterations: int = 20) -> Decoded:
+    def decode(self, llrs: np.ndarray, iterations: int = 20, device: Any = None) -> Decoded:
         """Decode LLRs int8 [blocks, n versions] (0 is erased) by layered offset min-sum, until all checks hold.
 
         J. Chen et al., "Reduced-complexity decoding of LDPC codes", 2005; layers after M. Mansour and N. Shanbhag,
-        2003.
+        2003. With a torch `device` it is computed there, to the same bits.
         """
         from blocks.fec import _ldpc
 
         blocks, size, systematic, columns = len(llrs), self.lifting, SYSTEMATIC[self.graph], self._used_columns
         channel = self._combined(llrs, _ldpc.CLIPPED)
         channel[:, self.k : systematic * size] = 127  # fillers are known to be 0
+        graph = _lifted(self.graph, size)
+        if device is not None:
+            import torch
+
+            from blocks.fec import _ldpc_torch
+
+            on_device = torch.from_numpy(channel).to(device)
+            found = _ldpc_torch.decode(on_device, *graph, columns - systematic, size, iterations)
+            soft, ok, taken = (each.cpu().numpy() for each in found)
+            return Decoded(soft[:, : self.k], ok, taken)
         decoded = np.empty((blocks, self.k), np.int8)
         ok, taken = np.empty(blocks, np.bool_), np.empty(blocks, np.int32)
-        graph = _lifted(self.graph, size)
         _ldpc.decode(channel, *graph, columns - systematic, columns, size, iterations, decoded, ok, taken)
         return Decoded(decoded, ok, taken)
 
