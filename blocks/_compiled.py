@@ -1,12 +1,14 @@
-"""What all compiled kernels share: Numba's options, and the types of arrays that are only read."""
+"""What all compiled kernels share: Numba's options, types of arrays that are only read, and a word to who waits."""
 
 # mypy: ignore-errors
 # (the types in here are Numba's)
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from numba import float32, types, uint8
+from numba.core import event
 
 FLAGS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -17,3 +19,18 @@ def array_in(dtype: types.Type) -> types.Array:
 
 
 BYTES_IN, FLOATS_IN = array_in(uint8), array_in(float32)
+
+
+class _Announcer(event.Listener):
+    """Logs whose kernels are being compiled, which takes seconds; from then on they come from Numba's cache."""
+
+    def on_start(self, event):
+        module = event.data["dispatcher"].py_func.__module__
+        if not module.startswith("numba."):  # what a kernel is made of
+            logging.getLogger("semflow").info("compiling the kernels of %s, once on this machine", module)
+
+    def on_end(self, event):
+        pass
+
+
+event.register("numba:compile", _Announcer())

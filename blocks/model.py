@@ -24,6 +24,23 @@ def _device(text: str) -> str:
 
 Device = Annotated[str, AfterValidator(_device)]
 DEVICE: Any = Field("auto", description="where the model computes: auto, cpu, cuda, cuda:1, ...")
+KERNEL_DEVICE: Any = Field(
+    "cpu", description="where it computes: cpu, a GPU by torch as cuda (its speed is unmeasured), or auto"
+)
+
+
+def gpu(device: str) -> Any | None:
+    """Return the torch device that a block's kernels run on, or None for the CPU's own, which need no torch.
+
+    Raises `BlockError`.
+    """
+    if device == "cpu":
+        return None
+    try:
+        placed = weights.place(device, "float32").device
+    except ValueError as error:
+        raise BlockError(str(error)) from None
+    return None if placed.type == "cpu" else placed
 
 
 class ModelParams(Params):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,6 +141,7 @@ class BlockThread(threading.Thread):
             with _starting:
                 for stage in self.stages:
                     stage.at_work[0] = stage.block.name
+                    logging.getLogger("semflow").info("starting %s", stage.block.name)
                     stage.block.start()
             self.started.set()
             self._wait_for_go()

@@ -39,7 +39,7 @@ def status_line(report: Report, bytes_per_s: float) -> str:
     """Return how far a run is: frames, rate, error rate so far."""
     parts = [f"{time.monotonic() - report.began:6.1f} s"]
     if report.result["status"] == "starting":
-        return f"{parts[0]} · blocks start, models load"
+        return f"{parts[0]} · {'; '.join(dict.fromkeys(report.starting.values())) or 'workers start'}"
     link, images = report.sections["link"], [row for row in report.frames.values() if row["name"]]
     if images:
         there = sum(row["status"] is not None for row in images)

@@ -36,6 +36,12 @@ class Bound(Message):
     endpoints: dict[str, str]
 
 
+class Starting(Message):
+    """What a worker whose blocks start is at, for people who wait."""
+
+    step: str
+
+
 class Ready(Message):
     """Every block of the worker has started, or has failed to."""
 
@@ -185,7 +191,9 @@ class Content(Message):
     error: str = ""
 
 
-FromWorker = Hello | Bound | Ready | Figures | File | Warned | Counts | Failed | Sampled | Changed | Left | Wanted
+FromWorker = (
+    Hello | Bound | Starting | Ready | Figures | File | Warned | Counts | Failed | Sampled | Changed | Left | Wanted
+)
 FromSupervisor = Setup | Connect | Go | Sample | Change | Stop | Refused | Hail | Content
 
 

@@ -160,6 +160,7 @@ class Report:
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
         self.queued: dict[str, int] = {}  # packets under way, by wire: of this moment, and not written
+        self.starting: dict[str, str] = {}  # what workers whose blocks start are at; not written
         self.result: dict[str, Any] = {"status": "starting"}
 
     def __repr__(self) -> str:

@@ -301,8 +301,11 @@ class Supervisor:
         elif isinstance(message, control.Bound):
             self.endpoints.update(message.endpoints)
             member.state = "bound"
+        elif isinstance(message, control.Starting):
+            self.report.starting[name] = message.step
         elif isinstance(message, control.Ready):
             member.state = "ready"
+            self.report.starting.pop(name, None)
         elif isinstance(message, control.Figures):
             self.report.add(message.section, message.frame, message.values)
         elif isinstance(message, control.File):

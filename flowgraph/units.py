@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 _PREFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 _PREFIXED = {"Hz", "s", "B", "bit", "Sps", "symbol"}
-_UNPREFIXED = {"dB", "dBm", "deg", "rad", "ppm", "%", "px", "steps"}
+_UNPREFIXED = {"dB", "dBc", "dBm", "deg", "rad", "ppm", "%", "px", "sample", "steps"}
 _SHAPE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d].*?)?\s*")
 
 
@@ -82,10 +82,12 @@ def _quantity(symbol: str, number: type):
 
 
 Decibel = _quantity("dB", float)
+DecibelOfCarrier = _quantity("dBc", float)
 Hertz = _quantity("Hz", float)
 Seconds = _quantity("s", float)
 Bytes = _quantity("B", int)
 BitCount = _quantity("bit", int)
+Samples = _quantity("sample", float)
 Percent = _quantity("%", float)
 Degrees = _quantity("deg", float)
 PartsPerMillion = _quantity("ppm", float)

@@ -7,6 +7,7 @@ streams have ended; stop the blocks and leave when told, when a block fails, or 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import queue
 import shutil
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ from flowgraph.spec import BlockSpec, ChangeSpec
 from flowgraph.transport import LINGER_MS, Hub, Incoming, Outgoing, Stopped
 from flowgraph.wire import encode
 
+LOG = logging.getLogger("semflow")
 COUNTS_EVERY_S = 0.25
 TICK_MS = 20
 HINT_AFTER_S = 3.0
@@ -45,6 +47,18 @@ def explain(error: BaseException) -> str:
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+
+
+class _Steps(logging.Handler):
+    """Hands on what the threads of some blocks log of what they are at."""
+
+    def __init__(self, threads: list[BlockThread], post: Callable[[control.Message], None]):
+        super().__init__(logging.INFO)
+        self.threads, self.post = threads, post
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread in {thread.ident for thread in self.threads}:
+            self.post(control.Starting(record.getMessage()))
 
 
 class Worker:
@@ -80,6 +94,7 @@ class Worker:
         self.asking = threading.Lock()
         self.go = threading.Event()
         self.threads: list[BlockThread] = []
+        self.steps = _Steps(self.threads, self._post)
         self.stages: dict[str, Stage] = {}  # by block
         self.connected = False
         self.warned: dict[str, int] = {}
@@ -137,9 +152,12 @@ class Worker:
     def run(self) -> bool:
         """Run until let go; return False if the supervisor went away. Raises `BlockError` where it is refused."""
         self._say(control.Hello(control.PROTOCOL, version("semflow"), self.secret))
+        LOG.setLevel(logging.INFO)
+        LOG.addHandler(self.steps)
         try:
             return self._obey()
         finally:
+            LOG.removeHandler(self.steps)
             self._leave()
 
     def _say(self, message: control.Message) -> None:

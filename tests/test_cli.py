@@ -1,6 +1,11 @@
 """The command line: what every command prints, and its exit code."""
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -48,6 +53,31 @@ def test_a_run_fills_its_folder_and_prints_the_link(cli, graph):
     assert {path.name for path in folder.iterdir()} >= {"report.json", "flowgraph.yaml", "constellation.png", "log.txt"}
     for word in ("Eb/N0, dB", "bit error rate, theory", "constellation.png", "report.json"):
         assert word in ended.stdout
+
+
+def test_a_first_run_says_that_kernels_are_being_compiled(cli):
+    """On a terminal, while they are; the next run finds them in Numba's cache."""
+    (cli.folder / "coded.yaml").write_text(
+        "flowgraph: coded\n"
+        "blocks: {source: {use: bit_source, bits: 8000}, code: {use: convolutional_encoder}}\n"
+        "wires: [source.bits -> code.bits]\n"
+    )
+    cli.environment["NUMBA_CACHE_DIR"] = str(cli.folder / "kernels")
+    for first in (True, False):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, ROOT / "run_flowgraph.py", "coded.yaml"]
+        process = subprocess.Popen(command, env=cli.environment, cwd=cli.folder, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while piece := os.read(ours, 4096):
+                seen += piece
+        os.close(ours)
+        assert process.wait() == 0, seen
+        assert "running" in seen.decode()
+        told = "compiling the kernels of blocks.fec._convolutional, once on this machine" in seen.decode()
+        assert told == first
+        assert "numba." not in seen.decode()
 
 
 def test_a_run_can_be_repeated_from_what_it_wrote(cli, graph):

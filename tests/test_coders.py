@@ -13,6 +13,7 @@ from flowgraph.testing import check_packet_invariance, run_block, whole_frames
 PAIRS = {
     "ldpc": (LdpcEncoder, LdpcDecoder, {"block_bits": 512, "rate": "1/2"}),
     "ldpc 4/5": (LdpcEncoder, LdpcDecoder, {"block_bits": 800, "rate": 0.8, "checksum": "crc16"}),
+    "ldpc 8/9 twice": (LdpcEncoder, LdpcDecoder, {"block_bits": 512, "rate": "8/9", "redundancy_versions": [0, 2]}),
     "ldpc 1/5": (LdpcEncoder, LdpcDecoder, {"block_bits": 64, "rate": "1/5", "checksum": "none"}),
     "convolutional": (ConvolutionalEncoder, ViterbiDecoder, {"block_bits": 504}),
     "convolutional 5/6": (ConvolutionalEncoder, ViterbiDecoder, {"block_bits": 96, "rate": "5/6"}),
@@ -68,7 +69,28 @@ def test_soft_bits_are_understood_in_both_types(pair):
     assert back.count == 1600
 
 
-@pytest.mark.parametrize(("pair", "rate"), [("ldpc", 1 / 2), ("ldpc 4/5", 4 / 5), ("convolutional", 504 / 1020)])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_an_llr_that_is_nan_is_an_erasure(pair):
+    """As one that is 0, or is tagged `erased`."""
+    _, decoder, params = PAIRS[pair]
+    (hard,) = whole_frames(coded(pair, frames((1600,))))
+    random = np.random.default_rng(4)
+    llrs = (5 * (1 - 2.0 * bits(hard)) + random.normal(0, 2, hard.count)).astype(np.float32)
+    gone = random.random(hard.count) < 0.05
+    sent = Packet(np.where(gone, np.float32(0), llrs), last=True)
+    strange = Packet(np.where(gone, np.float32(np.nan), llrs), last=True)
+    want, found, tagged = (
+        whole_frames(run_block(decoder(params), {"bits": [packet]})["bits"])[0]
+        for packet in (sent, strange, sent.with_erased(gone))
+    )
+    np.testing.assert_array_equal(found.data, want.data)
+    np.testing.assert_array_equal(found.data, tagged.data)
+
+
+@pytest.mark.parametrize(
+    ("pair", "rate"),
+    [("ldpc", 1 / 2), ("ldpc 4/5", 4 / 5), ("ldpc 8/9 twice", 4 / 9), ("convolutional", 504 / 1020)],
+)
 def test_the_channel_counts_with_the_codes_rate(pair, rate):
     """Eb/N0 per payload bit: 16QAM at rate R has Es/N0 = 4 R Eb/N0, and a caption code above it adds its own."""
     packets = [packet.tagged(code_rate=0.5) for packet in frames((4000,))]
@@ -178,6 +200,9 @@ def test_a_code_block_of_which_nothing_came_is_missing_and_the_others_are_not():
         ({"rate": "95 %"}, 'must be a fraction such as "1/2" or 0.5'),
         ({"block_bits": 100}, "multiple of 8"),
         ({"block_bits": 9000}, "less than or equal to 8424"),
+        ({"redundancy_versions": [0, 4]}, r"must be a list of versions 0 to 3, with 0, .* not \[0, 4\]"),
+        ({"redundancy_versions": [2]}, r"must be a list of versions 0 to 3, with 0, .* not \[2\]"),
+        ({"redundancy_versions": []}, r"must be a list of versions 0 to 3, with 0, .* not \[\]"),
     ],
 )
 def test_a_code_that_there_is_not_is_refused(params, message):

@@ -10,16 +10,17 @@ from flowgraph.testing import check_packet_invariance, run_block, whole_frames
 
 RATE = 1e6
 ALL = {
-    "clip": 1.2,
+    "clip": "1.6 dB",
     "gain": "-2 dB",
     "clock_offset": "80 ppm",
-    "delay": 3.3,
+    "delay": "3.3 sample",
     "carrier_offset": "12.3 kHz",
     "phase": "30 deg",
     "linewidth": "200 Hz",
     "iq_gain": "0.5 dB",
     "iq_phase": "3 deg",
-    "dc_offset": [0.01, -0.02],
+    "dc_offset": "-33 dBc",
+    "dc_phase": "-63 deg",
 }
 
 
@@ -59,7 +60,10 @@ def test_without_any_samples_pass_untouched(count):
     assert made.data.tobytes() == sent.data.tobytes()
 
 
-@pytest.mark.parametrize("names", [[name] for name in ALL] + [["clock_offset", "delay"], list(ALL)], ids="+".join)
+SINGLE = [[name] for name in ALL if name != "dc_phase"]  # which is nothing without dc_offset
+
+
+@pytest.mark.parametrize("names", [*SINGLE, ["clock_offset", "delay"], list(ALL)], ids="+".join)
 def test_packets_do_not_matter(names):
     frames = [samples(count, frame) for frame, count in enumerate((1100, 0, 1, 40, 700))]
     frames = [frame.tagged(modulation="16qam") for frame in frames]
@@ -79,11 +83,11 @@ def test_packets_do_not_matter_to_a_clock_far_off_and_a_long_delay(clock_offset)
 
 def test_faults_apply_in_the_order_that_is_told():
     x = samples(4000).data.astype(complex)
-    u = x * np.minimum(1, 1.2 / np.abs(x))
+    u = x * np.minimum(1, 10**0.08 / np.abs(x))
     v = 10**-0.1 * np.concatenate([np.zeros(3), u[:-3]])
     w = v * np.exp(1j * (2 * np.pi * 12.3e3 / RATE * np.arange(4000) + np.pi / 6))
     g, p = 10**0.025, np.pi / 60
-    want = w.real + 1j * g * (w.imag * np.cos(p) - w.real * np.sin(p)) + 0.01 - 0.02j
+    want = w.real + 1j * g * (w.imag * np.cos(p) - w.real * np.sin(p)) + 10**-1.65 * np.exp(-1j * np.radians(63))
     params = {name: value for name, value in ALL.items() if name not in ("clock_offset", "linewidth")}
     np.testing.assert_allclose(distort(x, **params | {"delay": 3}), want, atol=3e-6)
 
@@ -215,11 +219,11 @@ def test_a_gain_is_one_of_power(gain):
 
 def test_clipping_keeps_phases_and_what_is_small():
     x = samples(10_000).data
-    made, size = distort(x, clip=0.8), np.abs(x)
-    np.testing.assert_array_equal(made[size < 0.79], x[size < 0.79])
-    np.testing.assert_allclose(np.abs(made[size > 0.8]), 0.8, rtol=1e-6)
+    made, size, largest = distort(x, clip="-2 dB"), np.abs(x), 10**-0.1
+    np.testing.assert_array_equal(made[size < 0.99 * largest], x[size < 0.99 * largest])
+    np.testing.assert_allclose(np.abs(made[size > largest]), largest, rtol=1e-6)
     np.testing.assert_allclose(np.angle(made * np.conj(x)), 0, atol=1e-6)
-    assert np.abs(distort(np.array([1e30, 1e-30]), clip=0.8)) == pytest.approx([0.8, 1e-30])
+    assert np.abs(distort(np.array([1e30, 1e-30]), clip=-2)) == pytest.approx([largest, 1e-30])
 
 
 @pytest.mark.parametrize(("gain", "phase"), [(1.0, 0.0), (0.0, 5.0), (-0.3, -2.0), (3.0, 40.0)])
@@ -236,9 +240,11 @@ def test_the_image_is_rejected_by_the_closed_form(gain, phase):
     assert others.max() < 1e-12
 
 
-def test_a_dc_offset_is_added():
+@pytest.mark.parametrize("phase", [0, 90, -120])
+def test_a_dc_offset_has_its_power_over_that_of_symbols(phase):
     x = samples(1000).data
-    np.testing.assert_allclose(distort(x, dc_offset=[0.25, -0.5]), x + 0.25 - 0.5j, atol=1e-6)
+    added = distort(x, dc_offset="-20 dBc", dc_phase=phase) - x
+    np.testing.assert_allclose(added, 0.1 * np.exp(1j * np.radians(phase)), atol=1e-6)
 
 
 # Extremes
@@ -268,8 +274,9 @@ def test_what_is_not_finite_stays_where_it_is_heard():
         ({"clock_offset": 20_000}, "less than or equal to 10000"),
         ({"phase": "1 rad"}, "must be in deg, not 'rad'"),
         ({"delay": -1}, "greater than or equal to 0"),
-        ({"clip": 0}, "greater than 0"),
-        ({"dc_offset": [0.1]}, "Field required"),
+        ({"delay": "1 s"}, "must be in sample, not 's'"),
+        ({"clip": "1.2 %"}, "must be in dB, not '%'"),
+        ({"dc_offset": "-30 dB"}, "must be in dBc, not 'dB'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(params, message):

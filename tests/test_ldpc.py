@@ -125,24 +125,44 @@ def test_as_many_layered_iterations_of_min_sum_are_no_worse_than_published_flood
         assert low < read_off(curve, ebn0_db)[1]
 
 
-def test_redundancy_versions_add_up():
-    """At a rate of 8/9 and 2 dB one version is lost; two together are a code of half the rate."""
-    code = LdpcCode(3200, 3600, 1)
-    bits = np.random.default_rng(6).integers(0, 2, (20, 3200), np.uint8)
-    llrs = [received(code.encode(bits, version), 2.0, 8 / 9, seed=version) for version in (0, 2)]
-    assert not code.decode(llrs[0]).ok.any()
-    buffer = code.buffer(llrs[1], 2, code.buffer(llrs[0], 0))
-    decoded = code.decode_buffer(buffer)
-    assert decoded.ok.all()
-    np.testing.assert_array_equal(decoded.bits, bits)
+def capacity(esn0_db):
+    """Bits a BPSK symbol can carry over white noise: 1 - E[log2(1 + e^-L)], where L is N(m, 2 m), m = 4 Es/N0."""
+    x, weights = np.polynomial.hermite_e.hermegauss(200)
+    mean = 4 * theory.db_to_ratio(esn0_db)
+    losses = np.logaddexp(0, -(mean + np.sqrt(2 * mean) * x)) / np.log(2)
+    return 1 - weights @ losses / weights.sum()
 
 
-@pytest.mark.parametrize("version", [0, 3])
-def test_versions_that_hold_the_payload_decode_alone(version):
-    code = LdpcCode(1000, 2000, 1)
+@pytest.mark.parametrize(
+    ("versions", "esn0_db", "limit", "wrong"),
+    [
+        ((0,), 3.5, lambda esn0_db: capacity(esn0_db), 0),
+        ((0, 0), 0.5, lambda esn0_db: capacity(esn0_db + 10 * np.log10(2)), 0),  # one symbol of twice the energy
+        ((0, 2), -2.0, lambda esn0_db: 2 * capacity(esn0_db), 0),  # two symbols
+        ((0,), 0.5, lambda esn0_db: capacity(esn0_db), 40),
+        ((0, 0), -2.0, lambda esn0_db: capacity(esn0_db + 10 * np.log10(2)), 40),
+    ],
+)
+def test_versions_gain_what_capacity_allows_and_chase_combining_cannot(versions, esn0_db, limit, wrong):
+    """At a rate of 8/9 the limits are 2.5 dB for one version, -0.5 for it sent twice, -3.6 for versions 0 and 2."""
+    code = LdpcCode(3200, 3600, 1, versions=versions)
+    bits = np.random.default_rng(6).integers(0, 2, (40, 3200), np.uint8)
+    decoded = code.decode(received(code.encode(bits), esn0_db, 1, seed=1))
+    assert (limit(esn0_db) > 8 / 9) == (wrong == 0)
+    assert (decoded.bits != bits).any(1).sum() == wrong
+    assert (~decoded.ok).sum() == wrong
+
+
+@pytest.mark.parametrize("versions", [(0,), (3,), (2, 1, 0), (0, 3, 0, 3)])
+def test_versions_that_hold_the_payload_decode_without_noise(versions):
+    code = LdpcCode(1000, 2000, 1, 4, versions)
     bits = np.random.default_rng(7).integers(0, 2, (2, 1000), np.uint8)
-    decoded = code.decode(np.where(code.encode(bits, version), -20, 20).astype(np.int8), version)
-    np.testing.assert_array_equal(decoded.bits, bits)
+    sent = code.encode(bits)
+    assert sent.shape == (2, 2000 * len(versions))
+    for place, version in enumerate(versions):
+        alone = LdpcCode(1000, 2000, 1, 4, (version,)).encode(bits)
+        np.testing.assert_array_equal(sent[:, 2000 * place : 2000 * (place + 1)], alone)
+    np.testing.assert_array_equal(code.decode(np.where(sent, -20, 20).astype(np.int8)).bits, bits)
 
 
 def test_erasures_are_filled_and_nothing_at_all_is_no_success():
@@ -167,6 +187,8 @@ def test_the_standards_choice_of_graph():
         ((100, 90, 1), "n must be at least k, 100, not 90: the rate cannot exceed 1"),
         ((100, 200, 1, 0), "order must be at least 1, not 0"),
         ((100, 200, 3), "graph must be 1 or 2, not 3"),
+        ((100, 200, 1, 1, (0, 4)), r"versions must be one or more of 0 to 3, not \(0, 4\)"),
+        ((100, 200, 1, 1, ()), r"versions must be one or more of 0 to 3, not \(\)"),
     ],
 )
 def test_what_the_code_cannot_do_is_told(arguments, message):

@@ -109,6 +109,8 @@ class Show:
 
 
 def _so_far(tally: Tally, until: Until) -> str:
+    if not tally.sent:
+        return "its blocks start; kernels are compiled once on a machine"
     errors = f"{tally.total('bit_errors'):,} of {until.errors:,} errors"
     if until.block_errors:
         errors += f", {tally.total('block_errors'):,} of {until.block_errors:,} wrong blocks"

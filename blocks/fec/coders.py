@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 
 from blocks.fec import convolutional, crc
 from blocks.fec.ldpc import LARGEST, LdpcCode, base_graph
+from blocks.model import KERNEL_DEVICE, Device, gpu
 from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
@@ -154,11 +155,22 @@ def _code_rate(value: str | float) -> str:
     return str(rate)
 
 
+def _decodable(versions: tuple[int, ...]) -> tuple[int, ...]:
+    if not {0} <= {*versions} <= {0, 1, 2, 3}:
+        raise ValueError(f"must be a list of versions 0 to 3, with 0, which holds the payload, not {list(versions)}")
+    return versions
+
+
 class _LdpcParams(BlockParams):
     """A code, of which encoder and decoder must be told the same."""
 
     rate: Annotated[str | float, AfterValidator(_code_rate)] = Field(
-        "1/2", description="payload bits a sent bit, 1/5 to 9/10; a checksum is no payload"
+        "1/2", description="payload bits a sent bit of one redundancy version, 1/5 to 9/10; a checksum is no payload"
+    )
+    redundancy_versions: Annotated[tuple[int, ...], AfterValidator(_decodable)] = Field(
+        (0,),
+        description="versions 0 to 3 that every block is sent in, one after the other, and that the decoder combines: "
+        "[0, 2] halves the rate",
     )
     block_bits: int = Field(
         8400, ge=64, le=8424, multiple_of=8, description="payload bits of a code block; long ones mend more errors"
@@ -168,6 +180,9 @@ class _LdpcParams(BlockParams):
 
     def coded(self, bits: int) -> int:
         """Bits that a block of so many payload bits is sent as."""
+        return len(self.redundancy_versions) * self._coded_once(bits)
+
+    def _coded_once(self, bits: int) -> int:
         return max(math.ceil(bits / Fraction(self.rate)), bits + self._checksum_bits + LEAST_CHECKS)
 
     @property
@@ -176,15 +191,16 @@ class _LdpcParams(BlockParams):
 
     def code(self, bits: int) -> LdpcCode:
         """The code of a block of so many payload bits."""
-        k, n = bits + self._checksum_bits, self.coded(bits)
+        k, n = bits + self._checksum_bits, self._coded_once(bits)
         graph = base_graph(k, k / n)
-        return LdpcCode(k, n, graph if k <= LARGEST[graph] else 1, self.order)
+        return LdpcCode(k, n, graph if k <= LARGEST[graph] else 1, self.order, self.redundancy_versions)
 
 
 class LdpcEncoder(_Encoder):
     """Protect frames by the LDPC code of 5G NR (3GPP TS 38.212), in blocks of `block_bits`, each with a checksum.
 
-    A frame's last block is shorter. Frames begin with the tag `link_rate`, payload bits a sent bit.
+    A frame's last block is shorter. Of each block all `redundancy_versions` are sent before the next begins. Frames
+    begin with the tag `link_rate`, payload bits a sent bit, all versions counted.
     """
 
     Params = _LdpcParams
@@ -204,7 +220,8 @@ class LdpcDecoder(_Decoder):
     The tag `estimate` of a frame then has as `ber` the share of bits that are expected to be wrong now, and as
     `channel_ber` that before decoding. The report counts `blocks` and `blocks_wrong`, those whose checks or checksum
     do not hold, and has their ratio `bler` and the mean number of `iterations`. A frame that ends within a block is
-    filled up with erasures.
+    filled up with erasures. An LLR of 0 or NaN is an erasure, an infinite one the largest. On a GPU (`device`) results
+    are the same to the last bit.
     """
 
     class Params(_LdpcParams):
@@ -213,18 +230,19 @@ class LdpcDecoder(_Decoder):
             "hard",
             description="decisions, or int8 LLRs: those of a block that came right are the largest, of others too sure",
         )
+        device: Device = KERNEL_DEVICE
 
     inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
     outputs = (Port("bits", ("bits", "int8"), "payload", chosen=lambda p: {"hard": "bits", "llr8": "int8"}[p.output]),)
     ratio = staticmethod(lambda p: Fraction(p.block_bits, p.coded(p.block_bits)))
 
     def start(self) -> None:
-        k = self.params.block_bits
-        self.params.code(k).decode(np.full((1, self.params.coded(k)), SURE, np.int8))  # compiles
         self.blocks = self.blocks_wrong = self.rounds = 0
+        k, self.device = self.params.block_bits, gpu(self.params.device)
+        self.params.code(k).decode(np.full((1, self.params.coded(k)), SURE, np.int8), device=self.device)  # compiles
 
     def decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
-        decoded, ok, rounds = self.params.code(bits).decode(llrs, iterations=self.params.iterations)
+        decoded, ok, rounds = self.params.code(bits).decode(llrs, self.params.iterations, self.device)
         good = ok & _checksum_holds((decoded < 0).view(np.uint8), self.params.checksum)
         payload = decoded[:, :bits]
         payload[good] = np.where(payload[good] < 0, -CERTAIN, CERTAIN)
@@ -315,7 +333,7 @@ class ViterbiDecoder(_Decoder):
 
     The tag `estimate` of a frame then has as `channel_ber` its `ber`, and as `ber` the union bound for a channel on
     which as many decisions are wrong as differ from what was decoded, encoded again. A frame that ends within a block
-    is filled up with erasures.
+    is filled up with erasures. An LLR of 0 or NaN is an erasure, an infinite one the largest.
     """
 
     Params = _ConvolutionalParams
@@ -365,7 +383,10 @@ class Repeater(Block):
 
 
 class Combiner(Block):
-    """Undo `repeater`: add up the LLRs of every bit, bounded at 127 quarters."""
+    """Undo `repeater`: add up the LLRs of every bit, bounded at 127 quarters.
+
+    An LLR of 0 or NaN is an erasure and adds nothing, an infinite one counts as 127 quarters.
+    """
 
     Params = _RepetitionParams
     inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: 8 * p.times),)

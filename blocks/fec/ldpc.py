@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,14 +73,16 @@ def _lifted(graph: int, size: int) -> _Lifted:
 
 @dataclass(frozen=True)
 class LdpcCode:
-    """One code block of k bits sent as n: `encode`, then `decode`.
+    """One code block of k bits sent as n, in one redundancy version or in several: `encode`, then `decode`.
 
-    k     bits to protect, at most 8448 (base graph 1) or 3840 (base graph 2)
-    n     bits sent; more than the code has repeats them
-    graph base graph, 1 or 2
-    order bits a symbol that the sent bits are interleaved for (5.4.2.2; a last symbol may be incomplete)
+    k        bits to protect, at most 8448 (base graph 1) or 3840 (base graph 2)
+    n        bits sent of a version; more than the code has repeats them
+    graph    base graph, 1 or 2
+    order    bits a symbol that the sent bits are interleaved for (5.4.2.2; a last symbol may be incomplete)
+    versions redundancy versions, 0 to 3, in the order sent; 0 holds the payload, 1 and 2 alone decode at low rates only
 
-    Raises `ValueError` for a rate that the code cannot do.
+    Several versions are hybrid ARQ with incremental redundancy, the same one again is Chase combining: their LLRs add
+    up. Raises `ValueError` for a rate that the code cannot do.
 
     >>> code = LdpcCode(100, 200, 2)
     >>> bits = np.random.default_rng(1).integers(0, 2, (3, 100), np.uint8)
@@ -94,6 +96,7 @@ class LdpcCode:
     n: int
     graph: int
     order: int = 1
+    versions: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if self.graph not in LARGEST:
@@ -104,6 +107,8 @@ class LdpcCode:
             raise ValueError(f"order must be at least 1, not {self.order}")
         if self.n < self.k:
             raise ValueError(f"n must be at least k, {self.k}, not {self.n}: the rate cannot exceed 1")
+        if not self.versions or not {*self.versions} <= {0, 1, 2, 3}:
+            raise ValueError(f"versions must be one or more of 0 to 3, not {self.versions}")
 
     @functools.cached_property
     def lifting(self) -> int:
@@ -122,85 +127,89 @@ class LdpcCode:
         """Bits of the circular buffer: all but the first two columns of the mother code, fillers among them."""
         return (self._columns - PUNCTURED) * self.lifting
 
-    def _selected(self, version: int) -> np.ndarray:
-        """Places in the circular buffer of the n bits sent for a redundancy version, in the order sent (5.4.2)."""
-        if version not in range(4):
-            raise ValueError(f"version must be 0 to 3, not {version}")
-        return _selection(self.k, self.n, self.graph, self.order, version)
+    @property
+    def _used_columns(self) -> int:
+        """Columns of the mother code up to the last one of which a bit is sent, the first four of parity at least."""
+        last = int(_places(self).max()) // self.lifting
+        return min(max(SYSTEMATIC[self.graph] + 4, PUNCTURED + last + 1), self._columns)
 
-    def encode(self, bits: np.ndarray, version: int = 0) -> np.ndarray:
-        """Return uint8 [blocks, n] of 0 and 1 for bits [blocks, k], in a redundancy version 0 to 3."""
+    def encode(self, bits: np.ndarray) -> np.ndarray:
+        """Return uint8 [blocks, n versions] of 0 and 1 for bits [blocks, k], one version after the other."""
         from blocks.fec import _ldpc
 
-        blocks, size, systematic = len(bits), self.lifting, SYSTEMATIC[self.graph]
-        selected = self._selected(version)
-        words = np.zeros((blocks, self._columns, size), np.uint8)
-        words.reshape(blocks, -1)[:, : self.k] = bits
+        size, systematic = self.lifting, SYSTEMATIC[self.graph]
+        words = np.zeros((len(bits), self._columns, size), np.uint8)
+        words.reshape(len(bits), -1)[:, : self.k] = bits
         graph = _lifted(self.graph, size)
-        rows = min(max(4, -(-(int(selected.max()) + 1) // size) + PUNCTURED - systematic), self._columns - systematic)
         core = graph.shift[(graph.column == systematic) & (np.arange(len(graph.shift)) < graph.first[4])]
         alone = next(int(s) for s in core if (core == s).sum() == 1)
-        _ldpc.encode(words, systematic, *graph, rows, alone)
-        return words.reshape(blocks, -1)[:, PUNCTURED * size :][:, selected]
+        _ldpc.encode(words, systematic, *graph, self._used_columns - systematic, alone)
+        return words.reshape(len(bits), -1)[:, PUNCTURED * size + _places(self)]
 
-    def buffer(self, llrs: np.ndarray, version: int = 0, buffer: np.ndarray | None = None) -> np.ndarray:
-        """Return LLRs int8 [blocks, n] put into (or added to) a circular buffer int16 [blocks, buffer_bits].
-
-        Several redundancy versions of one block add up in one buffer: hybrid ARQ with incremental redundancy.
-        """
-        selected = self._selected(version)
-        out = np.zeros((len(llrs), self.buffer_bits), np.int16) if buffer is None else buffer
-        for round_of in range(-(-self.n // self._sendable)):  # within a round no place comes twice
-            now = _sent_order(self.n, self.order) // self._sendable == round_of
-            out[:, selected[now]] += llrs[:, now]
-        return np.clip(out, -4096, 4096, out=out)
-
-    @property
-    def _sendable(self) -> int:
-        """Bits of the circular buffer that are no fillers."""
-        return self.buffer_bits - (SYSTEMATIC[self.graph] * self.lifting - self.k)
-
-    def decode(self, llrs: np.ndarray, version: int = 0, iterations: int = 20) -> Decoded:
-        """Decode LLRs int8 [blocks, n] (0 is erased) by layered offset min-sum, until all checks hold.
+    def decode(self, llrs: np.ndarray, iterations: int = 20, device: Any = None) -> Decoded:
+        """Decode LLRs int8 [blocks, n versions] (0 is erased) by layered offset min-sum, until all checks hold.
 
         J. Chen et al., "Reduced-complexity decoding of LDPC codes", 2005; layers after M. Mansour and N. Shanbhag,
-        2003.
+        2003. With a torch `device` it is computed there, to the same bits.
         """
-        if self.n > self._sendable:
-            return self.decode_buffer(self.buffer(llrs, version), iterations)
-        return self._decode(llrs, self._selected(version), iterations)
-
-    def decode_buffer(self, buffer: np.ndarray, iterations: int = 20) -> Decoded:
-        """Decode a circular buffer, as `decode` does."""
-        came = np.flatnonzero(buffer.any(0))
-        return self._decode(buffer[:, came], came, iterations)
-
-    def _decode(self, llrs: np.ndarray, places: np.ndarray, iterations: int) -> Decoded:
-        """Decode LLRs [blocks, m] that belong to `places` of the circular buffer."""
         from blocks.fec import _ldpc
 
-        blocks, size, systematic = len(llrs), self.lifting, SYSTEMATIC[self.graph]
-        last = int(places.max()) if len(places) else 0
-        columns = min(max(systematic + 4, last // size + 1 + PUNCTURED), self._columns)
-        channel = np.zeros((blocks, columns * size), np.int8)
-        channel[:, PUNCTURED * size + places] = np.clip(llrs, -_ldpc.CLIPPED, _ldpc.CLIPPED)
+        blocks, size, systematic, columns = len(llrs), self.lifting, SYSTEMATIC[self.graph], self._used_columns
+        channel = self._combined(llrs, _ldpc.CLIPPED)
         channel[:, self.k : systematic * size] = 127  # fillers are known to be 0
+        graph = _lifted(self.graph, size)
+        if device is not None:
+            import torch
+
+            from blocks.fec import _ldpc_torch
+
+            on_device = torch.from_numpy(channel).to(device)
+            found = _ldpc_torch.decode(on_device, *graph, columns - systematic, size, iterations)
+            soft, ok, taken = (each.cpu().numpy() for each in found)
+            return Decoded(soft[:, : self.k], ok, taken)
         decoded = np.empty((blocks, self.k), np.int8)
         ok, taken = np.empty(blocks, np.bool_), np.empty(blocks, np.int32)
-        graph = _lifted(self.graph, size)
         _ldpc.decode(channel, *graph, columns - systematic, columns, size, iterations, decoded, ok, taken)
         return Decoded(decoded, ok, taken)
 
+    def _combined(self, llrs: np.ndarray, largest: int) -> np.ndarray:
+        """Return LLRs by their places in the mother code, those of one bit added up: int8 [blocks, used columns Z]."""
+        first, places = PUNCTURED * self.lifting, _places(self)
+        shape = len(llrs), self._used_columns * self.lifting
+        rounds = _rounds(self)
+        if rounds.any():
+            total = np.zeros(shape, np.int32)
+            for each in range(rounds.max() + 1):
+                now = np.flatnonzero(rounds == each)
+                total[:, first + places[now]] += llrs[:, now]
+            return np.clip(total, -largest, largest).astype(np.int8)
+        channel = np.zeros(shape, np.int8)
+        channel[:, first + places] = np.clip(llrs, -largest, largest)
+        return channel
+
 
 @functools.lru_cache(64)
-def _selection(k: int, n: int, graph: int, order: int, version: int) -> np.ndarray:
-    code = LdpcCode(k, n, graph, order)
-    size, length = code.lifting, code.buffer_bits
-    start = REDUNDANCY[graph][version] * size
-    places = np.roll(np.arange(length, dtype=np.int64), -start)
-    fillers = (places >= k - PUNCTURED * size) & (places < (SYSTEMATIC[graph] - PUNCTURED) * size)
-    sendable = places[~fillers]
-    return np.resize(sendable, n)[_sent_order(n, order)]
+def _places(code: LdpcCode) -> np.ndarray:
+    """Places in the circular buffer of the bits sent, in that order, version after version (5.4.2): [n versions]."""
+    size, sent = code.lifting, _sent_order(code.n, code.order)
+    selected = []
+    for version in code.versions:
+        places = np.roll(np.arange(code.buffer_bits, dtype=np.int64), -REDUNDANCY[code.graph][version] * size)
+        fillers = (places >= code.k - PUNCTURED * size) & (places < (SYSTEMATIC[code.graph] - PUNCTURED) * size)
+        selected.append(np.resize(places[~fillers], code.n)[sent])
+    return np.concatenate(selected)
+
+
+@functools.lru_cache(64)
+def _rounds(code: LdpcCode) -> np.ndarray:
+    """How often each of the bits sent has been sent before: [n versions]."""
+    places = _places(code)
+    order = np.argsort(places, kind="stable")
+    run = np.arange(len(places))
+    begins = np.diff(places[order], prepend=-1) > 0
+    rounds = np.empty_like(run)
+    rounds[order] = run - np.maximum.accumulate(np.where(begins, run, 0))
+    return rounds
 
 
 @functools.lru_cache(64)

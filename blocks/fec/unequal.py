@@ -230,10 +230,10 @@ class UnequalDemodulator(Block):
     the symbols are taken as equalised by them, and where a channel estimator told its `estimate`, that is taken.
 
     Every stretch begins with the tag `estimate`: n0, esn0_db, as `channel_ber` the error rate of its symbols' bits and
-    as `ber` that to be expected of its decoded ones. What did not come is erased. Of a frame whose preamble cannot be
-    read the bits are not known, nor how many: it is empty. The report counts such frames in `preambles_wrong`, and has
-    under `protection` what the decoders tell: of LDPC stretches, by scheme and in all, `blocks`, `blocks_wrong`, `bler`
-    and `iterations`.
+    as `ber` that to be expected of its decoded ones. What did not come, and symbols that are NaN or infinite, are
+    erasures. Of a frame whose preamble cannot be read the bits are not known, nor how many: it is empty. The report
+    counts such frames in `preambles_wrong`, and has under `protection` what the decoders tell: of LDPC stretches, by
+    scheme and in all, `blocks`, `blocks_wrong`, `bler` and `iterations`.
     """
 
     class Params(_Params):

@@ -150,10 +150,10 @@ def _no_latent(status: str, reason: str = "") -> _Part:
 class BitDeserializer(Block):
     """Turn received frames back into captions and latents, and say how noisy each latent is.
 
-    Takes hard decisions, or log-likelihood ratios log p(0)/p(1) as float32 or as int8 (4 LLR). Every frame
-    gives one packet of `text` and one of `latent`, tagged `status`: ok; damaged (a caption whose CRC fails, a
-    latent of which a stretch never came); lost (an empty packet); absent (an empty packet: none was sent),
-    with a `reason` where something is wrong.
+    Takes hard decisions, or log-likelihood ratios log p(0)/p(1) as float32 or as int8 (4 LLR), of which one that is
+    NaN counts as 0, an erasure. Every frame gives one packet of `text` and one of `latent`, tagged `status`: ok;
+    damaged (a caption whose CRC fails, a latent of which a stretch never came); lost (an empty packet); absent (an
+    empty packet: none was sent), with a `reason` where something is wrong.
 
     Latents are tagged `noise_variance`, the mean squared error to be expected, and `noise_source`:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import functools
 import math
 from fractions import Fraction
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 from blocks.phy import noise
 from flowgraph.block import ERASED, Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
-from flowgraph.units import Decibel, Degrees, Hertz, PartsPerMillion
+from flowgraph.units import Decibel, DecibelOfCarrier, Degrees, Hertz, PartsPerMillion, Samples
 
 LIVE: dict[str, Any] = {"live": True}
 REACH = 12  # samples to either side that the interpolator weighs
@@ -27,11 +28,11 @@ class Impairments(Block):
 
     In the order from transmitter to receiver, for sample n of a frame:
 
-        amplifier   u = x min(1, clip / |x|)
+        amplifier   u = x min(1, 10^(clip / 20) / |x|)
         path        v[n] = 10^(gain / 20) u(n / (1 + clock_offset) - delay)
         oscillator  w[n] = v[n] e^(i (2 pi carrier_offset n / sample_rate + phase + theta[n]))
         mixer       y_I = w_I,  y_Q = g (w_Q cos p - w_I sin p), where g = 10^(iq_gain / 20) and p = iq_phase
-                    y = y_I + i y_Q + dc_offset
+                    y = y_I + i y_Q + 10^(dc_offset / 20) e^(i dc_phase)
 
     The receiver's clock runs faster by `clock_offset`. u between samples is interpolated by a windowed sinc of 24
     samples, wrong by less than -68 dB within 80 % of the band; before a frame and after its end u is 0, and frames keep
@@ -46,14 +47,20 @@ class Impairments(Block):
 
     class Params(BlockParams):
         sample_rate: Annotated[Hertz, Field(gt=0)] = Field(1e6, description="samples a second")
-        clip: float | None = Field(None, gt=0, description="largest magnitude, symbols being 1", json_schema_extra=LIVE)
+        clip: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
+            None,
+            description="largest power of a sample, over the mean power 1 of symbols: the clipping ratio",
+            json_schema_extra=LIVE,
+        )
         gain: Annotated[Decibel, Field(ge=-300, le=300)] = Field(
             0.0, description="power gain of the path", json_schema_extra=LIVE
         )
         clock_offset: Annotated[PartsPerMillion, Field(ge=-10_000, le=10_000)] = Field(
             0.0, description="by how much the receiver's sampling clock is faster"
         )
-        delay: float = Field(0.0, ge=0, le=1 << 20, description="samples by which all is late, whole or not")
+        delay: Annotated[Samples, Field(ge=0, le=1 << 20)] = Field(
+            0.0, description="by which all is late, whole or not"
+        )
         carrier_offset: Hertz = Field(0.0, description="of the carrier from the receiver's", json_schema_extra=LIVE)
         phase: Degrees = Field(0.0, description="of the carrier at a frame's start", json_schema_extra=LIVE)
         linewidth: Annotated[Hertz, Field(ge=0)] = Field(
@@ -63,9 +70,12 @@ class Impairments(Block):
             0.0, description="gain of Q over that of I", json_schema_extra=LIVE
         )
         iq_phase: Degrees = Field(0.0, description="by which Q's oscillator misses 90 degrees", json_schema_extra=LIVE)
-        dc_offset: tuple[float, float] = Field(
-            (0.0, 0.0), description="[I, Q] added by the mixer, symbols being 1", json_schema_extra=LIVE
+        dc_offset: Annotated[DecibelOfCarrier, Field(ge=-300, le=300)] | None = Field(
+            None,
+            description="power that the mixer adds, over the mean power 1 of symbols",
+            json_schema_extra=LIVE,
         )
+        dc_phase: Degrees = Field(0.0, description="of what it adds: 0 on I, 90 on Q", json_schema_extra=LIVE)
 
         @model_validator(mode="after")
         def _within_the_band(self) -> Impairments.Params:
@@ -96,20 +106,20 @@ class Impairments(Block):
 
     def _clipped(self, x: np.ndarray) -> np.ndarray:
         out = np.empty(len(x), np.complex64)
-        self.kernels.clip(x.view(np.float32), np.float32(self.params.clip), out.view(np.float32))
+        self.kernels.clip(x.view(np.float32), np.float32(10 ** (self.params.clip / 20)), out.view(np.float32))
         return out
 
     def _mixed(self, samples: Packet) -> Packet:
         p = self.params
-        if not any((p.gain, p.carrier_offset, p.phase, p.linewidth, p.iq_gain, p.iq_phase, *p.dc_offset)):
+        dc = 0j if p.dc_offset is None else cmath.rect(10 ** (p.dc_offset / 20), math.radians(p.dc_phase))
+        if not any((p.gain, p.carrier_offset, p.phase, p.linewidth, p.iq_gain, p.iq_phase, dc)):
             return samples
         step, scatter = p.carrier_offset / p.sample_rate, p.linewidth / p.sample_rate
         phases = self.oscillator.phases(samples.frame, samples.offset, samples.count, step, scatter, p.phase / 360)
         gain, q = 10 ** (p.gain / 20), 10 ** (p.iq_gain / 20) * np.exp(1j * math.radians(p.iq_phase))
-        dc_i, dc_q = p.dc_offset
         out = np.empty(samples.count, np.complex64)
         x, y = samples.data.view(np.float32), out.view(np.float32)
-        self.kernels.mix(x, phases, gain, q.real, -q.imag, dc_i, dc_q, y)
+        self.kernels.mix(x, phases, gain, q.real, -q.imag, dc.real, dc.imag, y)
         return samples.derive(out)
 
 

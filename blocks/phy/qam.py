@@ -10,8 +10,9 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from blocks.model import KERNEL_DEVICE, Device, gpu
 from blocks.phy import theory
 from blocks.phy.constellation import AnyModulation, Constellation, Modulation, constellation
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
@@ -75,7 +76,7 @@ def llr(
 
     Max-log, for every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0. `exact`: ln of the sum
     over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, N0 / |h|^2 is in
-    place of N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0.
+    place of N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0, erasures.
     """
     from blocks.phy import _symbols
 
@@ -111,12 +112,16 @@ ENGINE: Any = Field(
 )
 
 
-def _engine(name: str) -> Any:
-    """Return the module whose `map_symbols`, `decide` and `llr` a block calls."""
+def _engine(name: str, device: Any = None) -> Any:
+    """Return what has the functions `map_symbols`, `decide` and `llr` that a block calls; on a GPU the last two."""
     if name == "commpy":
         from blocks import commpy_reference
 
         return commpy_reference
+    if device is not None:
+        from blocks.phy._symbols_torch import Modem
+
+        return Modem(device)
     return sys.modules[__name__]
 
 
@@ -178,7 +183,11 @@ class QamDemapper(Block):
     a channel estimator told its own `estimate` of a frame, that is taken: its effective_n0, as errors of the gains are
     noise to a symbol.
 
-    A symbol that is NaN or infinite gives bits 0 or LLRs 0, is left out of the estimate, and is told once.
+    A symbol that is NaN or infinite gives bits 0 or LLRs 0, erasures to a decoder, is left out of the estimate, and is
+    told once. LLRs are never NaN, and finite.
+
+    On a GPU (`device`) LLRs differ by the rounding of float32 alone, one of int8 at times by 1. While the noise is
+    estimated, it gets no more than 16384 symbols at a time.
     """
 
     class Params(BlockParams):
@@ -193,6 +202,13 @@ class QamDemapper(Block):
             "or a number",
         )
         engine: Literal["semflow", "commpy"] = ENGINE
+        device: Device = KERNEL_DEVICE
+
+        @model_validator(mode="after")
+        def _of_one_kind(self) -> QamDemapper.Params:
+            if self.engine == "commpy" and self.device != "cpu":
+                raise ValueError(f"must have device: cpu with engine: commpy, not {self.device}")
+            return self
 
     inputs = (
         Port("symbols", "complex64", "Es = 1, equalised", align=_demapper_align),
@@ -216,7 +232,7 @@ class QamDemapper(Block):
         self.known: float | None = None
         self.frame = -1
         self.strange = 0
-        self.engine = _engine(self.params.engine)
+        self.engine = _engine(self.params.engine, gpu(self.params.device))
         self.engine.decide(np.zeros(0, np.complex64), self.params.modulation)  # compiles before the graph runs
 
     def work(self, symbols: Packet | None, gains: Packet | None = None) -> Packet | None:
