@@ -32,7 +32,7 @@ def wire(request, tmp_path):
     yield make
     for end in made:
         end.close()
-    hub.context.term()
+    hub.context.destroy()  # with what watches over the ends
 
 
 def packet(number):
@@ -115,7 +115,7 @@ def tcp():
     yield hub, incoming, outgoing, endpoint
     incoming.close()
     outgoing.close()
-    hub.context.term()
+    hub.context.destroy()  # with what watches over the ends
 
 
 def test_a_strangers_message_is_refused_by_name_and_the_stream_goes_on(tcp):
@@ -213,7 +213,7 @@ def cable():
     hub.stop.set()
     incoming.close()
     outgoing.close()
-    hub.context.term()
+    hub.context.destroy()  # with what watches over the ends
 
 
 def test_a_connection_that_breaks_off_and_comes_back_loses_what_was_under_way_and_no_more(cable):
