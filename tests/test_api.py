@@ -143,3 +143,34 @@ def test_an_interrupt_ends_the_run_and_is_not_raised_where_it_falls(tmp_path, nu
     assert ended.value.interrupted
     assert ended.value.report.result["status"] == "interrupted"
     assert signal.getsignal(number) is before
+
+
+class Unspeakable(Exception):
+    """An error of which nothing can be said."""
+
+    def __str__(self):
+        raise ValueError("not even this")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("where", ["start", "work", "stop"])
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [(SystemExit("enough"), "SystemExit: enough"), (Unspeakable(), "ended without a word")],
+    ids=["exits", "cannot be told"],
+)
+def test_whatever_a_block_raises_ends_the_run(tmp_path, where, raised, told):
+    class Exits(Keep):
+        """Raise where it is told to."""
+
+    def raises(self, x=None):
+        raise raised
+
+    def observe(report):
+        assert time.monotonic() < until, "the run does not end"
+
+    setattr(Exits, where, raises)
+    graph, until = Flowgraph("exits"), time.monotonic() + 10
+    graph.connect(Ramp(), Exits())
+    with pytest.raises(RunFailed, match=f"^block exits: {told}"):
+        graph.run(tmp_path, observe)

@@ -77,6 +77,13 @@ def header(**changes):
         ([header(dtype="bits", count=40), b"1234"], "40 bits cannot be 4 bytes"),
         ([header()], "without its array"),
         ([header(dtype="", shape=()), b"1234"], "end of stream with an array"),
+        ([header(dtype="float32", shape=(0, 2**61), count=0), b""], "array too large"),
+        ([header(shape=(0, 2**64 - 1), count=0), b""], "number beyond"),
+        ([header(seq=2**64 - 1), b"1234"], "number beyond"),
+        ([header(offset=2**62), b"1234"], "number beyond"),
+        ([header(tags=[(-5, "n0", 1.0)]), b"1234"], "tag 'n0' of item -5 that cannot be"),
+        ([header(tags=[(0, "erased", "x")]), b"1234"], "tag 'erased' of item 0 that cannot be"),
+        ([header(tags=[(0, "erased", -1)]), b"1234"], "tag 'erased' of item 0 that cannot be"),
     ],
 )
 def test_what_is_not_ours_is_refused_with_the_reason(frames, complaint):
@@ -90,6 +97,37 @@ def test_no_bytes_whatever_get_past_or_crash(frames, magic):
         frames[0] = b"SFW1" + frames[0]
     with pytest.raises(WireError):
         decode(frames, TOKEN)
+
+
+numbers = st.integers(0, 4) | st.sampled_from([-1, 2**31, 2**40, 2**62, 2**64 - 1])
+tags = st.tuples(numbers, st.sampled_from(["erased", "n0"]), numbers | st.none() | st.text(max_size=2))
+
+
+@given(
+    st.builds(
+        dict,
+        seq=numbers,
+        dtype=st.sampled_from(["bits", "uint8", "complex128", "", "object"]),
+        shape=st.lists(numbers, max_size=3),
+        count=numbers,
+        frame=numbers,
+        offset=numbers,
+        last=st.booleans(),
+        tags=st.lists(tags, max_size=2),
+    ),
+    st.binary(max_size=64),
+)
+def test_a_header_with_the_runs_token_is_refused_or_is_one_that_could_have_been_sent(fields, payload):
+    frames = [header(**fields), payload] if fields["dtype"] else [header(**fields)]
+    try:
+        seq, got = decode(frames, TOKEN)
+    except WireError:
+        return
+    again, data = encode(got, seq, TOKEN)
+    assert decode([again] if data is None else [again, data.tobytes()], TOKEN)[0] == seq
+    if isinstance(got, Packet):
+        assert data.tobytes() == payload
+        assert got.erased() is None or len(got.erased()) == got.count
 
 
 @given(st.data())
