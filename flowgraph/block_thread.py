@@ -247,7 +247,7 @@ class BlockThread(threading.Thread):
         Where they share a source, waiting could keep the late input from ever coming. What comes by the way back of a
         loop depends on frames that have been worked on, and on none that is still to come.
         """
-        if runner.held(spec.target_port) < PATIENCE_BYTES:
+        if runner.held(spec.target_port) < min(PATIENCE_BYTES, runner.memory // 2):
             return False
         behind = runner.behind(spec.target_port)
         if not behind:
