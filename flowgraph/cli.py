@@ -265,7 +265,7 @@ def _graph(options: argparse.Namespace) -> int:
             raise BlockError(f"--png: cannot draw into {options.png}: {error}") from None
         print(options.png)
     else:
-        from flowgraph.graph import mermaid
+        from flowgraph.drawing import mermaid
 
         print(mermaid(spec))
     return 0

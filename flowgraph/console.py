@@ -61,7 +61,7 @@ def printing() -> Iterator[None]:
     """Print as long as somebody reads: behind `| head`, what comes after its last line is dropped."""
     try:
         yield
-        sys.stdout.flush()
+        print(end="", flush=True)
     except BrokenPipeError:
         _let_go(sys.stdout)
         _let_go(sys.stderr)
@@ -77,10 +77,10 @@ class Progress:
     """Shows a run while it runs: rewrites one line on a terminal, else prints a line now and then."""
 
     def __init__(self, quiet: bool = False):
-        self.live = sys.stderr.isatty() and not quiet
+        self.quiet = quiet or sys.stderr is None  # as by `2>&-`
+        self.live = not self.quiet and sys.stderr.isatty()
         self.every = LIVE_EVERY_S if self.live else LINE_EVERY_S
         self.shown, self.carried = time.monotonic(), 0
-        self.quiet = quiet
 
     def observe(self, report: Report) -> None:
         since = time.monotonic() - self.shown
@@ -139,7 +139,7 @@ def print_summary(report: Report, folder: RunFolder) -> None:
     from rich.table import Table
 
     figures = report.as_dict()
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout and sys.stdout.isatty() else 120)
     link = Table(title=f"{escape(figures['flowgraph'])}: the link", title_justify="left")
     link.add_column("figure")
     link.add_column("value", justify="right")

@@ -6,13 +6,10 @@ However a run ends (done, a block fails, a worker dies, Ctrl-C), every worker is
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
 
 import zmq
 from msgspec import structs
@@ -28,8 +24,9 @@ from zmq.utils.monitor import recv_monitor_message
 
 from flowgraph import control, registry
 from flowgraph.block import Block, BlockError
-from flowgraph.graph import dump
+from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
+from flowgraph.launch import how_it_ended, launch, private_folder
 from flowgraph.live import Port
 from flowgraph.place import open_addresses
 from flowgraph.report import Report, RunFolder
@@ -42,14 +39,6 @@ TICK_MS = 20
 QUEUE = 1000  # messages that wait on the way to a worker or from it, that are heard at a time; and strangers told of
 LEAVE_WITHIN_S = 2.2
 START_TOGETHER_S = 0.7  # after a block did not start, for others to say what they miss too
-# For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_TOP_PAD_": str(16 << 20),
-}
-# Threads that wait for each other spin by default, which beside other work takes ten times as long as to sleep.
-SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 WRITE_EVERY_S = 2.0
 RUNNING, DONE = "running", "run done"  # what a run tells of itself; anything else that it tells is a warning
 
@@ -102,7 +91,9 @@ class Supervisor:
         self.warned: set[str] = set()
         self.refused: set[bytes] = set()  # strangers, by identity
         self.listings: dict[tuple[str, ...], list[Path]] = {}  # files that were found for workers on other hosts
+        self.directory = ""  # of the run's sockets
         self.context: zmq.Context | None = None
+        self.doorkeeper: Doorkeeper | None = None
         self.sockets: list[zmq.Socket] = []
         self.monitor: zmq.Socket | None = None  # of the socket for other hosts
         self.write_at = 0.0
@@ -133,10 +124,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _run(self) -> None:
-        self.directory = _private_folder()
-        self.doorkeeper: Doorkeeper | None = None
         try:
             try:
+                self.directory = private_folder()
                 self._open()
                 self._start()
                 self._attend()
@@ -219,7 +209,7 @@ class Supervisor:
                 member.thread = threading.Thread(target=worker.run, name=f"worker {name}", daemon=True)
                 member.thread.start()
             elif member.spec.host is None:
-                member.process = _launch(
+                member.process = launch(
                     member.spec, here, self.secret, self.spec.network.keys or "", self.folder.log_file
                 )
             else:
@@ -396,7 +386,7 @@ class Supervisor:
             if member.process and member.process.poll() is not None and member.state != "left":
                 self._hear(0)  # its last words
                 if not self.fault and not self.sockets[0].poll(0):
-                    self.fault = f"worker {name} ({blocks}) {_how_it_ended(member.process.returncode)}"
+                    self.fault = f"worker {name} ({blocks}) {how_it_ended(member.process.returncode)}"
                     self.starts_until = 0.0  # it will say no more
             if member.thread and not member.thread.is_alive() and not self.fault:
                 self.fault = f"worker {name} ended by itself; its last words are on stderr"
@@ -455,20 +445,12 @@ class Supervisor:
             self.doorkeeper.close()
         if self.context:
             self.context.term()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _sentence(error: OSError) -> str:
     return f"cannot write {error.filename}: {error.strerror}" if error.filename else str(error)
-
-
-def _private_folder() -> str:
-    """Make a folder for sockets that this user alone can enter; a socket's path holds about 100 characters."""
-    folder = tempfile.mkdtemp(prefix="semflow-")
-    if len(folder) > 80:
-        os.rmdir(folder)
-        folder = tempfile.mkdtemp(prefix="semflow-", dir="/tmp")
-    return folder
 
 
 def _still_here(member: _Member) -> bool:
@@ -477,42 +459,3 @@ def _still_here(member: _Member) -> bool:
     if member.thread:
         return member.thread.is_alive()
     return member.address is not None and member.state != "left"
-
-
-def environment_of(threads: int) -> dict[str, str]:
-    """Return the environment of a process in which blocks run, with so many compute threads for each of its models."""
-    return {
-        **KEEP_MEMORY,
-        **SLEEP_WHILE_WAITING,
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
-    }
-
-
-def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
-    environment = {
-        **environment_of(int(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))),
-        "SEMFLOW_CONNECT": connect,
-        "SEMFLOW_WORKER": spec.name,
-        "SEMFLOW_SECRET": secret,
-        "SEMFLOW_KEYS": keys,
-        "SEMFLOW_PARENT": str(os.getpid()),
-    }
-    # A session of its own: Ctrl-C reaches the supervisor alone, which then ends the run in order.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "flowgraph.worker"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-
-
-def _how_it_ended(code: int) -> str:
-    if code < 0:
-        known = -code in set(signal.Signals)
-        return f"was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
-    return f"ended by itself with exit code {code}; its last words are in the run's log.txt"

@@ -1,6 +1,7 @@
 """Graphs composed in Python, in one process: a notebook's way in."""
 
 import signal
+import tempfile
 import threading
 import time
 
@@ -174,3 +175,14 @@ def test_whatever_a_block_raises_ends_the_run(tmp_path, where, raised, told):
     graph.connect(Ramp(), Exits())
     with pytest.raises(RunFailed, match=f"^block exits: {told}"):
         graph.run(tmp_path, observe)
+
+
+def test_a_folder_for_sockets_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied", "/full/semflow-x")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    graph = Flowgraph("nowhere")
+    graph.connect(Ramp(), Keep())
+    with pytest.raises(RunFailed, match=r"^cannot write /full/semflow-x: Permission denied$"):
+        graph.run(tmp_path)

@@ -195,6 +195,12 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_as_it_would(cli, graph, e
     assert json.loads((cli.folder / "out/report.json").read_text())["status"] == ("failed" if code else "done")
 
 
+def test_a_run_needs_no_output_at_all(cli, graph):
+    command = f"exec {sys.executable} {ROOT}/run_flowgraph.py {graph} --out out >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=cli.folder, env=cli.environment, check=False).returncode == 0
+    assert json.loads((cli.folder / "out/report.json").read_text())["status"] == "done"
+
+
 def test_of_a_list_as_much_is_printed_as_is_read(cli):
     process = cli.start("blocks")
     process.stdout.close()

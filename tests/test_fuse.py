@@ -49,7 +49,7 @@ def test_a_fused_graph_tells_and_counts_what_the_same_graph_in_threads_does(fuse
 
 
 def test_a_sub_graph_fuses_with_all_its_blocks_and_runs_again_from_what_was_resolved():
-    from flowgraph.graph import dump
+    from flowgraph.dump import dump
 
     spec = loads(job("[link]"))
     chains = {block.name: block.chain for block in spec.blocks}

@@ -328,11 +328,10 @@ def test_a_matched_start_undoes_some_of_the_channels_noise(receiver, photographs
     assert psnr(images, photographs) > psnr(receiver.vae.decode(z), photographs) + 1
 
 
-def test_tokens_are_counted_with_begin_and_end(receiver):
-    assert receiver.count_tokens("a dog") == 4
+def test_tokens_are_counted_with_begin_and_end():
     tokenizer = load_tokenizer("embedded")
     assert len(tokenizer("a dog").input_ids) == 4
-    assert receiver.count_tokens("dog " * 100) == 102
+    assert len(tokenizer("dog " * 100).input_ids) == 102
 
 
 def test_every_printable_character_has_a_token(receiver):
