@@ -455,7 +455,8 @@ def _sentence(error: OSError) -> str:
 
 def _still_here(member: _Member) -> bool:
     if member.process:
-        return member.process.poll() is None
+        code = member.process.poll()
+        return code is None or (code == 0 and member.state != "left")  # its last words are on their way
     if member.thread:
         return member.thread.is_alive()
     return member.address is not None and member.state != "left"
