@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kernels import gnuradio
-from flowgraph.supervisor import KEEP_MEMORY
+from flowgraph.launch import KEEP_MEMORY
 
 ROOT = Path(__file__).parent.parent
 PACKET_BYTES = 128 << 10

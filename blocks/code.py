@@ -41,7 +41,7 @@ def load_named(name: str, *, file: str | None = None, module: str | None = None)
             assert spec.loader is not None
             found = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(found)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BlockError(f"{place} could not be imported: {type(error).__name__}: {error}") from error
     function = getattr(found, name, None)
     if not callable(function):

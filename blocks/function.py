@@ -60,7 +60,7 @@ class NumpyFunction(Block):
         data = np.unpackbits(items.data, count=items.count) if items.packed else items.data
         try:
             out = self.function(data)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             what = f"{type(error).__name__}: {error} ({where})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -70,6 +69,5 @@ def image_size(name: str) -> tuple[int, int]:
 
     Raises `models.ModelMissing`.
     """
-    config = weights.part(weights.find(name), "vae", ".") / "config.json"
-    side = json.loads(config.read_text(encoding="utf-8")).get("sample_size") or 512
+    side = weights.config(weights.part(weights.find(name), "vae", ".")).get("sample_size") or 512
     return side, side

@@ -45,7 +45,7 @@ class _Network:
         try:
             self.device = weights.place(params.device, "float32").device
             self.module = made(**params.arguments).to(self.device).eval()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BlockError(f"{self.name} cannot be made: {type(error).__name__}: {error}") from error
         if params.weights is not None:
             try:
@@ -61,7 +61,7 @@ class _Network:
         try:
             with torch.inference_mode():
                 made = self.module(torch.from_numpy(given.copy()).to(self.device))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             shape = "x".join(map(str, given.shape))

@@ -109,7 +109,8 @@ class Flowgraph:
         `RunFailed`, which holds the report of what was finished, and `ConfigError` for a graph that does not fit
         together.
         """
-        from flowgraph.graph import check, dump
+        from flowgraph.dump import dump
+        from flowgraph.graph import check
         from flowgraph.supervisor import Supervisor
 
         if self._blocks is not None:

@@ -271,7 +271,7 @@ class Block:
         return None
 
     def stop(self) -> None:
-        """Give back what `start()` got."""
+        """Give back what `start()` got; called wherever `start()` was, even where that failed."""
 
     # What a block tells the person who runs the graph
 

@@ -114,7 +114,7 @@ class Stage:
 
 
 class BlockThread(threading.Thread):
-    """Runs one block: starts it, waits for `go`, feeds it until its streams end or `stop`, and always stops it.
+    """Runs one block: starts it, waits for `go`, feeds it until its streams end or `stop`, and stops it in any case.
 
     Of a fused chain it runs all blocks, in the order of `stages`: the first has the wires that come in, `inputs`, and
     the others work as soon as they are handed something. `origins` are the sources that each input depends on;
@@ -134,46 +134,67 @@ class BlockThread(threading.Thread):
         self.stages, self.inputs, self.origins = stages, inputs, origins
         self.go, self.stop, self.fail = go, stop, fail
         self.started, self.finished = threading.Event(), threading.Event()
+        self.begun: list[Stage] = []  # whose `start()` was called
+        self.told = False  # what was wrong, if anything
 
     def run(self) -> None:
-        first, ended = self.stages[0], False
+        first = self.stages[0]
+        well = self._do(first, self._work)
+        for stage in self.begun:
+            well &= self._do(stage, stage.block.stop)
+        well &= self._do(first, self._close)
+        if well:
+            self.finished.set()
+
+    def _do(self, stage: Stage, step: Callable[[], None]) -> bool:
+        """Take a step and tell whatever it raises, `SystemExit` too: nobody else hears of it in a thread."""
+        stage.at_work[0] = stage.block.name
         try:
-            with _starting:
-                for stage in self.stages:
-                    stage.at_work[0] = stage.block.name
-                    logging.getLogger("semflow").info("starting %s", stage.block.name)
-                    stage.block.start()
-            self.started.set()
-            self._wait_for_go()
-            if first.block.inputs:
-                self._consume(first)
-            else:
-                for _ in first.produce():
-                    if self.stop.is_set():
-                        raise Stopped
-            ended = True
+            step()
         except Stopped:
-            pass
-        except Exception as error:
-            self.fail(first.at_work[0], error)
-        finally:
+            return False
+        except BaseException as error:
+            self.fail(stage.at_work[0], error)
+            self.told = True
+            return False
+        return True
+
+    def _work(self) -> None:
+        first = self.stages[0]
+        with _starting:
             for stage in self.stages:
-                try:
-                    stage.block.stop()
-                except Exception as error:
-                    self.fail(stage.block.name, error)
-                    ended = False
-            for incoming in self.inputs.values():
-                incoming.close()
-            for outgoing in self.outgoing():
-                outgoing.close()
-            if ended:
-                self.finished.set()
+                stage.at_work[0] = stage.block.name
+                self.begun.append(stage)
+                logging.getLogger("semflow").info("starting %s", stage.block.name)
+                stage.block.start()
+        self.started.set()
+        self._wait_for_go()
+        if first.block.inputs:
+            self._consume(first)
+        else:
+            for _ in first.produce():
+                if self.stop.is_set():
+                    raise Stopped
+
+    def _close(self) -> None:
+        for incoming in self.inputs.values():
+            incoming.close()
+        for outgoing in self.outgoing():
+            outgoing.close()
 
     @property
     def settled(self) -> bool:
         """Whether the blocks have started, or will not."""
-        return self.started.is_set() or (self.ident is not None and not self.is_alive())
+        return self.started.is_set() or self._dead
+
+    @property
+    def silent(self) -> bool:
+        """Whether the thread has died without a word."""
+        return self._dead and not (self.finished.is_set() or self.told or self.stop.is_set())
+
+    @property
+    def _dead(self) -> bool:
+        return self.ident is not None and not self.is_alive()
 
     def outgoing(self) -> Iterator[Outgoing]:
         """Yield the wires that leave the thread."""
@@ -208,8 +229,6 @@ class BlockThread(threading.Thread):
                 if outgoing.waiting:
                     outgoing.pump()
             if not ready:
-                for incoming in self.inputs.values():
-                    incoming.watch()
                 for stage in self.stages:
                     stage.runner.change()
             if self.stop.is_set():
@@ -228,9 +247,9 @@ class BlockThread(threading.Thread):
         Where they share a source, waiting could keep the late input from ever coming. What comes by the way back of a
         loop depends on frames that have been worked on, and on none that is still to come.
         """
-        if spec.delay or runner.held(spec.target_port) < PATIENCE_BYTES:
+        if runner.held(spec.target_port) < min(PATIENCE_BYTES, runner.memory // 2):
             return False
         behind = runner.behind(spec.target_port)
         if not behind:
-            return runner.waits_for_late
+            return not spec.delay and bool(runner.lacks_late())
         return all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in behind)

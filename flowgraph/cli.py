@@ -79,18 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments.insert(0, "run")
     options = _parser().parse_args(arguments)
     from flowgraph.block import BlockError
+    from flowgraph.console import printing
 
     try:
-        return globals()[f"_{options.command}"](options)
+        with printing():
+            return globals()[f"_{options.command}"](options)
+        return 0
     except BlockError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
 
 
 def _load(options: argparse.Namespace, subgraph: bool = False):
@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
     if spec is None:
         return 2
     from flowgraph.api import Flowgraph
-    from flowgraph.console import Progress, print_summary
+    from flowgraph.console import Progress, print_summary, printing
     from flowgraph.report import RunFolder
     from flowgraph.supervisor import RunFailed
 
@@ -146,11 +146,11 @@ def _run(options: argparse.Namespace) -> int:
     except RunFailed as failure:
         report = failure.report
         code = 130 if failure.interrupted else 1
-    if options.quiet:
-        if code:
+    with printing():
+        if not options.quiet:
+            print_summary(report, folder)
+        elif code:
             print(report.result["fault"], file=sys.stderr)
-    else:
-        print_summary(report, folder)
     return code
 
 
@@ -189,6 +189,7 @@ def _sweep(options: argparse.Namespace) -> int:
     sweep = _load_plan(options, "sweep")
     if sweep is None:
         return 2
+    from flowgraph.console import printing
     from flowgraph.sweep.command import run
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -197,11 +198,12 @@ def _sweep(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    if table.faults:
-        remedy = "the same command tries them again"
-        print(f"{len(table.faults)} of {len(sweep.cells)} cells failed; {remedy}", file=sys.stderr)
-    if not options.quiet:
-        print(*table.files, sep="\n")
+    with printing():
+        if table.faults:
+            remedy = "the same command tries them again"
+            print(f"{len(table.faults)} of {len(sweep.cells)} cells failed; {remedy}", file=sys.stderr)
+        if not options.quiet:
+            print(*table.files, sep="\n")
     return 1 if table.faults else 0
 
 
@@ -263,7 +265,7 @@ def _graph(options: argparse.Namespace) -> int:
             raise BlockError(f"--png: cannot draw into {options.png}: {error}") from None
         print(options.png)
     else:
-        from flowgraph.graph import mermaid
+        from flowgraph.drawing import mermaid
 
         print(mermaid(spec))
     return 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from flowgraph.report import Report, RunFolder
 
@@ -53,14 +56,31 @@ def status_line(report: Report, bytes_per_s: float) -> str:
     return " · ".join(parts)
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print as long as somebody reads: behind `| head`, what comes after its last line is dropped."""
+    try:
+        yield
+        print(end="", flush=True)
+    except BrokenPipeError:
+        _let_go(sys.stdout)
+        _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Have a stream lead nowhere; else Python tries again as it exits, and exits with 120."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 class Progress:
     """Shows a run while it runs: rewrites one line on a terminal, else prints a line now and then."""
 
     def __init__(self, quiet: bool = False):
-        self.live = sys.stderr.isatty() and not quiet
+        self.quiet = quiet or sys.stderr is None  # as by `2>&-`
+        self.live = not self.quiet and sys.stderr.isatty()
         self.every = LIVE_EVERY_S if self.live else LINE_EVERY_S
         self.shown, self.carried = time.monotonic(), 0
-        self.quiet = quiet
 
     def observe(self, report: Report) -> None:
         since = time.monotonic() - self.shown
@@ -68,13 +88,20 @@ class Progress:
             return
         line = status_line(report, (carried(report) - self.carried) / since)
         self.shown, self.carried = time.monotonic(), carried(report)
-        sys.stderr.write(f"\r\x1b[2K{line[:150]}" if self.live else line + "\n")
-        sys.stderr.flush()
+        self._write(f"\r\x1b[2K{line[:150]}" if self.live else line + "\n")
 
     def tell(self, line: str) -> None:
         if not self.quiet:
-            sys.stderr.write(("\r\x1b[2K" if self.live else "") + line + "\n")
+            self._write(("\r\x1b[2K" if self.live else "") + line + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write to stderr; where nobody reads that any more, the run goes on in silence."""
+        try:
+            sys.stderr.write(text)
             sys.stderr.flush()
+        except OSError:
+            self.quiet = True
+            _let_go(sys.stderr)
 
 
 LINK_ROWS = {
@@ -112,7 +139,7 @@ def print_summary(report: Report, folder: RunFolder) -> None:
     from rich.table import Table
 
     figures = report.as_dict()
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout and sys.stdout.isatty() else 120)
     link = Table(title=f"{escape(figures['flowgraph'])}: the link", title_justify="left")
     link.add_column("figure")
     link.add_column("value", justify="right")
@@ -122,8 +149,7 @@ def print_summary(report: Report, folder: RunFolder) -> None:
             value = " to ".join(_number(each) for each in value)
         if value is not None:
             link.add_row(label, _number(value))
-    if link.row_count:
-        console.print(link)
+    tables: list[Table | str] = [link] if link.row_count else []
     if any(row["name"] for row in figures["frames"]):
         plain = all(row["status"] == "ok" for row in figures["frames"])
         shown = FRAME_COLUMNS if console.width >= WIDE else (*NARROW, "ber" if plain else "status")
@@ -138,8 +164,12 @@ def print_summary(report: Report, folder: RunFolder) -> None:
         for row in figures["frames"][:20]:
             cells = (escape(_number(row.get(key))) for key in columns)
             frames.add_row(*cells, escape(row.get("caption_received") or "-"))
-        console.print(frames)
+        tables.append(frames)
         if len(figures["frames"]) > 20:
-            console.print(f"and {len(figures['frames']) - 20} more in report.json")
+            tables.append(f"and {len(figures['frames']) - 20} more in report.json")
+    with console.capture() as printed:  # Rich itself ends the program where nobody reads
+        for each in tables:
+            console.print(each)
+    print(printed.get(), end="")
     for name in sorted({path.partition("/")[0] for path in folder.written}):
         print(folder.path / name)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from flowgraph.spec import ChangeSpec, GraphSpec
+from flowgraph.wire import decoder, encode_plain
 
 PROTOCOL = 2
 MAX_FILE_BYTES = 200 << 20  # of a file that a block reads: well within what a message may hold
@@ -197,16 +198,9 @@ FromWorker = (
 FromSupervisor = Setup | Connect | Go | Sample | Change | Stop | Refused | Hail | Content
 
 
-def _plain(value: Any) -> Any:
-    item = getattr(value, "item", None)  # NumPy's numbers
-    if item is None:
-        raise TypeError(f"figures must be plain data, not {type(value).__name__}")
-    return item()
-
-
-encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
-from_worker = msgspec.msgpack.Decoder(FromWorker).decode
-from_supervisor = msgspec.msgpack.Decoder(FromSupervisor).decode
+encode = encode_plain
+from_worker = decoder(FromWorker)
+from_supervisor = decoder(FromSupervisor)
 
 
 def matching_files(pattern: str, endings: Collection[str] = ()) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A picture of a graph: blocks as boxes, one column a step from the sources, wires as arrows, workers as colours."""
+"""A graph to look at: blocks as boxes, wires as arrows; as Mermaid text, and as a picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,34 @@ from flowgraph.spec import GraphSpec
 
 COLOURS = ("#dbe9f6", "#fde9d9", "#dff0d8", "#ece2f0", "#fff7c2", "#e5e5e5")
 WIDTH, STEP = 2.0, 2.5  # of a box, and from column to column
+
+
+def mermaid(spec: GraphSpec) -> str:
+    """Return the graph as Mermaid text: a box for each worker, an arrow for each wire."""
+    lines = ["flowchart LR"]
+    ids = {block.name: f"b{i}" for i, block in enumerate(spec.blocks)}
+    for i, worker in enumerate(spec.workers):
+        where = f" on {worker.host}" if worker.host else ""
+        lines.append(f'    subgraph w{i}["{_quoted(worker.name + where)}"]')
+        for block in spec.blocks:
+            if block.worker == worker.name:
+                lines.append(f'        {ids[block.name]}["{_quoted(block.name)}<br/><i>{_quoted(block.type)}</i>"]')
+        lines.append("    end")
+    for wire in spec.wires:
+        label = (
+            wire.source_port if wire.source_port == wire.target_port else f"{wire.source_port} to {wire.target_port}"
+        )
+        if wire.policy != "block":
+            label += f", {wire.policy}"
+        if wire.delay:
+            label += f", {wire.delay} frame{'s' * (wire.delay != 1)} later"
+        arrow = "-.->" if wire.delay else "-->"
+        lines.append(f'    {ids[wire.source_block]} {arrow}|"{_quoted(label)}"| {ids[wire.target_block]}')
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def columns(spec: GraphSpec) -> dict[str, int]:
@@ -20,7 +48,7 @@ def columns(spec: GraphSpec) -> dict[str, int]:
 
 
 def draw(spec: GraphSpec, path: Path) -> None:
-    """Draw a graph into a picture file."""
+    """Draw a graph into a picture file: one column a step from the sources, a colour a worker."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch

@@ -1,16 +1,12 @@
-"""The flat graph: whether its blocks fit together, how it is drawn, and how it is written down."""
+"""The flat graph: whether its blocks fit together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
 from typing import Any, Literal, NamedTuple
 
-import yaml
-from msgspec.structs import fields
 from pydantic import ValidationError
 
 from flowgraph import registry
@@ -287,109 +283,3 @@ def _rates(flat: Flat, order: Iterable[str], wires: list[Wire]) -> Iterator[Mist
 
 def _block(endpoint: str | None) -> str:
     return (endpoint or "").rpartition(".")[0]
-
-
-# Drawing and writing
-
-
-def mermaid(spec: GraphSpec) -> str:
-    """Return the graph as Mermaid text: a box for each worker, an arrow for each wire."""
-    lines = ["flowchart LR"]
-    ids = {block.name: f"b{i}" for i, block in enumerate(spec.blocks)}
-    for i, worker in enumerate(spec.workers):
-        where = f" on {worker.host}" if worker.host else ""
-        lines.append(f'    subgraph w{i}["{_quoted(worker.name + where)}"]')
-        for block in spec.blocks:
-            if block.worker == worker.name:
-                lines.append(f'        {ids[block.name]}["{_quoted(block.name)}<br/><i>{_quoted(block.type)}</i>"]')
-        lines.append("    end")
-    for wire in spec.wires:
-        label = (
-            wire.source_port if wire.source_port == wire.target_port else f"{wire.source_port} to {wire.target_port}"
-        )
-        if wire.policy != "block":
-            label += f", {wire.policy}"
-        if wire.delay:
-            label += f", {wire.delay} frame{'s' * (wire.delay != 1)} later"
-        arrow = "-.->" if wire.delay else "-->"
-        lines.append(f'    {ids[wire.source_block]} {arrow}|"{_quoted(label)}"| {ids[wire.target_block]}')
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def dump(spec: GraphSpec) -> str:
-    """Return the graph as YAML that loads to the same again, with the versions that it was made with."""
-    lines = [
-        f"flowgraph: {_flow(spec.name)}",
-        f"seed: {spec.seed}",
-        f"made_with: {_flow(_versions())}",
-        "workers:",
-    ]
-    for worker in spec.workers:
-        entry: dict[str, Any] = {"blocks": [block.name for block in spec.blocks if block.worker == worker.name]}
-        entry |= _given(worker, ("host", "threads"))
-        lines.append(f"  {_flow(worker.name)}: {_flow(entry)}")
-    if fused := [block.name for block in spec.blocks if block.chain]:
-        lines.append(f"fuse: {_flow(fused)}")
-    if network := _given(spec.network, ("listen", "keys", "insecure", "live")):
-        lines.append(f"network: {_flow(network)}")
-    lines.append("blocks:")
-    for block in spec.blocks:
-        entry = {"use": block.type, **_given(block, ("memory",)), **block.params}
-        lines.append(f"  {_flow(block.name)}: {_flow(entry)}")
-    lines.append("wires:" if spec.wires else "wires: []")
-    for wire in spec.wires:
-        options = _given(wire, ("queue", "policy", "delay", "endpoint"))
-        lines.append(f"  - {_flow({'wire': wire.name, **options} if options else wire.name)}")
-    if spec.probes:
-        lines.append(f"probes: {_flow(spec.probes)}")
-    if spec.changes:
-        lines.append("changes:")
-    for change in spec.changes:
-        entry = {"set": change.name, "to": change.value, "frame": change.frame, "offset": change.offset}
-        lines.append(f"  - {_flow(entry)}")
-    return "\n".join(lines) + "\n"
-
-
-def _given(spec: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the fields of a description that differ from their defaults."""
-    defaults = {each.name: each.default for each in fields(spec)}
-    return {name: getattr(spec, name) for name in names if getattr(spec, name) != defaults[name]}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes text that holds line breaks and the like with escapes, so that it comes back as it was."""
-
-
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
-)
-
-
-def _flow(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    style: dict[str, Any] = {"sort_keys": False, "default_flow_style": True, "allow_unicode": True, "width": 1 << 30}
-    return yaml.dump([_literal(value)], Dumper=_Dumper, **style).strip()[1:-1]
-
-
-def _literal(value: Any) -> Any:
-    """Return plain data in which no text is taken for a variable."""
-    if isinstance(value, dict):
-        return {key: _literal(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_literal(each) for each in value]
-    return value.replace("$", "$$") if isinstance(value, str) else value
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": python_version()}
-    for name in ("semflow", "numpy", "torch", "diffusers", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -5,13 +5,25 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
 import msgspec
 
 from flowgraph.block import BlockError
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+def claim(file: IO, folder: Path) -> None:
+    """Keep a folder to this run, by a lock on a file in it, until the file is closed.
+
+    Where another run has it, closes the file and raises `BlockError`.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise BlockError(f"{folder} is in use by another run: wait for it, or give another --out") from None
 
 
 class Journal(Generic[T]):
@@ -23,11 +35,7 @@ class Journal(Generic[T]):
 
     def __init__(self, path: Path, kind: type[T], take: Callable[[int, T], None]):
         self.file = path.open("a+b")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.file.close()
-            raise BlockError(f"{path.parent} is in use by another run: wait for it, or give another --out") from None
+        claim(self.file, path.parent)
         self._encode, self._decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(kind).decode
         offset = 0
         self.file.seek(0)

@@ -24,7 +24,7 @@ from flowgraph.config.validate import unit_of
 from flowgraph.keys import load_keys
 from flowgraph.report import Report
 from flowgraph.spec import GraphSpec, NetworkSpec
-from flowgraph.wire import decode
+from flowgraph.wire import WireError, decode, decoder
 
 SAMPLE_EVERY_S, REPORT_EVERY_S = 0.1, 0.25
 WATCHED_S = 3.0  # after a viewer's last word; it repeats its `Watch` more often than that
@@ -32,6 +32,7 @@ FRAMES = 24  # rows of frames in what viewers are told
 PICTURES_BYTES = 8 << 20  # of the newest pictures, for viewers that come late
 MAX_REQUEST_BYTES = 1 << 16
 BEHIND = 64  # messages that a viewer may be behind before it misses some
+Scalar = bool | int | float | str | None
 
 
 class Message(msgspec.Struct, tag=True, forbid_unknown_fields=True):
@@ -52,7 +53,7 @@ class Set(Message):
     """Change a live parameter."""
 
     name: str
-    value: Any
+    value: Scalar | list[Scalar | list[Scalar]] | dict[str, Scalar]
 
 
 class Parameter(msgspec.Struct):
@@ -97,8 +98,8 @@ class Seen(Message):
     fault: str = ""
 
 
-_request = msgspec.msgpack.Decoder(Hello | Watch | Set).decode
-_answer = msgspec.msgpack.Decoder(Run | InForce | Seen).decode
+_request = decoder(Hello | Watch | Set)
+_answer = decoder(Run | InForce | Seen)
 
 
 class Port:
@@ -149,12 +150,15 @@ class Port:
 
     def hear(self) -> None:
         """Answer what viewers have asked."""
-        while self.requests.poll(0):
+        for _ in range(BEHIND):  # and no more at a time, however many there are
+            if not self.requests.poll(0):
+                break
             identity, *parts = self.requests.recv_multipart()
             try:
-                message = _request(parts[0]) if len(parts) == 1 else None
-            except (msgspec.MsgspecError, RecursionError):
-                message = None
+                message = _request(parts[0])
+            except WireError as error:
+                self._reply(identity, Seen(f"must be a request, not what came: {error}"))
+                continue
             if isinstance(message, Hello):
                 self._reply(identity, self._run())
             elif isinstance(message, Watch):
@@ -236,7 +240,9 @@ class Port:
     def turn(self, report: Report, running: bool) -> None:
         """Ask for samples and publish the figures, when it is time."""
         now = time.monotonic()
-        while self.feed.poll(0):  # a viewer has come, or gone
+        for _ in range(BEHIND):  # viewers that have come, or gone
+            if not self.feed.poll(0):
+                break
             if self.feed.recv()[:1] == b"\1":
                 for path, data in self.pictures:
                     self.feed.send_multipart([b"file", path.encode(), data])
@@ -313,23 +319,24 @@ class Remote:
         if not self.requests.poll(int(1000 * self.timeout)):
             wait = f"no answer from {self.address} in {self.timeout:g} s"
             raise BlockError(f"{wait}: is the run there, and are the keys the same?")
-        return _answer(self.requests.recv())
+        try:
+            answer = _answer(self.requests.recv())
+        except WireError as error:
+            raise BlockError(f"{self.address} must be the address of a run, but answers otherwise: {error}") from None
+        if fault := getattr(answer, "fault", ""):
+            raise BlockError(fault)
+        return answer
 
     def set(self, name: str, value: Any) -> InForce:
         """Change a live parameter, and return what is now in force. Raises `BlockError` where it is refused."""
-        answer = self._ask(Set(name, value))
-        if answer.fault:
-            raise BlockError(answer.fault)
-        return answer
+        return self._ask(Set(name, value))
 
     def watch(self, *outputs: str) -> None:
         """Have the figures and these outputs published for the next three seconds.
 
         Raises `BlockError` for an output that there is not.
         """
-        fault = self._ask(Watch(list(outputs))).fault
-        if fault:
-            raise BlockError(fault)
+        self._ask(Watch(list(outputs)))
 
     def news(self, seconds: float = 0.0) -> Iterator[tuple[str, Any]]:
         """Yield what has been published, having waited for the first so long.

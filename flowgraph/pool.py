@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-from flowgraph.supervisor import environment_of
+from flowgraph.launch import environment_of
 
 LEAVE_WITHIN_S = 3.0
 
@@ -76,7 +76,7 @@ class Pool:
 def _as_a_child(threads: int) -> Iterator[None]:
     """Give processes that start meanwhile their environment, and keep Ctrl-C to this process alone."""
     before = dict(os.environ)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         os.environ.update(environment_of(threads))
         yield
@@ -84,7 +84,7 @@ def _as_a_child(threads: int) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _begin(folder: str) -> None:

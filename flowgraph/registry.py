@@ -88,6 +88,6 @@ def _imported(name: str, failures: dict[str, str]) -> ModuleType | None:
     """Import a module; one that fails does not take the others with it."""
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failures[name] = " ".join(f"{type(error).__name__}: {error}".splitlines())
         return None

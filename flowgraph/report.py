@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from flowgraph.control import BlockCount, WireCount
+from flowgraph.journal import claim
 
 # Keys that every report has; null where nothing measured them.
 SECTIONS = {
@@ -76,27 +78,38 @@ def folder_of(name: str) -> Path:
     return Path("runs") / (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "flowgraph")
 
 
+def _new_folder(path: Path) -> Path:
+    """Make a folder of that name, or where that is taken `path-2` and so on; no other run gets the same."""
+    for ending in ("", *(f"-{number}" for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            made = path.with_name(path.name + ending)
+            made.mkdir(parents=True)
+            return made
+    raise FileExistsError(errno.EEXIST, "a thousand runs are there already", str(path))
+
+
 class RunFolder:
-    """The folder of a run; files land whole or not at all. What an earlier run left there is taken away."""
+    """The folder of a run; files land whole or not at all. What an earlier run left there is taken away.
+
+    Raises `BlockError` where another run has it.
+    """
 
     keeps = True  # what is written
 
     def __init__(self, path: Path):
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        self.log_file = (path / "log.txt").open("a", encoding="utf-8")
+        claim(self.log_file, path)
         for name in _files_of(path / "report.json"):
             (path / name).unlink(missing_ok=True)
-        self.log_file = (path / "log.txt").open("a", encoding="utf-8")
         self.written: set[str] = set()  # by this run, whatever else lies there
 
     @classmethod
     def for_run(cls, flowgraph: str, path: str | Path | None = None) -> RunFolder:
         """Open `path`, or a new folder `runs/<flowgraph>-<time>`."""
         if path is None:
-            stem = Path(f"{folder_of(flowgraph)}-{time.strftime('%Y%m%d-%H%M%S')}")
-            path, number = stem, 2
-            while path.exists():
-                path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+            path = _new_folder(Path(f"{folder_of(flowgraph)}-{time.strftime('%Y%m%d-%H%M%S')}"))
         return cls(Path(path))
 
     def write(self, name: str, data: bytes | str | Callable[[], bytes | str]) -> None:

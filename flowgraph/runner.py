@@ -5,6 +5,7 @@ The worker drives a `Runner` from wires; the test jig drives it from lists. What
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -77,6 +78,11 @@ def _since(tag: Tag, cut: int) -> Tag:
     return Tag(cut, ERASED, tag.offset + tag.value - cut) if _reaches(tag, cut) else tag
 
 
+def _truncated(packet: Packet) -> Packet:
+    """Return the last packet that came of a frame whose end did not."""
+    return replace(packet, last=True, tags=(*packet.tags, Tag(packet.end, "truncated", True)))
+
+
 class _Aligned:
     """Hands packets on that begin and end on multiples of `align` items of the frame, its end excepted.
 
@@ -102,10 +108,10 @@ class _Aligned:
             yield packet
 
     def end(self) -> Iterator[Packet]:
-        """A stream that ends within a frame ends that frame."""
+        """A stream that ends within a multiple ends that frame."""
         rest, self.rest = self.rest, None
         if rest is not None:
-            yield rest
+            yield _truncated(rest)
 
     @staticmethod
     def _merge(a: Packet, b: Packet) -> Packet:
@@ -120,7 +126,8 @@ class _Aligned:
 class _Whole:
     """Collects the packets of a frame and hands on whole frames, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
         self.pieces: list[Packet] = []
         self.ready: deque[Packet] = deque()
         self.passed = -1  # frames up to this one will not change any more
@@ -137,12 +144,24 @@ class _Whole:
             self.passed = max(self.passed, packet.frame - 1)
 
     def _close(self) -> None:
+        came = sum(piece.data.nbytes for piece in self.pieces)
+        self._bound(self.pieces[-1])
         frame = join(self.pieces)
+        self.bytes += frame.data.nbytes - came
         if not self.pieces[-1].last:
-            frame = replace(frame, last=True, tags=(*frame.tags, Tag(frame.end, "truncated", True)))
+            frame = _truncated(frame)
         self.pieces = []
         self.passed = frame.frame
         self.ready.append(frame)
+
+    def _bound(self, last: Packet) -> None:
+        """Refuse a frame that the items missing in it, of which only their number has come, would make too large."""
+        size = last.end * (1 if last.packed else last.data.itemsize * math.prod(last.data.shape[1:]))
+        if size > self.memory and last.end > sum(piece.count for piece in self.pieces):
+            raise BlockError(
+                f"frame {last.frame} has {size >> 20} MiB with what is missing in it, more than the "
+                f"{self.memory >> 20} MiB allowed: raise this block's `memory`"
+            )
 
     def end(self) -> None:
         if self.pieces:
@@ -190,14 +209,15 @@ class Runner:
         self.allowed = {port.name: set(port.dtypes) for port in block.outputs}
         self.accepted = {port.name: set(port.dtypes) for port in block.inputs}
         self.pairing = len(self.connected) > 1
-        self.whole = {n: _Whole() for n in self.connected if self.pairing or ports[n].whole}
-        self.late = {name: self.whole.pop(name) for name in delays or {}}
+        self.collected = {n: _Whole(memory) for n in self.connected if self.pairing or ports[n].whole}
+        self.late = {name: self.collected[name] for name in delays or {}}
+        self.whole = {name: each for name, each in self.collected.items() if name not in self.late}
         # Of a late input, the numbers of the frames whose turn comes next; -1 where there is none
         self.due = {name: deque([-1] * delay) for name, delay in (delays or {}).items()}
         self.aligned = {
             n: _Aligned(block.align(ports[n]))
             for n in self.connected
-            if n not in self.whole and block.align(ports[n]) > 1
+            if n not in self.collected and block.align(ports[n]) > 1
         }
 
     def feed(self, name: str, packet: Packet) -> bool:
@@ -205,7 +225,7 @@ class Runner:
         if packet.dtype not in self.accepted[name]:
             wanted = " or ".join(sorted(self.accepted[name]))
             raise BlockError(f"input {name} must be {wanted}, not {packet.dtype}")
-        if whole := self.whole.get(name) or self.late.get(name):
+        if whole := self.collected.get(name):
             if not self.ended:
                 whole.push(packet)
                 self._release()
@@ -219,7 +239,7 @@ class Runner:
     def end(self, name: str) -> bool:
         """End the input `name`; return True once all inputs but late ones have ended and the block has been flushed."""
         self.open.discard(name)
-        if whole := self.whole.get(name) or self.late.get(name):
+        if whole := self.collected.get(name):
             whole.end()
             self._release()
         elif name in self.aligned:
@@ -251,16 +271,17 @@ class Runner:
 
     def held(self, name: str) -> int:
         """Return the bytes of an input's frames that wait for their partners."""
-        return self.whole[name].bytes
+        return self.collected[name].bytes
 
     def behind(self, name: str) -> list[str]:
         """Return the inputs that the frames of `name` wait for."""
+        if name in self.late:
+            return [] if name in self.lacks_late() else list(self.open & self.whole.keys())
         return [n for n in self.open & self.whole.keys() if self.whole[n].passed < self.whole[name].passed]
 
-    @property
-    def waits_for_late(self) -> bool:
-        """Whether the next frame lacks nothing but what comes from late inputs."""
-        return any(each.passed < self.due[name][0] for name, each in self.late.items())
+    def lacks_late(self) -> list[str]:
+        """Return the late inputs from which the next frame lacks something."""
+        return [name for name, each in self.late.items() if each.passed < self.due[name][0]]
 
     def _work_on(self, name: str, packet: Packet) -> None:
         """Work on a packet of the only input; where a logged change holds from within, on what is before it first."""
@@ -283,7 +304,7 @@ class Runner:
             if not waiting:
                 break
             frame = min(waiting)
-            if any(w.passed < frame for w in self.whole.values()) or self.waits_for_late:
+            if any(w.passed < frame for w in self.whole.values()) or self.lacks_late():
                 break
             packets = {name: w.take(frame) for name, w in self.whole.items()}
             if self.changes.waiting:
@@ -293,12 +314,12 @@ class Runner:
                 packets[name] = w.take(self.due[name].popleft())
                 self.due[name].append(frame)
             self._hand_out(self.block.work(**packets))
-        held = sum(w.bytes for w in self.whole.values())
+        held = sum(w.bytes for w in self.collected.values())
         if held > self.memory:
-            late = min(self.whole, key=lambda name: self.whole[name].passed)
+            last = min(self.lacks_late() or self.whole, key=lambda name: self.collected[name].passed)
             raise BlockError(
-                f"{held >> 20} MiB of frames wait for input {late}, more than the {self.memory >> 20} MiB allowed: "
-                f"raise this block's `memory`, or shorten the way to {late}"
+                f"{held >> 20} MiB of frames wait for input {last}, more than the {self.memory >> 20} MiB allowed: "
+                f"raise this block's `memory`, or shorten the way to {last}"
             )
 
     def _hand_out(self, output: Output | Iterator[Output]) -> None:

@@ -6,13 +6,10 @@ However a run ends (done, a block fails, a worker dies, Ctrl-C), every worker is
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,34 +17,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
 
-import msgspec
 import zmq
 from msgspec import structs
 from zmq.utils.monitor import recv_monitor_message
 
 from flowgraph import control, registry
 from flowgraph.block import Block, BlockError
-from flowgraph.graph import dump
+from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
+from flowgraph.launch import how_it_ended, launch, private_folder
 from flowgraph.live import Port
 from flowgraph.place import open_addresses
 from flowgraph.report import Report, RunFolder
 from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
+from flowgraph.transport import open_socket, watch_over
+from flowgraph.wire import WireError
 from flowgraph.worker import Worker
 
 TICK_MS = 20
+QUEUE = 1000  # messages that wait on the way to a worker or from it, that are heard at a time; and strangers told of
 LEAVE_WITHIN_S = 2.2
 START_TOGETHER_S = 0.7  # after a block did not start, for others to say what they miss too
-# For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_TOP_PAD_": str(16 << 20),
-}
-# Threads that wait for each other spin by default, which beside other work takes ten times as long as to sleep.
-SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 WRITE_EVERY_S = 2.0
 RUNNING, DONE = "running", "run done"  # what a run tells of itself; anything else that it tells is a warning
 
@@ -98,8 +89,11 @@ class Supervisor:
         self.starts_until: float | None = None  # when blocks that are starting have no more to say, once one could not
         self.interrupted = self.stopping = False
         self.warned: set[str] = set()
+        self.refused: set[bytes] = set()  # strangers, by identity
         self.listings: dict[tuple[str, ...], list[Path]] = {}  # files that were found for workers on other hosts
+        self.directory = ""  # of the run's sockets
         self.context: zmq.Context | None = None
+        self.doorkeeper: Doorkeeper | None = None
         self.sockets: list[zmq.Socket] = []
         self.monitor: zmq.Socket | None = None  # of the socket for other hosts
         self.write_at = 0.0
@@ -130,10 +124,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _run(self) -> None:
-        self.directory = _private_folder()
-        self.doorkeeper: Doorkeeper | None = None
         try:
             try:
+                self.directory = private_folder()
                 self._open()
                 self._start()
                 self._attend()
@@ -168,30 +161,29 @@ class Supervisor:
                 " (`run_flowgraph.py keys DIR` makes them), or say `insecure: true`"
             )
         self.context = zmq.Context()
-        here = self.context.socket(zmq.ROUTER)
-        self.sockets.append(here)
+        here = self._socket(f"ipc://{self.directory}/control")
         here.bind(f"ipc://{self.directory}/control")
         if network.listen:
-            there = self.context.socket(zmq.ROUTER)
-            self.sockets.append(there)
+            pair = load_keys(network.keys) if network.keys else None
+            there = self._socket(network.listen, pair)
             there.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            there.setsockopt(zmq.IPV6, int("[" in network.listen))
-            there.setsockopt(zmq.HEARTBEAT_IVL, 500)
-            there.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
-            self.monitor = there.get_monitor_socket(int(zmq.Event.DISCONNECTED))
-            if network.keys:
-                pair = load_keys(network.keys)
+            self.monitor = watch_over(there, zmq.Event.DISCONNECTED)
+            if pair:
                 self.doorkeeper = Doorkeeper(self.context, pair[0])
-                there.curve_publickey, there.curve_secretkey = pair
-                there.curve_server = True
             try:
                 there.bind(network.listen)
             except zmq.ZMQError as error:
                 raise BlockError(f"cannot listen on {network.listen}: {zmq.strerror(error.errno or 0)}") from None
-        for socket in self.sockets:
-            socket.setsockopt(zmq.LINGER, 500)
         if self.live:
             self._let_viewers_in()
+
+    def _socket(self, endpoint: str, curve: tuple[bytes, bytes] | None = None) -> zmq.Socket:
+        assert self.context is not None
+        socket = open_socket(self.context, zmq.ROUTER, endpoint, curve, server=True)
+        socket.setsockopt(zmq.SNDHWM, QUEUE)
+        socket.setsockopt(zmq.RCVHWM, QUEUE)
+        self.sockets.append(socket)
+        return socket
 
     def _let_viewers_in(self) -> None:
         network, types = self.spec.network, {}
@@ -217,7 +209,7 @@ class Supervisor:
                 member.thread = threading.Thread(target=worker.run, name=f"worker {name}", daemon=True)
                 member.thread.start()
             elif member.spec.host is None:
-                member.process = _launch(
+                member.process = launch(
                     member.spec, here, self.secret, self.spec.network.keys or "", self.folder.log_file
                 )
             else:
@@ -269,28 +261,34 @@ class Supervisor:
             if self.port and socket is self.port.requests:
                 self.port.hear()
                 continue
-            while socket.poll(0):
+            for _ in range(QUEUE):  # and no more at a time, however many there are
+                if not socket.poll(0):
+                    break
                 name, data = socket.recv_multipart()[:2]
                 try:
                     self._take(socket, name, control.from_worker(data))
-                except msgspec.MsgspecError as error:
-                    self.tell(f"a message on the control socket was refused: {error}")
+                except WireError as error:
+                    self._refuse(socket, name, f"what it says is none of Semflow's messages: {error}")
+
+    def _refuse(self, socket: zmq.Socket, identity: bytes, reason: str) -> None:
+        """Tell of a stranger, and tell it why it is not wanted: once, however often it comes."""
+        if identity not in self.refused and len(self.refused) < QUEUE:
+            self.refused.add(identity)
+            self.tell(f"a stranger on the control socket was refused: {identity[:40]!r}: {reason}")
+            self._send(socket, identity, control.Refused(reason))
 
     def _take(self, socket: zmq.Socket, identity: bytes, message: control.FromWorker) -> None:
         member = self.members.get(identity.decode(errors="replace"))
         if member is None or (member.address is None and not isinstance(message, control.Hello)):
-            self.tell(f"a stranger on the control socket was refused: {identity[:40]!r}")
             awaited = ", ".join(name for name, each in self.members.items() if each.spec.host) or "none"
-            reason = f"the workers awaited from other hosts are {awaited}"
-            self._send(socket, identity, control.Refused(reason))
+            self._refuse(socket, identity, f"the workers awaited from other hosts are {awaited}")
             return
         name = member.spec.name
         if isinstance(message, control.Hello):
             by_hand = member.spec.host is not None and socket is not self.sockets[0]
             if member.address or not (by_hand or secrets.compare_digest(message.secret, self.secret)):
-                self.tell(f"a second worker {name} was refused")
                 reason = "it is there already" if member.spec.host else "it runs where the graph was started"
-                self._send(socket, identity, control.Refused(reason))
+                self._refuse(socket, identity, reason)
             elif (message.protocol, message.version) != (control.PROTOCOL, version("semflow")):
                 self.fault = f"worker {name} runs Semflow {message.version}, not {version('semflow')}: install the same"
             else:
@@ -387,13 +385,15 @@ class Supervisor:
             blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == name)
             if member.process and member.process.poll() is not None and member.state != "left":
                 self._hear(0)  # its last words
-                if not self.fault:
-                    self.fault = f"worker {name} ({blocks}) {_how_it_ended(member.process.returncode)}"
+                if not self.fault and not self.sockets[0].poll(0):
+                    self.fault = f"worker {name} ({blocks}) {how_it_ended(member.process.returncode)}"
                     self.starts_until = 0.0  # it will say no more
             if member.thread and not member.thread.is_alive() and not self.fault:
                 self.fault = f"worker {name} ended by itself; its last words are on stderr"
-        if self.monitor and self.monitor.poll(0):
-            recv_monitor_message(self.monitor)
+        broken = False
+        while self.monitor and self.monitor.poll(0):
+            broken = bool(recv_monitor_message(self.monitor))
+        if broken:
             for member in self.members.values():
                 if member.spec.host and member.state != "left":
                     self._say(member, control.Hail())
@@ -405,11 +405,11 @@ class Supervisor:
             member.address, member.state = None, "left"
 
     def _send(self, socket: zmq.Socket, identity: bytes, message: control.FromSupervisor) -> bool:
-        """Send a message; return False if ZeroMQ knows that a worker on another host is no longer connected."""
+        """Send a message; return False if a worker on another host is no longer connected, or has long not listened."""
         try:
-            socket.send_multipart([identity, control.encode(message)])
+            socket.send_multipart([identity, control.encode(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             return False
         return True
@@ -445,64 +445,18 @@ class Supervisor:
             self.doorkeeper.close()
         if self.context:
             self.context.term()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _sentence(error: OSError) -> str:
     return f"cannot write {error.filename}: {error.strerror}" if error.filename else str(error)
 
 
-def _private_folder() -> str:
-    """Make a folder for sockets that this user alone can enter; a socket's path holds about 100 characters."""
-    folder = tempfile.mkdtemp(prefix="semflow-")
-    if len(folder) > 80:
-        os.rmdir(folder)
-        folder = tempfile.mkdtemp(prefix="semflow-", dir="/tmp")
-    return folder
-
-
 def _still_here(member: _Member) -> bool:
     if member.process:
-        return member.process.poll() is None
+        code = member.process.poll()
+        return code is None or (code == 0 and member.state != "left")  # its last words are on their way
     if member.thread:
         return member.thread.is_alive()
     return member.address is not None and member.state != "left"
-
-
-def environment_of(threads: int) -> dict[str, str]:
-    """Return the environment of a process in which blocks run, with so many compute threads for each of its models."""
-    return {
-        **KEEP_MEMORY,
-        **SLEEP_WHILE_WAITING,
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
-    }
-
-
-def _launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
-    environment = {
-        **environment_of(int(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))),
-        "SEMFLOW_CONNECT": connect,
-        "SEMFLOW_WORKER": spec.name,
-        "SEMFLOW_SECRET": secret,
-        "SEMFLOW_KEYS": keys,
-        "SEMFLOW_PARENT": str(os.getpid()),
-    }
-    # A session of its own: Ctrl-C reaches the supervisor alone, which then ends the run in order.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "flowgraph.worker"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-
-
-def _how_it_ended(code: int) -> str:
-    if code < 0:
-        known = -code in set(signal.Signals)
-        return f"was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
-    return f"ended by itself with exit code {code}; its last words are in the run's log.txt"

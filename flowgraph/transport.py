@@ -14,6 +14,7 @@ sockets wakes the end that sleeps.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
@@ -35,11 +36,15 @@ LINGER_MS = 500  # for the last word to a peer; one that is gone is not waited f
 HEARTBEAT_MS, SILENCE_MS = 500, 2000  # on tcp: how often a peer is asked for a sign of life, and waited for
 BROKEN_S = 2.0  # after a connection broke off, for it to come back
 _WAKE, _ENDED = b"", b"E"
+_watched = itertools.count()
 _REFUSALS = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "a connection that does not speak ZeroMQ",
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "a connection that breaks the ZeroMQ protocol",
     zmq.Event.HANDSHAKE_FAILED_AUTH: "a connection without the right keys",
 }
+
+
+_WATCHED = sum(_REFUSALS, int(zmq.Event.DISCONNECTED))
 
 
 class Stopped(Exception):
@@ -69,25 +74,43 @@ class Hub:
         self.handovers: dict[str, Handover] = {}
 
     def socket(self, kind: int, server: bool, endpoint: str) -> zmq.Socket:
-        socket = self.context.socket(kind)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.LINGER, LINGER_MS)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
-        if endpoint.startswith("ipc:"):  # Linux's own 208 KiB make a large packet cross in many turns
-            socket.setsockopt(zmq.SNDBUF, IPC_BUFFER_BYTES)
-        socket.copy_threshold = ZERO_COPY_BYTES
-        if endpoint.startswith("tcp:"):  # a host that is cut off closes no connection
-            socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-        if self.curve and endpoint.startswith("tcp:"):
-            socket.curve_publickey, socket.curve_secretkey = self.curve
+        return open_socket(self.context, kind, endpoint, self.curve, server)
+
+
+def open_socket(
+    context: zmq.Context, kind: int, endpoint: str, curve: tuple[bytes, bytes] | None = None, server: bool = False
+) -> zmq.Socket:
+    """Return a socket for an endpoint, with the keys of the run where it has some; its queues have no bound yet."""
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+    if endpoint.startswith("ipc:"):  # Linux's own 208 KiB make a large packet cross in many turns
+        socket.setsockopt(zmq.SNDBUF, IPC_BUFFER_BYTES)
+    socket.copy_threshold = ZERO_COPY_BYTES
+    if endpoint.startswith("tcp:"):  # a host that is cut off closes no connection
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        if curve:
+            socket.curve_publickey, socket.curve_secretkey = curve
             if server:
                 socket.curve_server = True
             else:
-                socket.curve_serverkey = self.curve[0]
-        return socket
+                socket.curve_serverkey = curve[0]
+    return socket
+
+
+def watch_over(socket: zmq.Socket, events: int) -> zmq.Socket:
+    """Return a socket that gets a socket's events, however many: where such a queue is full, ZeroMQ stands still."""
+    endpoint = f"inproc://events-{next(_watched)}"
+    socket.monitor(endpoint, events)
+    monitor = socket.context.socket(zmq.PAIR)
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    monitor.setsockopt(zmq.LINGER, 0)
+    monitor.connect(endpoint)
+    return monitor
 
 
 def _wake(socket: zmq.Socket) -> None:
@@ -119,7 +142,7 @@ class Outgoing:
         self.socket = self.hub.socket(zmq.DEALER if self.handover is None else zmq.PAIR, False, endpoint)
         self.socket.setsockopt(zmq.IDENTITY, _identity(self.hub, self.spec))
         if self.handover is None:
-            self.monitor = self.socket.get_monitor_socket(int(zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED))
+            self.monitor = watch_over(self.socket, zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED)
         self.socket.connect(endpoint)
 
     def send(self, packet: Packet) -> None:
@@ -272,7 +295,8 @@ class Incoming:
             self.socket = self.hub.socket(zmq.PAIR, True, endpoint)
         else:
             self.socket = self.hub.socket(zmq.ROUTER, True, endpoint)
-            self.monitor = self.socket.get_monitor_socket(int(zmq.Event.ALL))
+            self.socket.setsockopt(zmq.RCVHWM, self.spec.queue + 2)  # more than our sender ever has under way
+            self.monitor = watch_over(self.socket, _WATCHED)
         self.socket.bind(endpoint)
         return self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
@@ -346,7 +370,7 @@ class Incoming:
         return message
 
     def watch(self) -> None:
-        """Count what ZeroMQ itself refused."""
+        """Count what ZeroMQ itself refused; in one thread, which need not be the one that receives."""
         while self.monitor is not None and self.monitor.poll(0):
             event = zmq.Event(recv_monitor_message(self.monitor)["event"])
             if event in _REFUSALS:
@@ -358,12 +382,7 @@ class Incoming:
                 self._refuse("a connection that broke off, or sent more than a message may hold")
 
     def close(self) -> None:
-        if self.monitor is not None:
-            assert self.socket is not None
-            self.watch()
-            self.socket.disable_monitor()
-            self.monitor.close()
-            self.monitor = None
+        """Close the socket; the monitor, which another thread may read, goes with the context."""
         if self.socket is not None:
             self.socket.close()
 

@@ -7,16 +7,18 @@ is checked against it before an array is made; nothing that arrives can execute,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from flowgraph.block import BITS, NUMBERS, BlockError, Packet, Tag
+from flowgraph.block import BITS, ERASED, NUMBERS, BlockError, Packet, Tag
 
 MAGIC, VERSION = b"SFW", b"1"
 DTYPES = {name: np.dtype(name) for name in NUMBERS}
 MAX_DIMENSIONS = 8
+MAX_NUMBER = 1 << 62  # of frames, items, messages: all that is counted stays below
 
 
 class WireError(Exception):
@@ -47,11 +49,29 @@ class Header(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"a tag's value must be plain data, not {type(value).__name__}")
+    raise TypeError(f"a tag or figure must be plain data, not {type(value).__name__}")
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-_decoder = msgspec.msgpack.Decoder(Header)
+encode_plain = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+
+
+def decoder(kind: Any) -> Callable[[bytes], Any]:
+    """Return a function that reads a record of that type, or union of types, from MessagePack.
+
+    It raises `WireError` for any bytes that are none.
+    """
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def read(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise WireError(str(error)) from None
+
+    return read
+
+
+_decode_header = decoder(Header)
 
 
 def encode(message: Packet | End, seq: int, token: str) -> tuple[bytes, np.ndarray | None]:
@@ -61,7 +81,7 @@ def encode(message: Packet | End, seq: int, token: str) -> tuple[bytes, np.ndarr
     """
     if isinstance(message, End):
         header = Header(token, seq, "", (), message.items, message.packets, 0, True, [])
-        return MAGIC + VERSION + _encoder.encode(header), None
+        return MAGIC + VERSION + encode_plain(header), None
     data = np.ascontiguousarray(message.data) if message.data.ndim else message.data.reshape(1)
     if data.ndim > MAX_DIMENSIONS or (message.dtype != BITS and message.dtype not in DTYPES):
         raise BlockError(f"a wire carries no array of {data.ndim} dimensions of {message.dtype}")
@@ -76,7 +96,7 @@ def encode(message: Packet | End, seq: int, token: str) -> tuple[bytes, np.ndarr
         message.last,
         [tuple(tag) for tag in message.tags],
     )
-    return MAGIC + VERSION + _encoder.encode(header), data
+    return MAGIC + VERSION + encode_plain(header), data
 
 
 def decode(frames: list[Any], token: str) -> tuple[int, Packet | End]:
@@ -92,13 +112,16 @@ def decode(frames: list[Any], token: str) -> tuple[int, Packet | End]:
     if head[3:4] != VERSION:
         raise WireError(f"wire version {head[3:4].decode('latin-1')!r}, not {VERSION.decode()!r}")
     try:
-        header = _decoder.decode(head[4:])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        header = _decode_header(head[4:])
+    except WireError as error:
         raise WireError(f"broken header: {error}") from None
     if header.token != token:
         raise WireError("message of another run")
-    if min(header.seq, header.count, header.frame, header.offset, *header.shape, 0) < 0:
+    numbers = header.seq, header.count, header.frame, header.offset, *header.shape
+    if min(numbers) < 0:
         raise WireError("negative number in the header")
+    if max(numbers) >= MAX_NUMBER:
+        raise WireError(f"number beyond {MAX_NUMBER} in the header")
     if not header.dtype:
         if len(frames) != 1:
             raise WireError("end of stream with an array")
@@ -120,7 +143,13 @@ def decode(frames: list[Any], token: str) -> tuple[int, Packet | End]:
         raise WireError(f"{header.count} bits cannot be {items} bytes")
     if not packed and header.count != items:
         raise WireError(f"header claims {header.count} items, {items} came")
-    data = np.frombuffer(payload, dtype).reshape(header.shape)
+    try:
+        data = np.frombuffer(payload, dtype).reshape(header.shape)
+    except ValueError:  # no items, of an enormous shape
+        raise WireError("array too large for this machine") from None
     data.flags.writeable = False
     tags = tuple(Tag(*tag) for tag in header.tags)
+    for tag in tags:
+        if tag.offset < 0 or (tag.key == ERASED and not (type(tag.value) is int and tag.value >= 0)):
+            raise WireError(f"tag {tag.key[:20]!r} of item {tag.offset} that cannot be")
     return header.seq, Packet(data, header.frame, header.offset, header.count, packed, tags, header.last)

@@ -31,8 +31,8 @@ from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import endpoint
 from flowgraph.probe import Tap
 from flowgraph.spec import BlockSpec, ChangeSpec
-from flowgraph.transport import LINGER_MS, Hub, Incoming, Outgoing, Stopped
-from flowgraph.wire import encode
+from flowgraph.transport import LINGER_MS, MAX_MESSAGE_BYTES, Hub, Incoming, Outgoing, Stopped, watch_over
+from flowgraph.wire import WireError, encode
 
 LOG = logging.getLogger("semflow")
 COUNTS_EVERY_S = 0.25
@@ -83,11 +83,8 @@ class Worker:
         self.doorkeeper = Doorkeeper(self.hub.context, curve[0]) if curve else None
         self.control = self.hub.socket(zmq.DEALER, False, connect)
         self.control.setsockopt(zmq.IDENTITY, name.encode())
-        if connect.startswith("tcp:"):  # a host that is cut off closes no connection
-            self.control.setsockopt(zmq.HEARTBEAT_IVL, 500)
-            self.control.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
         self.control.setsockopt(zmq.LINGER, 1000)
-        self.monitor = self.control.get_monitor_socket(int(zmq.Event.DISCONNECTED))
+        self.monitor = watch_over(self.control, zmq.Event.DISCONNECTED)
         self.control.connect(connect)
         self.outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.contents: queue.SimpleQueue[control.Content | None] = queue.SimpleQueue()
@@ -105,7 +102,11 @@ class Worker:
 
     def _post(self, message: control.Message) -> None:
         """Leave a message for the supervisor; it is encoded here, so that a block hears of what cannot be sent."""
-        self.outbox.put(control.encode(message))
+        data = control.encode(message)
+        if len(data) > MAX_MESSAGE_BYTES:
+            size, limit = len(data) >> 20, MAX_MESSAGE_BYTES >> 20
+            raise BlockError(f"hands the run {size} MiB at once, more than the {limit} MiB that a message holds")
+        self.outbox.put(data)
 
     def fail(self, block: str, error: BaseException) -> None:
         """Tell the supervisor that a block cannot go on."""
@@ -173,7 +174,7 @@ class Worker:
                 self._hint()
             self._flush_outbox()
             if heard:
-                message = control.from_supervisor(self.control.recv())
+                message = self._heard()
                 if isinstance(message, control.Stop):
                     return True
                 if isinstance(message, control.Refused):
@@ -187,6 +188,10 @@ class Worker:
                         self.fail(getattr(error, "block", ""), error)
             if self._abandoned():
                 return False
+            for thread in self.threads:
+                if thread.silent:
+                    thread.told = True
+                    self.fail(thread.name, BlockError("ended without a word, while it was to say what is wrong"))
             if self.connected and not ready and all(thread.settled for thread in self.threads):
                 ready = True
                 self._flush_outbox()
@@ -196,6 +201,12 @@ class Worker:
                 counted, done = time.monotonic(), ended
                 self._flush_outbox()
                 self._say(self._counts(done))
+
+    def _heard(self) -> control.FromSupervisor:
+        try:
+            return control.from_supervisor(self.control.recv())
+        except WireError as error:
+            raise BlockError(f"worker {self.name}: what it has joined is no run: {error}") from None
 
     def _hint(self) -> None:
         """Say what to look at where nobody answers: ZeroMQ keeps trying, and tells no reasons."""
@@ -323,6 +334,7 @@ class Worker:
         queued: dict[str, int] = {}
         for thread in self.threads:
             for wire in thread.inputs.values():
+                wire.watch()
                 for reason in tuple(wire.refused):
                     self._tell_refusal(thread.name, f"wire {wire.spec.name} refused {reason}", done)
                 wires[wire.spec.name] = control.WireCount(
@@ -380,7 +392,7 @@ def _local_files(pattern: str, endings: Collection[str]) -> Iterator[control.Con
 def _made(spec: BlockSpec, context: Context) -> Block:
     try:
         return registry.find(spec.type)(spec.params, spec.name, context)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fault = BlockError(explain(error))
         fault.block = spec.name
         raise fault from error

@@ -112,11 +112,9 @@ def load_autoencoder(
 
 def from_folder(folder: Any, placement: weights.Placement, variant: str | None = None) -> Autoencoder:
     """The autoencoder in a folder, its class as its `config.json` names it."""
-    import json
-
     import diffusers
 
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
+    kind = weights.config(folder).get("_class_name")
     if kind not in ("AutoencoderKL", "AutoencoderTiny"):
         raise weights.ModelMissing(
             f"{folder} must hold an AutoencoderKL or AutoencoderTiny, not {kind or 'another model'}"

@@ -59,10 +59,6 @@ class Receiver:
         self.size: tuple[int, int] = (unet.config.sample_size * vae.factor,) * 2
         self._empty: Any = None
 
-    def count_tokens(self, text: str) -> int:
-        """The text encoder's tokens of a text, begin and end included; it cuts at 77."""
-        return len(self.tokenizer(text).input_ids)
-
     def regenerate(
         self,
         latents: np.ndarray,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -46,6 +47,18 @@ def part(folder: Path, *names: str) -> Path:
             return folder / name
     wanted = " or ".join(str(folder / name / "config.json") for name in names)
     raise ModelMissing(f"model folder {folder} is incomplete: {wanted} must exist; fetch it again")
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """What the `config.json` of a model's folder says. Raises `ModelMissing` where it is broken."""
+    path = folder / "config.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("no mapping of names to values")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelMissing(f"{path} cannot be read as a model's config ({error}); fetch it again") from None
+    return said
 
 
 class Placement(NamedTuple):

@@ -1,6 +1,7 @@
 """Graphs composed in Python, in one process: a notebook's way in."""
 
 import signal
+import tempfile
 import threading
 import time
 
@@ -143,3 +144,45 @@ def test_an_interrupt_ends_the_run_and_is_not_raised_where_it_falls(tmp_path, nu
     assert ended.value.interrupted
     assert ended.value.report.result["status"] == "interrupted"
     assert signal.getsignal(number) is before
+
+
+class Unspeakable(Exception):
+    """An error of which nothing can be said."""
+
+    def __str__(self):
+        raise ValueError("not even this")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("where", ["start", "work", "stop"])
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [(SystemExit("enough"), "SystemExit: enough"), (Unspeakable(), "ended without a word")],
+    ids=["exits", "cannot be told"],
+)
+def test_whatever_a_block_raises_ends_the_run(tmp_path, where, raised, told):
+    class Exits(Keep):
+        """Raise where it is told to."""
+
+    def raises(self, x=None):
+        raise raised
+
+    def observe(report):
+        assert time.monotonic() < until, "the run does not end"
+
+    setattr(Exits, where, raises)
+    graph, until = Flowgraph("exits"), time.monotonic() + 10
+    graph.connect(Ramp(), Exits())
+    with pytest.raises(RunFailed, match=f"^block exits: {told}"):
+        graph.run(tmp_path, observe)
+
+
+def test_a_folder_for_sockets_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied", "/full/semflow-x")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    graph = Flowgraph("nowhere")
+    graph.connect(Ramp(), Keep())
+    with pytest.raises(RunFailed, match=r"^cannot write /full/semflow-x: Permission denied$"):
+        graph.run(tmp_path)

@@ -31,6 +31,9 @@ wires:
 """
 
 
+FAILING = "numpy_function, module: numpy, function: nothing"
+
+
 @pytest.fixture
 def graph(cli):
     path = cli.folder / "graph.yaml"
@@ -177,3 +180,28 @@ def test_a_link_swaps_in_by_one_line(cli, link):
     (cli.folder / "overlay.yaml").write_text(line)
     ended = cli.run("check", ROOT / "configs/main.yaml", "--overlay", "overlay.yaml")
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("end", ["stdout", "stderr"])
+@pytest.mark.parametrize(("noise", "code"), [("awgn_channel, ebn0: $snr", 0), (FAILING, 1)], ids=["done", "failed"])
+def test_a_run_whose_output_nobody_reads_any_more_ends_as_it_would(cli, graph, end, noise, code):
+    graph.write_text(
+        GRAPH.replace("awgn_channel, ebn0: $snr", noise).replace("air.symbols", "air.items") if code else GRAPH
+    )
+    process = cli.start(graph, "--out", "out")
+    getattr(process, end).close()
+    (process.stderr if end == "stdout" else process.stdout).read()
+    assert process.wait(60) == code
+    assert json.loads((cli.folder / "out/report.json").read_text())["status"] == ("failed" if code else "done")
+
+
+def test_a_run_needs_no_output_at_all(cli, graph):
+    command = f"exec {sys.executable} {ROOT}/run_flowgraph.py {graph} --out out >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=cli.folder, env=cli.environment, check=False).returncode == 0
+    assert json.loads((cli.folder / "out/report.json").read_text())["status"] == "done"
+
+
+def test_of_a_list_as_much_is_printed_as_is_read(cli):
+    process = cli.start("blocks")
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(30)) == ("", 0)

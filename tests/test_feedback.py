@@ -5,7 +5,8 @@ import pytest
 
 from flowgraph import Block, Flowgraph, Packet, Port
 from flowgraph.config.load import ConfigError, load
-from flowgraph.graph import dump, mermaid
+from flowgraph.drawing import mermaid
+from flowgraph.dump import dump
 
 FRAMES = [0, 1, 2, 4, 7, 8, 9]  # as where some images could not be read
 

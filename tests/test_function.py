@@ -134,3 +134,14 @@ def test_items_of_another_type_are_refused(file):
 def test_bad_parameters_are_refused(params, message):
     with pytest.raises(ValueError, match=message):
         NumpyFunction(params)
+
+
+def test_code_that_exits_is_told_as_any_other_fault(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys\ndef quit(x): sys.exit('bad input')\nif __name__ != 'script': sys.exit(3)\n")
+    block = NumpyFunction({"file": str(script), "function": "quit"})
+    with pytest.raises(BlockError, match=r"^quit failed on 3 complex64: SystemExit: bad input \(script.py:2\)$"):
+        run_block(block, {"items": items(3)})
+    script.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(BlockError, match=r"script.py could not be imported: SystemExit: 3$"):
+        run_block(block, {"items": items(3)})

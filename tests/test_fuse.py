@@ -49,7 +49,7 @@ def test_a_fused_graph_tells_and_counts_what_the_same_graph_in_threads_does(fuse
 
 
 def test_a_sub_graph_fuses_with_all_its_blocks_and_runs_again_from_what_was_resolved():
-    from flowgraph.graph import dump
+    from flowgraph.dump import dump
 
     spec = loads(job("[link]"))
     chains = {block.name: block.chain for block in spec.blocks}
@@ -119,3 +119,26 @@ def test_a_whole_graph_can_be_one_call(tmp_path):
     low, high = link["ber_interval"]
     assert link["bits"] == 400_000
     assert low < link["ber_theory"] < high
+
+
+def test_of_a_chain_those_are_stopped_that_were_started(tmp_path):
+    class Needs(Fail):
+        """Needs in stop() what start() got."""
+
+        def start(self):
+            if self.name == "needs_2":
+                raise BlockError("has no model")
+            self.got = []
+
+        def stop(self):
+            if self.name != "needs_2":
+                self.got.append("stopped")
+
+    graph = Flowgraph("fails")
+    chain = [BitSource({"bits": 8192}), Needs(), Needs(), Needs()]
+    graph.connect(*chain)
+    graph.fuse(*chain)
+    with pytest.raises(RunFailed, match=r"^block needs_2: has no model$"):
+        graph.run(tmp_path)
+    assert chain[1].got == ["stopped"]
+    assert not hasattr(chain[3], "got")

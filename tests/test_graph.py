@@ -10,7 +10,9 @@ from toy_blocks import Bits, Channel, Demapper, Mapper, Meter, toys  # noqa: F40
 
 from flowgraph.block import Block, Port
 from flowgraph.config.load import ConfigError, loads
-from flowgraph.graph import check, dump, mermaid
+from flowgraph.drawing import mermaid
+from flowgraph.dump import dump
+from flowgraph.graph import check
 from flowgraph.spec import BlockSpec, GraphSpec, NetworkSpec, WireSpec, WorkerSpec
 
 BLOCKS = {

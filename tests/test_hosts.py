@@ -8,7 +8,9 @@ import time
 
 import pytest
 import zmq
+from test_control import DEEP, NO_TEXT
 
+from flowgraph import control
 from flowgraph.block import BlockError
 from flowgraph.keys import load_keys, make_keys
 
@@ -171,3 +173,37 @@ def test_keys_are_private_and_not_overwritten(tmp_path):
 def test_an_address_that_is_none_is_one_sentence(cli, address):
     ended = cli.run("worker", "far", "--connect", address, timeout=20)
     assert (ended.returncode, ended.stderr.strip()) == (2, f"--connect must be tcp://HOST:PORT, not {address!r}")
+
+
+def test_strangers_at_the_door_are_told_of_once_and_hold_nothing_up(cli, port):
+    process, log = start_waiting(cli, port, source="{use: lab_numbers, frames: 5}")
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.setsockopt(zmq.IDENTITY, b"stranger")
+        stranger.connect(f"tcp://127.0.0.2:{port}")
+        for message in (NO_TEXT, DEEP, *[control.encode(control.Left())] * 100):
+            stranger.send(message)
+        assert stranger.poll(5000)
+        assert isinstance(control.from_supervisor(stranger.recv()), control.Refused)
+        worker = cli.start("worker", "far", "--connect", f"tcp://127.0.0.2:{port}")
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, worker.wait(10)) == (0, 0), err
+        assert not stranger.poll(0)
+    worker.communicate()
+    assert log.read_text().count("a stranger on the control socket was refused: b'stranger'") == 1
+
+
+def test_a_stranger_who_does_not_listen_cannot_keep_the_run_from_ending(cli, port):
+    process, _ = start_waiting(cli, port)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096)):
+            stranger.setsockopt(option, value)
+        stranger.connect(f"tcp://127.0.0.2:{port}")
+        message, until = control.encode(control.Left()), time.monotonic() + 3
+        while time.monotonic() < until and stranger.poll(200, zmq.POLLOUT):
+            stranger.send(message)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        process.communicate(timeout=20)
+        assert time.monotonic() - began < 3
+    assert process.returncode == 130

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from pydantic import Field
@@ -312,3 +313,14 @@ def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
     assert gone.returncode == 2
     assert "is the run there" in gone.stderr
     run.stdout.close(), run.stderr.close()
+
+
+def test_what_is_no_request_is_answered_and_the_run_goes_on(link, tmp_path):
+    with Running(Flowgraph.from_spec(loads(link), Memory()), tmp_path) as run:
+        ask = b"\x83\xa4type\xa3Set\xa4name\xa4ebn0\xa5value"
+        for request in (b"", b"\xff", ask + b"\xa2\xff\xfe", ask + b"\x91" * 900 + b"\x01"):
+            run.remote.requests.send(request)
+            assert run.remote.requests.poll(5000)
+            answer = msgspec.msgpack.decode(run.remote.requests.recv())
+            assert answer["fault"].startswith("must be a request, not what came: ")
+        assert run.remote.set("ebn0", 5).value == 5.0

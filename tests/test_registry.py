@@ -106,3 +106,13 @@ def test_a_block_offered_twice_is_still_one(install):
 
 def test_our_own_blocks_are_found_as_any_others():
     assert "qam_mapper" in registry.all_blocks()
+
+
+def test_a_script_that_exits_on_import_is_named_and_harms_no_other(install):
+    install(
+        "mine",
+        {"__init__.py": "", "script.py": "raise SystemExit('usage: script')", "good.py": BLOCK.format(name="Good")},
+        "mine",
+    )
+    assert list(registry.all_blocks()) == ["good"]
+    assert "mine.script could not be imported: SystemExit: usage: script" in failure("script")

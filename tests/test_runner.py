@@ -1,5 +1,6 @@
 """What a block sees: alignment, whole frames, pairing by frame, ends."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -231,3 +232,39 @@ def test_a_block_that_miscounts_is_told_so(made, message):
 
     with pytest.raises(BlockError, match=message):
         run_block(Miscounts())
+
+
+def test_what_waits_for_partners_is_counted_down_to_nothing():
+    runner = Runner(Pair(), lambda name, packet: None, {"a", "b"})
+    runner.block.start()
+    whole = chars(b"abcdefgh", 0)
+    for frame in range(20):
+        for name in "ab":
+            pieces = recut([replace(whole, frame=frame)], [3])
+            for piece in pieces[frame % 2 :]:  # of every other one the beginning is lost
+                runner.feed(name, piece)
+    assert [runner.held(name) for name in "ab"] == [0, 0]
+    assert len(runner.block.seen) == 20
+
+
+def test_what_comes_late_by_a_delay_counts_as_waiting_too():
+    runner = Runner(Pair(), lambda name, packet: None, {"a", "b"}, memory=3 << 20, delays={"b": 1})
+    mebibytes = [Packet(np.zeros(1 << 20, np.uint8), frame, last=True) for frame in range(4)]
+    for packet in mebibytes[:3]:
+        runner.feed("b", packet)
+    with pytest.raises(BlockError, match="4 MiB of frames wait for input a, more than the 3 MiB allowed"):
+        runner.feed("b", mebibytes[3])
+
+
+def test_a_frame_of_which_more_is_missing_than_fits_in_memory_is_refused():
+    runner = Runner(Pair(), lambda name, packet: None, {"a", "b"}, memory=1 << 20)
+    with pytest.raises(BlockError, match="frame 0 has 1048576 MiB with what is missing in it, more than the 1 MiB"):
+        runner.feed("a", chars(b"end", 0, offset=1 << 40))
+
+
+@pytest.mark.parametrize("sizes", [[10], [1], [3, 4]])
+def test_a_stream_that_ends_within_a_multiple_ends_the_frame_and_says_so(sizes):
+    block = Aligned()
+    made = run_block(block, {"bits": recut([replace(bits(29), last=False)], sizes)})["bits"]
+    assert block.counts == [(24, False), (5, True)]
+    assert made[-1].tags == (Tag(29, "truncated", True),)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import zmq
 
+from flowgraph.block import BlockError
 from flowgraph.report import RunFolder
 
 SLOW = "{use: lab_numbers, frames: 1000, pause: 0.02}"
@@ -201,7 +203,7 @@ def test_workers_do_not_outlive_a_supervisor_that_is_killed_while_they_start(cli
     assert cli.wait_until(lambda: len(cli.processes()) > 1)
     process.kill()
     process.communicate()
-    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 5.0), (cli.processes(), cli.sockets())
+    assert cli.wait_until(lambda: not cli.processes() and not cli.sockets(), 3.0), (cli.processes(), cli.sockets())
 
 
 def test_a_long_path_to_temporary_files_is_no_obstacle(cli):
@@ -212,13 +214,14 @@ def test_a_long_path_to_temporary_files_is_no_obstacle(cli):
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_source_that_is_ahead_waits_for_a_slower_one(cli):
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_source_that_is_ahead_waits_for_a_slower_one(cli, delay):
     (cli.folder / "graph.yaml").write_text(
         "flowgraph: unlike speeds\nblocks:\n"
         "  slow: {use: lab_numbers, frames: 40, size: 10, pause: 0.01}\n"
         "  fast: {use: lab_numbers, frames: 40, size: 4000000}\n"
         "  tally: {use: lab_tally, memory: 60 MB}\n"
-        "wires:\n  - slow.x -> tally.x\n  - fast.x -> tally.beside\n"
+        f"wires:\n  - slow.x -> tally.x\n  - {{wire: fast.x -> tally.beside, delay: {delay}}}\n"
     )
     ended = cli.run("graph.yaml", "--out", "out", "--quiet")
     assert ended.returncode == 0, ended.stderr
@@ -276,3 +279,32 @@ def test_a_folder_that_is_used_again_holds_the_last_run_alone(tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"images/0001_sent.png", "report.json", "log.txt", "notes.txt"}
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    together, folders = threading.Barrier(8), []
+
+    def begin():
+        together.wait()
+        folders.append(RunFolder.for_run("same"))
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({folder.path for folder in folders}) == 8
+    for folder in folders:
+        folder.close()
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
+    first = RunFolder(tmp_path)
+    first.write("page.png", b"x")
+    first.write("report.json", json.dumps({"files": ["page.png"]}))
+    with pytest.raises(BlockError, match=f"^{tmp_path} is in use by another run: wait for it, or give another --out$"):
+        RunFolder(tmp_path)
+    assert (tmp_path / "page.png").exists()
+    first.close()
+    RunFolder(tmp_path).close()

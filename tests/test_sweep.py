@@ -15,6 +15,7 @@ from flowgraph import Sweep
 from flowgraph.block import BlockError
 from flowgraph.config.mistake import ConfigError
 from flowgraph.memory import Memory
+from flowgraph.pool import Pool
 from flowgraph.sweep.table import CSV, FILE, PARQUET, Entry, Table
 
 GRAPH = f"""\
@@ -333,3 +334,13 @@ def test_a_process_keeps_the_last_object_of_each_owner():
     for owner, wanted in [("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)]:
         memory.object(owner, wanted, lambda: made.append(1))
     assert len(made) == 4
+
+
+def test_a_process_that_starts_leaves_the_signals_that_were_blocked_blocked():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with Pool(1) as pool:
+            pool.submit(abs, -1)
+            assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -32,7 +32,7 @@ def wire(request, tmp_path):
     yield make
     for end in made:
         end.close()
-    hub.context.term()
+    hub.context.destroy()  # with what watches over the ends
 
 
 def packet(number):
@@ -115,7 +115,7 @@ def tcp():
     yield hub, incoming, outgoing, endpoint
     incoming.close()
     outgoing.close()
-    hub.context.term()
+    hub.context.destroy()  # with what watches over the ends
 
 
 def test_a_strangers_message_is_refused_by_name_and_the_stream_goes_on(tcp):
@@ -213,7 +213,7 @@ def cable():
     hub.stop.set()
     incoming.close()
     outgoing.close()
-    hub.context.term()
+    hub.context.destroy()  # with what watches over the ends
 
 
 def test_a_connection_that_breaks_off_and_comes_back_loses_what_was_under_way_and_no_more(cable):
@@ -285,3 +285,33 @@ def test_what_zeromq_itself_refuses_is_counted_with_its_reason(tcp, said, reason
     ((told, times),) = incoming.refused.items()
     assert reason in told
     assert times == 1
+
+
+def test_a_thousand_strangers_before_a_busy_block_hold_nothing_up(tcp):
+    _, incoming, outgoing, endpoint = tcp
+    host, port = endpoint.removeprefix("tcp://").split(":")
+    for _ in range(1000):
+        with socket.create_connection((host, int(port)), 2) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    outgoing.send(packet(1))
+    assert [p.frame for p in receive(incoming, 1)] == [1]
+    until = time.monotonic() + 10
+    while sum(incoming.refused.values()) < 1000 and time.monotonic() < until:
+        incoming.monitor.poll(50)
+        incoming.watch()
+    assert sum(incoming.refused.values()) == 1000
+
+
+def test_what_a_stranger_can_leave_before_a_busy_block_is_bounded(tcp):
+    hub, incoming, outgoing, endpoint = tcp
+    stranger = hub.context.socket(zmq.DEALER)
+    stranger.sndhwm = 1
+    stranger.connect(endpoint)
+    sent = 0
+    while sent < 100 and stranger.poll(500, zmq.POLLOUT):
+        stranger.send(bytes(1 << 20))
+        sent += 1
+    assert sent < 50  # the wire's queue, and what the kernel holds
+    stranger.close(0)
+    outgoing.send(packet(1))
+    assert [p.frame for p in receive(incoming, 1)] == [1]

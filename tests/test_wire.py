@@ -1,5 +1,7 @@
 """The wire: what goes in comes out, and nothing else gets in."""
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -77,6 +79,13 @@ def header(**changes):
         ([header(dtype="bits", count=40), b"1234"], "40 bits cannot be 4 bytes"),
         ([header()], "without its array"),
         ([header(dtype="", shape=()), b"1234"], "end of stream with an array"),
+        ([header(dtype="float32", shape=(0, 2**61), count=0), b""], "array too large"),
+        ([header(shape=(0, 2**64 - 1), count=0), b""], "number beyond"),
+        ([header(seq=2**64 - 1), b"1234"], "number beyond"),
+        ([header(offset=2**62), b"1234"], "number beyond"),
+        ([header(tags=[(-5, "n0", 1.0)]), b"1234"], "tag 'n0' of item -5 that cannot be"),
+        ([header(tags=[(0, "erased", "x")]), b"1234"], "tag 'erased' of item 0 that cannot be"),
+        ([header(tags=[(0, "erased", -1)]), b"1234"], "tag 'erased' of item 0 that cannot be"),
     ],
 )
 def test_what_is_not_ours_is_refused_with_the_reason(frames, complaint):
@@ -90,6 +99,35 @@ def test_no_bytes_whatever_get_past_or_crash(frames, magic):
         frames[0] = b"SFW1" + frames[0]
     with pytest.raises(WireError):
         decode(frames, TOKEN)
+
+
+numbers = st.integers(0, 4) | st.sampled_from([-1, 2**31, 2**61, 2**62, 2**64 - 1])
+tags = st.tuples(numbers, st.sampled_from(["erased", "n0"]), numbers | st.none() | st.text(max_size=2))
+
+
+@given(
+    dtype=st.sampled_from(["uint8", "bits", "complex128"]),
+    shape=st.lists(numbers, min_size=1, max_size=3),
+    fields=st.fixed_dictionaries(
+        {"seq": numbers, "frame": numbers, "offset": numbers, "tags": st.lists(tags, max_size=2)}
+    ),
+    spoilt=st.integers(0, 9),
+)
+def test_a_header_with_the_runs_token_is_refused_or_is_one_that_could_have_been_sent(dtype, shape, fields, spoilt):
+    count = shape[0] * (8 if dtype == "bits" else 1) + (spoilt == 9)
+    size = math.prod(shape) * np.dtype("uint8" if dtype == "bits" else dtype).itemsize + (spoilt == 8)
+    count = count if count < 2**64 else 0
+    try:
+        seq, got = decode(
+            [header(dtype=dtype, shape=shape, count=count, **fields), bytes(min(max(size, 0), 2048))], TOKEN
+        )
+    except WireError:
+        return
+    assert (seq + 1).to_bytes(8, "little")  # as the receiver tells it
+    assert got.data.shape == tuple(shape)
+    assert got.end < 2**63
+    assert all(tag.offset >= 0 for tag in got.tags)
+    assert [tag.value for tag in got.tags if tag.key == "erased" and not isinstance(tag.value, int)] == []
 
 
 @given(st.data())

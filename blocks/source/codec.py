@@ -82,11 +82,6 @@ def encode_within(picture: np.ndarray, codec: str, max_bytes: int) -> bytes:
 
 
 def _encode(image: Image.Image, codec: str, quality: int) -> bytes:
-    effort: dict[str, dict[str, Any]] = {
-        "jpeg": {"optimize": True},
-        "webp": {"method": 6},
-        "avif": {"speed": 6, "max_threads": 1},
-    }
     file = io.BytesIO()
-    image.save(file, codec, quality=quality, **effort[codec])
+    image.save(file, codec, quality=quality, **EFFORT[codec])
     return file.getvalue()

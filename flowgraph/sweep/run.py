@@ -14,10 +14,11 @@ import msgspec
 
 from flowgraph.api import Flowgraph
 from flowgraph.block import BlockError
+from flowgraph.launch import environment_of
 from flowgraph.memory import Memory
 from flowgraph.report import NoFolder
 from flowgraph.spec import GraphSpec
-from flowgraph.supervisor import DONE, RUNNING, RunFailed, environment_of
+from flowgraph.supervisor import DONE, RUNNING, RunFailed
 from flowgraph.sweep.plan import Cell, Resources
 from flowgraph.sweep.table import Entry, Table
 

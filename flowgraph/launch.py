@@ -1,0 +1,71 @@
+"""The processes in which blocks run: their environment, how they are started, and how one ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import IO
+
+from flowgraph.spec import WorkerSpec
+
+# For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
+# Threads that wait for each other spin by default, which beside other work takes ten times as long as to sleep.
+SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def private_folder() -> str:
+    """Make a folder for sockets that this user alone can enter; a socket's path holds about 100 characters."""
+    folder = tempfile.mkdtemp(prefix="semflow-")
+    if len(folder) > 80:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="semflow-", dir="/tmp")
+    return folder
+
+
+def environment_of(threads: int) -> dict[str, str]:
+    """Return the environment of a process in which blocks run, with so many compute threads for each of its models."""
+    return {
+        **KEEP_MEMORY,
+        **SLEEP_WHILE_WAITING,
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "NUMBA_NUM_THREADS": "1",  # blocks run beside each other: a kernel keeps to its thread
+    }
+
+
+def launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
+    """Start a worker of this machine, which is to report to the supervisor at `connect`."""
+    environment = {
+        **environment_of(int(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))),
+        "SEMFLOW_CONNECT": connect,
+        "SEMFLOW_WORKER": spec.name,
+        "SEMFLOW_SECRET": secret,
+        "SEMFLOW_KEYS": keys,
+        "SEMFLOW_PARENT": str(os.getpid()),
+    }
+    # A session of its own: Ctrl-C reaches the supervisor alone, which then ends the run in order.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "flowgraph.worker"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def how_it_ended(code: int) -> str:
+    """Return what is known of the end of a process that was to go on."""
+    if code < 0:
+        known = -code in set(signal.Signals)
+        return f"was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
+    return f"ended by itself with exit code {code}; its last words are in the run's log.txt"
