@@ -2,7 +2,20 @@
 
 from flowgraph.api import Flowgraph
 from flowgraph.block import Block, BlockError, Packet, Params, Port, Tag
-from flowgraph.report import Report
+from flowgraph.config.mistake import ConfigError
+from flowgraph.report import Report, RunFailed
 from flowgraph.sweep import Sweep
 
-__all__ = ["Block", "BlockError", "Flowgraph", "Packet", "Params", "Port", "Report", "Sweep", "Tag"]
+__all__ = [
+    "Block",
+    "BlockError",
+    "ConfigError",
+    "Flowgraph",
+    "Packet",
+    "Params",
+    "Port",
+    "Report",
+    "RunFailed",
+    "Sweep",
+    "Tag",
+]

@@ -129,8 +129,7 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     from flowgraph.api import Flowgraph
     from flowgraph.console import Progress, print_summary, printing
-    from flowgraph.report import RunFolder
-    from flowgraph.supervisor import RunFailed
+    from flowgraph.report import RunFailed, RunFolder
 
     signal.signal(signal.SIGTERM, _interrupt)
     progress = Progress(options.quiet)

@@ -101,6 +101,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.log_file = (path / "log.txt").open("a", encoding="utf-8")
         claim(self.log_file, path)
+        self.log_file.truncate(0)
         for name in _files_of(path / "report.json"):
             (path / name).unlink(missing_ok=True)
         self.written: set[str] = set()  # by this run, whatever else lies there
@@ -231,3 +232,11 @@ class Report:
 
     def as_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1) + b"\n"
+
+
+class RunFailed(Exception):
+    """A run ended early; `report` holds what was finished. `interrupted` where a person ended it."""
+
+    def __init__(self, message: str, report: Report, interrupted: bool = False):
+        super().__init__(message)
+        self.report, self.interrupted = report, interrupted

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -219,6 +220,12 @@ class Runner:
             for n in self.connected
             if n not in self.collected and block.align(ports[n]) > 1
         }
+        # A stream in and a stream out: what comes in must come out again as the block's ratio says, but for a rest
+        ratio = block.ratio(block.params) if callable(block.ratio) else block.ratio
+        straight = len(self.connected) == len(self.outputs) == 1
+        self.ratio = Fraction(ratio) if straight and ratio is not None else Fraction(0)
+        self.rest = max([1, *(math.floor(self.ratio * block.align(ports[name])) for name in self.connected)])
+        self.came: dict[int, int] = {}  # of frames whose end has come in and not gone out, the items
 
     def feed(self, name: str, packet: Packet) -> bool:
         """Give the input `name` a packet; return True where that ends the block, as `end` does."""
@@ -253,6 +260,11 @@ class Runner:
         self.ended = True  # what is late and has not come is not waited for
         self.change()
         self._hand_out(self.block.flush())
+        for frame, count in self.came.items():
+            raise BlockError(
+                f"must hand out all that work() makes, and has handed out no end of frame {frame}, in which "
+                f"{count:,} items came"
+            )
         return True
 
     def produce(self) -> Iterator[None]:
@@ -295,6 +307,7 @@ class Runner:
             head, packet = split(packet, cut)
             self._hand_out(self.block.work(**{name: head}))
         self.place = packet.frame, packet.end
+        self._expect(packet)
         self._hand_out(self.block.work(**{name: packet}))
 
     def _release(self) -> None:
@@ -310,6 +323,8 @@ class Runner:
             if self.changes.waiting:
                 self.changes.take_place(frame, 0)
             self.place = frame, max(packet.end for packet in packets.values() if packet is not None)
+            if len(packets) == 1:
+                self._expect(packets[next(iter(packets))])
             for name, w in self.late.items():
                 packets[name] = w.take(self.due[name].popleft())
                 self.due[name].append(frame)
@@ -321,6 +336,11 @@ class Runner:
                 f"{held >> 20} MiB of frames wait for input {last}, more than the {self.memory >> 20} MiB allowed: "
                 f"raise this block's `memory`, or shorten the way to {last}"
             )
+
+    def _expect(self, packet: Packet | None) -> None:
+        """Remember how many items a frame has that must come out again as the block's ratio says."""
+        if self.ratio and packet is not None and packet.last:
+            self.came[packet.frame] = packet.end
 
     def _hand_out(self, output: Output | Iterator[Output]) -> None:
         if output is None:
@@ -350,6 +370,13 @@ class Runner:
         if not (data.flags.c_contiguous and data.dtype.isnative):
             packet.data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
         packet.data.flags.writeable = False  # others may read the same memory
+        if packet.last and self.came:
+            came = self.came.pop(packet.frame, 0)
+            if packet.end < came * self.ratio - self.rest:
+                raise BlockError(
+                    f"must hand out {self.ratio} items for each that comes, as its ratio says, and has made "
+                    f"{packet.end:,} of the {came:,} of frame {packet.frame}"
+                )
         if not self.connected:
             self.place = packet.frame, packet.end
         self.emit(name, packet)

@@ -29,7 +29,7 @@ from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.launch import how_it_ended, launch, private_folder
 from flowgraph.live import Port
 from flowgraph.place import open_addresses
-from flowgraph.report import Report, RunFolder
+from flowgraph.report import Report, RunFailed, RunFolder
 from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
 from flowgraph.transport import open_socket, watch_over
 from flowgraph.wire import WireError
@@ -41,14 +41,6 @@ LEAVE_WITHIN_S = 2.2
 START_TOGETHER_S = 0.7  # after a block did not start, for others to say what they miss too
 WRITE_EVERY_S = 2.0
 RUNNING, DONE = "running", "run done"  # what a run tells of itself; anything else that it tells is a warning
-
-
-class RunFailed(Exception):
-    """A run ended early; `report` holds what was finished. `interrupted` where a person ended it."""
-
-    def __init__(self, message: str, report: Report, interrupted: bool = False):
-        super().__init__(message)
-        self.report, self.interrupted = report, interrupted
 
 
 @dataclass

@@ -15,7 +15,7 @@ from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
 from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port
 from flowgraph.config.mistake import ConfigError
-from flowgraph.supervisor import RunFailed
+from flowgraph.report import RunFailed
 
 
 class Ramp(Block):

@@ -10,7 +10,7 @@ from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
 from flowgraph import Block, BlockError, Flowgraph, Port
 from flowgraph.config.load import ConfigError, loads
-from flowgraph.supervisor import RunFailed
+from flowgraph.report import RunFailed
 
 JOB = """\
 flowgraph: fused

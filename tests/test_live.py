@@ -21,9 +21,9 @@ from flowgraph.config.mistake import ConfigError
 from flowgraph.live import Remote
 from flowgraph.memory import Memory
 from flowgraph.probe import PIECE_BYTES, Tap
+from flowgraph.report import RunFailed
 from flowgraph.runner import Runner
 from flowgraph.spec import ChangeSpec
-from flowgraph.supervisor import RunFailed
 from flowgraph.testing import assert_same_stream, recut
 
 

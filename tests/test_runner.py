@@ -268,3 +268,24 @@ def test_a_stream_that_ends_within_a_multiple_ends_the_frame_and_says_so(sizes):
     made = run_block(block, {"bits": recut([replace(bits(29), last=False)], sizes)})["bits"]
     assert block.counts == [(24, False), (5, True)]
     assert made[-1].tags == (Tag(29, "truncated", True),)
+
+
+@pytest.mark.parametrize(
+    ("makes", "message"),
+    [
+        (lambda x: None, "has handed out no end of frame 0, in which 1,000 items came"),
+        (lambda x: x.derive(x.data[:10]), "has made 10 of the 1,000 of frame 0"),
+        (lambda x: x.derive(x.data[:998]), "has made 998 of the 1,000 of frame 0"),
+    ],
+)
+def test_a_block_that_loses_what_its_ratio_promises_is_told_so(makes, message):
+    class Loses(Block):
+        """Loses items."""
+
+        inputs, outputs, ratio = (Port("x", "uint8"),), (Port("x", "uint8"),), Fraction(1)
+
+        def work(self, x):
+            return makes(x)
+
+    with pytest.raises(BlockError, match=message):
+        run_block(Loses(), {"x": [Packet(np.zeros(1000, np.uint8), last=True)]})

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 import threading
 from collections import Counter
 
@@ -222,11 +223,14 @@ def test_a_cell_that_fails_is_told_and_the_rest_goes_on(cli, files, variable, fa
     assert len(parquet.read_table(files / "out" / PARQUET)) == 7
 
 
-def test_ctrl_c_ends_a_sweep_with_the_table_of_what_was_finished(cli, files):
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_ends_a_sweep_with_the_table_of_what_was_finished(cli, files, times):
     (files / "s.yaml").write_text(SWEEP.replace("[1, 2]", "{from: 0, to: 99}"))
     started = cli.start("sweep", "s.yaml", "--out", "out", "--workers", 1)
     assert cli.wait_until(lambda: (files / "out" / FILE).exists() and (files / "out" / FILE).stat().st_size > 0, 60)
-    os.kill(started.pid, signal.SIGINT)
+    for _ in range(times):
+        os.kill(started.pid, signal.SIGINT)
+        time.sleep(0.02)
     _, err = started.communicate(timeout=20)
     assert started.returncode == 130
     assert "Traceback" not in err

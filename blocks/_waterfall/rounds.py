@@ -19,9 +19,9 @@ from flowgraph.api import Flowgraph
 from flowgraph.journal import Journal
 from flowgraph.memory import Memory
 from flowgraph.pool import Pool
-from flowgraph.report import NoFolder
+from flowgraph.report import NoFolder, RunFailed
 from flowgraph.spec import GraphSpec
-from flowgraph.supervisor import DONE, RUNNING, RunFailed
+from flowgraph.supervisor import DONE, RUNNING
 
 FILE = "rounds.jsonl"
 

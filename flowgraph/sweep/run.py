@@ -16,9 +16,9 @@ from flowgraph.api import Flowgraph
 from flowgraph.block import BlockError
 from flowgraph.launch import environment_of
 from flowgraph.memory import Memory
-from flowgraph.report import NoFolder
+from flowgraph.report import NoFolder, RunFailed
 from flowgraph.spec import GraphSpec
-from flowgraph.supervisor import DONE, RUNNING, RunFailed
+from flowgraph.supervisor import DONE, RUNNING
 from flowgraph.sweep.plan import Cell, Resources
 from flowgraph.sweep.table import Entry, Table
 
