@@ -50,9 +50,8 @@ class Control:
         if choices := _choices(parameter.schema):
             self.field = Select(title=label, value=_shown(parameter.value), options=choices, **wide)
         else:
-            self.field = TextInput(
-                title=label, value=_shown(parameter.value), description=parameter.description, **wide
-            )
+            about = parameter.description
+            self.field = TextInput(title=label, value=_shown(parameter.value), description=about, **wide)
         self.field.on_change("value", lambda attr, old, new: self._ask(new))
         if (span := _span(parameter)) and not choices:
             low, high, step = span
@@ -125,11 +124,7 @@ def _shown(value: Any) -> str:
 
 
 def _held(value: Any) -> str:
-    return (
-        '<span class="held">not set</span>'
-        if value is None
-        else f'in force: <span class="held">{escape(_shown(value))}</span>'
-    )
+    return "not set" if value is None else f'in force: <span class="held">{escape(_shown(value))}</span>'
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
@@ -144,7 +139,7 @@ def _span(parameter: Parameter) -> tuple[float, float, float] | None:
     value = parameter.value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    schemas = [parameter.schema, *parameter.schema.get("anyOf", [])]
+    schemas: list[dict[str, Any]] = [parameter.schema, *parameter.schema.get("anyOf", [])]
     number = next((each for each in schemas if each.get("type") in ("number", "integer")), {})
     low = number.get("minimum", number.get("exclusiveMinimum", -float("inf")))
     high = number.get("maximum", number.get("exclusiveMaximum", float("inf")))

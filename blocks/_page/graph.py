@@ -8,19 +8,20 @@ import numpy as np
 from bokeh.models import Arrow, ColumnDataSource, HoverTool, VeeHead
 
 from blocks._page.history import History
-from blocks._page.look import ALARM, Look, plot
+from blocks._page.look import ALARM, Look, View, plot
 from flowgraph.drawing import columns
 from flowgraph.live import Run
 
 WIDTH, HEIGHT = 0.78, 0.62  # of a box, in columns and rows
+ROOM = 11  # letters that fit into a box
 BUSY = 0.5  # share of time above which the busiest block is the bottleneck
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-class GraphView:
+class GraphView(View):
     """The graph, drawn: the fuller a box, the busier its block."""
 
-    name, title, wide, wire = "graph", "Blocks at work, wires in packets", True, None
+    name, title, wide = "graph", "Blocks at work, packets on their wires", True
 
     def __init__(self, run: Run, look: Look):
         self.spec, self.look = run.spec, look
@@ -40,29 +41,26 @@ class GraphView:
         blocks = run.spec.blocks
         x, y = ([self.place[block.name][axis] for block in blocks] for axis in (0, 1))
         left = np.array(x) - WIDTH / 2
-        blank = [""] * len(blocks)
+        blank = [""] * len(blocks)  # each column gets a list of its own: they are patched in place
         self.boxes = ColumnDataSource(
             {
-                "x": x, "y": y, "left": left, "fill": left, "name": [block.name for block in blocks],
-                "short": [_short(block.name, len(rows)) for block in blocks],
+                "x": x, "y": y, "left": left, "fill": left.copy(), "name": [block.name for block in blocks],
+                "short": [_short(block.name) for block in blocks],
                 "type": [block.type for block in blocks], "worker": [block.worker for block in blocks],
-                "rate": blank, "busy": blank, "errors": [0] * len(blocks), "line": [look.faint] * len(blocks),
-                "thick": [1.0] * len(blocks), "note": blank,
+                "rate": [*blank], "busy": [*blank], "errors": [0] * len(blocks), "line": [look.faint] * len(blocks),
+                "thick": [1.0] * len(blocks), "note": [*blank],
             }
         )  # fmt: skip
         self._draw_wires(len(rows))
         self._draw_boxes()
 
     def _draw_boxes(self) -> None:
-        top, bottom = ("y", -HEIGHT / 2), ("y", HEIGHT / 2)
-        del top, bottom
         paper = "#1d2229" if self.look.dark else "#ffffff"
         box = self.root.rect(
             "x", "y", WIDTH, HEIGHT, source=self.boxes, fill_color=paper, line_color="line", line_width="thick"
         )
-        self.root.hbar(
-            "y", left="left", right="fill", height=HEIGHT, source=self.boxes, color=self.look.lines[0], alpha=0.35
-        )
+        share: dict[str, Any] = {"color": self.look.lines[0], "alpha": 0.35}
+        self.root.hbar("y", left="left", right="fill", height=HEIGHT, source=self.boxes, **share)
         words: dict[str, Any] = {
             "source": self.boxes, "text_align": "center", "text_baseline": "middle", "text_color": self.look.ink
         }  # fmt: skip
@@ -128,7 +126,8 @@ class GraphView:
         )
         queued, wires = report.get("queued", {}), report["wires"]
         lost = [sum(wires.get(w.name, {}).get(k, 0) for k in ("dropped", "lost", "refused")) for w in self.spec.wires]
-        fills = ["" if wire.fused else f"{queued.get(wire.name, 0)}/{wire.queue}" for wire in self.spec.wires]
+        waiting = [queued.get(wire.name, 0) for wire in self.spec.wires]
+        fills = [f"{n}/{wire.queue}" if n else "" for n, wire in zip(waiting, self.spec.wires, strict=True)]
         all_wires = slice(len(fills))
         self.wires.patch(
             {
@@ -139,10 +138,10 @@ class GraphView:
         )
 
 
-def _short(name: str, steps: int) -> str:
-    """Return as much of a block's name as fits into its box."""
-    room = max(8, 90 // steps)
-    return name if len(name) <= room else "…" + name[-room + 1 :]
+def _short(name: str) -> str:
+    """Return what a block is called within its sub-graph, as far as it fits into its box."""
+    last = name.rpartition(".")[2]
+    return last if len(last) <= ROOM else last[: ROOM - 1] + "…"
 
 
 def _count(number: float) -> str:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,20 +22,30 @@ BINS = 72  # of a constellation's density, on each side
 PERSISTENCE = 0.9  # of a density, from piece to piece: ten a second
 REACHES = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)  # half widths of a constellation's axes
 FREQUENCIES, TIMES = 128, 100  # of a waterfall
+EVERY_S, LONGEST_ROW_S = 0.1, 1.0  # that a row of it stands for, and at most
 POOL = 8  # pieces that tell EVM and noise
 LLR_REACH, LLR_BINS = 32.0, 64
 SAMPLES = 2400  # of error rates over time: ten minutes
 WINDOW_S = 1.0  # over which an error rate is measured
+COUNTS = ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")  # of which rates are made
 STALE_S = 2.0  # without a word from the run
 PICTURES = 60  # frames whose pictures are kept
 PICTURE = re.compile(r"images/(\d+)_(sent|plain|received)\.png")
 
 
-class Stream:
-    """What is remembered of an output."""
+class Row(NamedTuple):
+    """A row of a waterfall: when it came, for how long it stands, and power densities."""
 
-    def __init__(self, soft: bool = False) -> None:
-        self.soft = soft
+    time: float
+    duration: float
+    decibel: np.ndarray
+
+
+class Stream:
+    """What is remembered of an output. `soft` says that it carries LLRs, `began` when the run was met."""
+
+    def __init__(self, soft: bool, began: float) -> None:
+        self.soft, self.began = soft, began
         self.pieces = 0
         self.piece: Packet | None = None
         self.modulation: Constellation | None = None
@@ -43,7 +53,7 @@ class Stream:
         self.reach = REACHES[1]
         self.density = np.zeros((BINS, BINS))
         self.power: np.ndarray | None = None  # of the spectrum, averaged
-        self.rows: deque[np.ndarray] = deque(maxlen=TIMES)  # of the waterfall, in dB
+        self.rows: deque[Row] = deque(maxlen=TIMES)
         self.pool: deque[np.ndarray] = deque(maxlen=POOL)
         self.llrs = np.zeros(LLR_BINS)
 
@@ -80,7 +90,10 @@ class Stream:
         self.density = PERSISTENCE * self.density + measure.density(signal, self.reach, BINS)
         power = measure.spectrogram(signal, FREQUENCIES)[1].mean(axis=0)
         self.power = power if self.power is None else 0.8 * self.power + 0.2 * power
-        self.rows.append(measure.decibel(power))
+        now = time.monotonic() - self.began
+        before = self.rows[-1] if self.rows else Row(now - EVERY_S, EVERY_S, power)
+        begin = max(before.time + before.duration, now - LONGEST_ROW_S)
+        self.rows.append(Row(begin, max(now - begin, 0.01), measure.decibel(power)))
         self.pool.append(signal)
 
     def quality(self) -> tuple[float, float] | None:
@@ -103,7 +116,7 @@ class History:
         self.choice = Choice()
         self.report: dict[str, Any] = {"status": "starting", "link": {}, "frames": [], "blocks": {}, "wires": {}}
         self.reports = 0
-        self.heard = time.monotonic()
+        self.began = self.heard = time.monotonic()
         self.gone = False  # nobody answers
         self.samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)
         self.sampled = 0  # all there ever were
@@ -152,7 +165,7 @@ class History:
             self._add_report(value)
         elif isinstance(value, Packet):
             if what not in self.streams:
-                self.streams[what] = Stream(soft=what == self.choice.llrs)
+                self.streams[what] = Stream(what == self.choice.llrs, self.began)
             self.streams[what].add(value)
         elif PICTURE.fullmatch(what):
             self.pictures[what] = value
@@ -188,22 +201,23 @@ class History:
         }
         counts["symbol_errors"] = (link.get("ser") or 0.0) * counts["symbols"]
         sample = {"t": report["elapsed_s"], **counts, "theory": points[-1]["ber_theory"] if points else None}
-        old = next(
-            (s for s in reversed(self.samples) if sample["t"] - s["t"] >= WINDOW_S and s["bits"] < sample["bits"]), None
-        )
-        old = old or dict.fromkeys(sample, 0)
+        old = self._a_window_before(sample) or dict.fromkeys(sample, 0)
         news = {key: sample[key] - old[key] for key in counts}
-        sample["ber"] = _ratio(news["bit_errors"], news["bits"])
         sample["window_bits"] = news["bits"]
+        sample["ber"] = _ratio(news["bit_errors"], news["bits"])
         sample["ser"] = _ratio(news["symbol_errors"], news["symbols"])
         sample["bler"] = _ratio(news["bit_frames_wrong"], news["bit_frames"])
-        if (
-            not self.samples
-            or sample["bits"] != self.samples[-1]["bits"]
-            or sample["t"] - self.samples[-1]["t"] > WINDOW_S
-        ):
+        last = self.samples[-1] if self.samples else None
+        if last is None or sample["bits"] != last["bits"] or sample["t"] - last["t"] > WINDOW_S:
             self.samples.append(sample)
             self.sampled += 1
+
+    def _a_window_before(self, sample: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the newest sample that is a window older, and before which fewer bits were counted."""
+        for old in reversed(self.samples):
+            if sample["t"] - old["t"] >= WINDOW_S and old["bits"] < sample["bits"]:
+                return old
+        return None
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from bokeh.models import Model, Range1d
+from bokeh.models import Legend, Range1d
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
@@ -62,22 +62,22 @@ LIGHT = Look(False, "#1b1f24", "#5c6672", "#e4e7eb", (BLUE, VERMILLION, GREEN, P
 DARK = Look(True, "#e8eaed", "#a3adb8", "#333a43", (SKY, ORANGE, GREEN, PURPLE, VERMILLION))
 
 
-class View(Protocol):
+class View:
     """One card of the page: its title, what is in it, and how it follows the run."""
 
-    name: str
-    title: str
-    wide: bool
-    root: Model
-    wire: Model | None  # where a viewer chooses what is shown
+    name = title = ""
+    wide = False  # as two others
+    root: Any  # of what is in it
+    wire: Any = None  # where a viewer chooses what is shown
 
     def update(self, history: History) -> None:
         """Show what is new."""
+        raise NotImplementedError
 
 
-def plot(x_label: str, y_label: str, x: tuple[float, float], y: tuple[float, float], **options: Any) -> figure:
+def plot(x_label: str, y_label: str, x: tuple[float, float], y: tuple[float, float], **options: Any) -> Any:
     """Return an empty plot that fills its card; its ranges stand still."""
-    made = figure(
+    return figure(
         x_axis_label=x_label,
         y_axis_label=y_label,
         x_range=Range1d(*x),
@@ -87,4 +87,11 @@ def plot(x_label: str, y_label: str, x: tuple[float, float], y: tuple[float, flo
         tools="",
         **options,
     )
-    return made
+
+
+def legend_above(root: Any) -> None:
+    """Put a plot's legend above it, in a row, where it hides nothing."""
+    legend: Legend = root.legend[0]
+    root.center.remove(legend)
+    root.add_layout(legend, "above")
+    legend.update(orientation="horizontal", spacing=10, margin=0, location="left")

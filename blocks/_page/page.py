@@ -19,9 +19,10 @@ from blocks._page.history import History
 from blocks._page.look import DARK, LIGHT, Look, View
 from blocks._page.pictures import PictureView
 from blocks._page.rates import RateOverEbn0, RateOverTime
-from blocks._page.signals import ConstellationView, SignalView, signal_views
+from blocks._page.signals import SignalView, signal_views
 
 UPDATE_MS = 100
+ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "graph", "time", "llrs", "gains")
 TEMPLATE = Path(__file__).with_name("page.html")
 WORDS = {
     "done": "ended", "failed": "failed", "interrupted": "interrupted", "gone": "gone", "silent": "silent",
@@ -85,7 +86,9 @@ class Page:
 
     def __init__(self, document: Document, history: History, feed: Feed):
         self.document, self.history = document, history
-        look = DARK if document.session_context.request.arguments.get("theme") == [b"dark"] else LIGHT
+        context = document.session_context
+        assert context is not None
+        look = DARK if context.request.arguments.get("theme") == [b"dark"] else LIGHT
         with history.lock:
             assert history.run is not None
             title = history.run.spec.name
@@ -113,8 +116,10 @@ class Page:
         """Show what is new, all of it at once."""
         with self.history.lock:
             self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
-            for each in (self.header, self.controls, *self.views):
-                each.update(self.history)
+            self.header.update(self.history)
+            self.controls.update(self.history)
+            for view in self.views:
+                view.update(self.history)
 
     def _leave(self, session: Any) -> None:
         self.history.selected.pop(self, None)
@@ -124,14 +129,12 @@ def _views(history: History, look: Look) -> list[View]:
     """Return the views that a graph calls for, in the order of the page."""
     run = history.run
     assert run is not None
-    signals = signal_views(history, complex_outputs(run.taps), look)
-    views: list[View] = [view for view in signals if isinstance(view, ConstellationView)]
-    if any(block.type == "error_meter" for block in run.spec.blocks):
-        views += [RateOverTime(look), RateOverEbn0(look)]
-    if any(block.type == "image_writer" for block in run.spec.blocks):
-        views.append(PictureView())
-    views += [view for view in signals if not isinstance(view, ConstellationView)]
-    return [*views, GraphView(run, look)]
+    signals = {view.name: view for view in signal_views(history, complex_outputs(run.taps), look)}
+    types = {block.type for block in run.spec.blocks}
+    others: list[View] = [RateOverTime(look), RateOverEbn0(look)] if "error_meter" in types else []
+    others += [PictureView()] if "image_writer" in types else []
+    views = {view.name: view for view in (*signals.values(), *others, GraphView(run, look))}
+    return [views[name] for name in ORDER if name in views]
 
 
 def maker(history: History, feed: Feed) -> Callable[[Document], None]:

@@ -10,13 +10,14 @@ from typing import Any
 from bokeh.models import Div, InlineStyleSheet
 
 from blocks._page.history import PICTURE, History
+from blocks._page.look import View
 
 KINDS = {"sent": "sent", "plain": "decoded as it came", "received": "received"}
 STRIP = 8  # frames of the strip
 
 CSS = """
 :host { color: var(--ink); font: 13px/1.35 var(--font); display: block; overflow: hidden; }
-.clearfix, .bk-clearfix { display: flex; flex-direction: column; height: 100%; min-height: 0; gap: 8px; }
+.bk-clearfix { position: absolute; inset: 0; display: flex; flex-direction: column; gap: 8px; }
 .frame { display: flex; gap: 10px; flex: 1; min-height: 0; }
 figure { margin: 0; flex: 1 1 0; min-width: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
@@ -35,10 +36,10 @@ del { text-decoration: line-through; }
 """
 
 
-class PictureView:
+class PictureView(View):
     """The newest frame large, beside what was sent with it; those before in a strip."""
 
-    name, title, wide, wire = "pictures", "Pictures", True, None
+    name, title, wide = "pictures", "Pictures", True
 
     def __init__(self) -> None:
         waiting = '<div class="none">the first picture is under way</div>'
@@ -67,14 +68,13 @@ class PictureView:
             for number in whole[-STRIP - 1 : -1]
         )
         large = "".join(
-            f'<figure><figcaption>{label}</figcaption><img src="pictures/{frames[newest][kind]}" alt="{label}"></figure>'
+            f"<figure><figcaption>{label}</figcaption>{_images(frames[newest], (kind,))}</figure>"
             for kind, label in KINDS.items()
             if kind in frames[newest]
         )
         words = f'<div class="words">{_words(newest, rows.get(newest, {}))}</div>'
-        self.root.text = f'<div class="frame">{large}{words}</div>' + (
-            f'<div class="strip">{strip}</div>' if strip else ""
-        )
+        below = f'<div class="strip">{strip}</div>' if strip else ""
+        self.root.text = f'<div class="frame">{large}{words}</div>{below}'
 
 
 def _images(kinds: Mapping[str, str], wanted: tuple[str, ...]) -> str:

@@ -10,18 +10,18 @@ import numpy as np
 from bokeh.models import ColumnDataSource
 
 from blocks._page.history import SAMPLES, History
-from blocks._page.look import Look, plot
+from blocks._page.look import Look, View, legend_above, plot
 from blocks.phy import theory
 
 SHOWN_S = 60.0
 LOWEST, BEGIN = 1e-9, 1e-4  # rates that an axis reaches at most, and in the beginning
 
 
-class RateOverTime:
+class RateOverTime(View):
     """Bit, symbol and block error rates of the last second, over the last minute; theory beside."""
 
-    name, title, wide, wire = "rates", "Error rates, over one second", False, None
-    LINES = {"ber": "BER", "theory": "BER, theory", "ser": "SER", "bler": "frames wrong"}
+    name, title = "rates", "Error rates, over one second"
+    LINES = {"ber": "BER", "theory": "theory", "ser": "SER", "bler": "FER"}
 
     def __init__(self, look: Look):
         self.root = plot("time, s", "error rate", (0, SHOWN_S), (BEGIN, 1.5), y_axis_type="log")
@@ -32,8 +32,7 @@ class RateOverTime:
                 "t", key, source=self.source, color=colour, legend_label=label, line_dash=dashes.get(key, "solid"),
                 line_width=2.0 if key == "ber" else 1.2, alpha=1.0 if key == "ber" else 0.8,
             )  # fmt: skip
-        self.root.legend.orientation = "horizontal"
-        self.root.legend.location = "bottom_left"
+        legend_above(self.root)
         self.shown = 0
 
     def update(self, history: History) -> None:
@@ -50,10 +49,10 @@ class RateOverTime:
         _reach_down(self.root, np.concatenate([rows["ber"], rows["theory"]]))
 
 
-class RateOverEbn0:
+class RateOverEbn0(View):
     """Bit error rates against Eb/N0 as the channel is turned, with 99 % intervals, over the closed form."""
 
-    name, title, wide, wire = "ebn0", "Error rate against Eb/N0", False, None
+    name, title = "ebn0", "Error rate against Eb/N0"
 
     def __init__(self, look: Look):
         self.root = plot("Eb/N0, dB", "bit error rate", (-2, 16), (BEGIN, 1.0), y_axis_type="log")
@@ -73,6 +72,8 @@ class RateOverEbn0:
             legend_label="now",
         )  # fmt: skip
         self.root.legend.location = "top_right"
+        self.bound_key = self.root.legend[0].items[2]
+        self.bound_key.visible = False
         self.seen: Any = None
         self.channel: Any = None
 
@@ -95,6 +96,7 @@ class RateOverEbn0:
             "high": [point["ber_high"] or point["ber"] for point in seen],
         }
         self.bounds.data = {"x": [p["ebn0_db"] for p in none], "y": [p["ber_high"] for p in none]}
+        self.bound_key.visible = bool(none)
         last = points[-1]
         self.now.data = {"x": [last["ebn0_db"]], "y": [last["ber"] or last["ber_high"] or math.nan]}
         x = [point["ebn0_db"] for point in points]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import sys
 from ipaddress import ip_address
@@ -13,6 +14,7 @@ from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
 from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import Server
+from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, RequestHandler, authenticated
 
 from blocks._page.feed import Feed
@@ -154,7 +156,11 @@ def serve(
         print(f"live page: {url}", flush=True)
         if parent is not None:
             _end_with(server, parent)
-        server.run_until_shutdown()
+        signal.signal(signal.SIGTERM, lambda number, at: server.io_loop.add_callback_from_signal(server.io_loop.stop))
+        server.start()
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        pass
     finally:
         feed.close()
 
@@ -165,9 +171,7 @@ def _check_host(host: str) -> None:
     except ValueError:
         raise BlockError(f"--address must be an address of this machine, as 192.168.1.7, not {host!r}") from None
     if wanted.is_unspecified:
-        raise BlockError(
-            f"--address must be one address of this machine, not {host}: it is what viewers' browsers name"
-        )
+        raise BlockError(f"--address must be one address of this machine, not {host}: browsers are to name it")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -194,9 +198,6 @@ def _end_with(server: Server, parent: int) -> None:
         if alone > ALONE_S:
             server.io_loop.stop()
 
-    server.io_loop.call_later(0, lambda: None)
-    from tornado.ioloop import PeriodicCallback
-
     PeriodicCallback(look, 1000).start()
 
 
@@ -208,8 +209,6 @@ def main() -> int:
     except BlockError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

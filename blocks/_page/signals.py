@@ -7,30 +7,34 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper, Select
+from bokeh.models import ColumnDataSource, CustomJS, InlineStyleSheet, LinearColorMapper, Select
 from bokeh.palettes import viridis
 
-from blocks._page.history import BINS, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
-from blocks._page.look import Look, plot
+from blocks._page.history import BINS, EVERY_S, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
+from blocks._page.look import Look, View, legend_above, plot
 from blocks.view import measure
 
 SHOWN = 96  # samples of a time trace
 TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples it is drawn
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
+WATERFALL_S = 10.0
+SELECT = """
+select { font: 12px var(--font) !important; height: 24px; padding: 0 22px 0 8px !important;
+  color: var(--ink) !important;
+  background-color: var(--paper) !important; border: 1px solid var(--line) !important; border-radius: 5px; }
+select:focus { outline: 2px solid var(--focus) !important; }
+"""
 
 
-class SignalView:
+class SignalView(View):
     """A view of one output out of several; `draw` is called for every new piece of it."""
-
-    name = title = ""
-    wide = False
 
     def __init__(self, output: str, outputs: Sequence[str] = ()):
         self.output, self.seen = output, (output, 0)
-        self.wire = None
         if len(outputs) > 1:
             self.wire = Select(
-                value=output, options=list(outputs), width=150, height=26, css_classes=["wire"],
+                value=output, options=list(outputs), width=150, height=24, margin=0,
+                stylesheets=[InlineStyleSheet(css=SELECT)],
                 html_attributes={"aria-label": f"wire of {self.title}"},
             )  # fmt: skip
             self.wire.on_change("value", lambda attr, old, new: self._select(new))
@@ -117,13 +121,13 @@ class SpectrumView(SignalView):
         super().__init__(output, outputs)
         above = plot("", "density, dB", (-0.5, 0.5), (-40, 10), min_border_left=LEFT)
         above.xaxis.major_label_text_font_size = "0px"
-        below = plot("frequency, cycles a sample", "pieces ago", (-0.5, 0.5), (-TIMES, 0), min_border_left=LEFT)
+        below = plot("frequency, cycles a sample", "time, s", (-0.5, 0.5), (0, WATERFALL_S), min_border_left=LEFT)
         below.grid.visible = False
         self.line = ColumnDataSource({"x": [], "y": []})
         above.line("x", "y", source=self.line, color=look.lines[0], line_width=1.5)
-        self.rows = ColumnDataSource({"image": [], "y": []})
+        self.rows = ColumnDataSource({"image": [], "y": [], "dh": []})
         self.shades = LinearColorMapper(viridis(256), low=-30, high=10)
-        below.image("image", -0.5, "y", 1, 1, source=self.rows, color_mapper=self.shades)
+        below.image("image", -0.5, "y", 1, "dh", source=self.rows, color_mapper=self.shades)
         self.above, self.below = above, below
         self.root = column(above, below, sizing_mode="stretch_both", spacing=0)
         self.at = 0  # of the newest row
@@ -134,24 +138,28 @@ class SpectrumView(SignalView):
         if stream.power is None:
             return
         line = measure.decibel(stream.power)
-        self.line.data = {
-            "x": (np.arange(FREQUENCIES) / FREQUENCIES - 0.5).astype(np.float32),
-            "y": line.astype(np.float32),
-        }
+        frequencies = np.arange(FREQUENCIES, dtype=np.float32) / FREQUENCIES - 0.5
+        self.line.data = {"x": frequencies, "y": line.astype(np.float32)}
         top, bottom = 10 * np.ceil(line.max() / 10 + 0.2), 10 * np.floor(np.quantile(line, 0.05) / 10 - 0.4)
         span = self.above.y_range
         if top > span.end or bottom < span.start or top < span.end - 20 or bottom > span.start + 40:
             span.start, span.end = bottom, max(top, bottom + 20)
             self.shades.low, self.shades.high = span.start, span.end
         new = min(stream.pieces - self.at, len(stream.rows)) if self.of == self.output else len(stream.rows)
-        rows = [row.astype(np.float32)[None] for row in itertools.islice(stream.rows, len(stream.rows) - new, None)]
-        data = {"image": rows, "y": [float(stream.pieces - new + i) for i in range(new)]}
+        rows = list(itertools.islice(stream.rows, len(stream.rows) - new, None))
+        data = {
+            "image": [row.decibel.astype(np.float32)[None] for row in rows],
+            "y": [row.time for row in rows],
+            "dh": [row.duration for row in rows],
+        }
         if self.of == self.output:
             self.rows.stream(data, rollover=TIMES)
         else:
             self.rows.data = data
         self.of, self.at = self.output, stream.pieces
-        self.below.y_range.start, self.below.y_range.end = stream.pieces - TIMES, stream.pieces
+        end = stream.rows[-1].time + stream.rows[-1].duration
+        begin = min(max(stream.rows[0].time, end - WATERFALL_S), end - EVERY_S)
+        self.below.y_range.update(start=begin, end=end)
 
 
 class TimeView(SignalView):
@@ -168,8 +176,7 @@ class TimeView(SignalView):
             self.source = ColumnDataSource({"t": [], "i": [], "q": []})
             for key, colour, label in (("i", look.lines[0], "in-phase"), ("q", look.lines[1], "quadrature")):
                 self.root.line("t", key, source=self.source, color=colour, line_width=1.3, legend_label=label)
-            self.root.legend.orientation = "horizontal"
-            self.root.legend.location = "top_right"
+            legend_above(self.root)
         else:
             self.root = plot("time, symbols", "amplitude", (0, 2), (-2, 2))
             self.source = ColumnDataSource({"t": [], "i": []})
