@@ -17,9 +17,9 @@ STRIP = 8  # frames of the strip
 
 CSS = """
 :host { color: var(--ink); font: 13px/1.35 var(--font); display: block; overflow: hidden; }
-.bk-clearfix { position: absolute; inset: 0; display: flex; flex-direction: column; gap: 8px; }
-.frame { display: flex; gap: 10px; flex: 1; min-height: 0; }
-figure { margin: 0; flex: 1 1 0; min-width: 0; display: flex; flex-direction: column; }
+.bk-clearfix { position: absolute; inset: 0; display: grid; grid-template-rows: minmax(0, 1fr) auto; gap: 8px; }
+.frame { display: flex; gap: 10px; min-height: 0; }
+figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
 figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
 .words { flex: 1.1 1 0; min-width: 0; overflow: auto; }
@@ -30,7 +30,7 @@ del, ins { text-decoration: none; background: var(--mark); border-radius: 3px; p
 del { text-decoration: line-through; }
 .facts { color: var(--faint); }
 .alarm { color: var(--alarm); }
-.strip { display: flex; gap: 6px; overflow: hidden; flex: 0 0 52px; }
+.strip { display: flex; gap: 6px; overflow: hidden; height: 52px; }
 .strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
 .none { color: var(--faint); margin: auto; }
 """
@@ -44,7 +44,11 @@ class PictureView(View):
     def __init__(self) -> None:
         waiting = '<div class="none">the first picture is under way</div>'
         self.root = Div(
-            text=waiting, disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_both"
+            text=waiting,
+            disable_math=True,
+            stylesheets=[InlineStyleSheet(css=CSS)],
+            sizing_mode="stretch_both",
+            margin=0,
         )
         self.seen: object = None
 

@@ -13,7 +13,7 @@ from blocks._page.history import SAMPLES, History
 from blocks._page.look import Look, View, legend_above, plot
 from blocks.phy import theory
 
-SHOWN_S = 60.0
+SPANS_S = (15.0, 30.0, 60.0)  # of the axis of time: as short as shows all, then the last minute
 LOWEST, BEGIN = 1e-9, 1e-4  # rates that an axis reaches at most, and in the beginning
 
 
@@ -24,7 +24,7 @@ class RateOverTime(View):
     LINES = {"ber": "BER", "theory": "theory", "ser": "SER", "bler": "FER"}
 
     def __init__(self, look: Look):
-        self.root = plot("time, s", "error rate", (0, SHOWN_S), (BEGIN, 1.5), y_axis_type="log")
+        self.root = plot("time, s", "error rate", (0, SPANS_S[0]), (BEGIN, 1.5), y_axis_type="log")
         self.source = ColumnDataSource({"t": [], **{key: [] for key in self.LINES}})
         dashes = {"theory": "dashed"}
         for (key, label), colour in zip(self.LINES.items(), (look.lines[0], look.ink, *look.lines[1:3]), strict=True):
@@ -44,8 +44,9 @@ class RateOverTime(View):
         samples = list(itertools.islice(history.samples, len(history.samples) - new, None))
         rows = {key: np.array([sample[key] or math.nan for sample in samples]) for key in self.LINES}
         self.source.stream({"t": np.array([sample["t"] for sample in samples]), **rows}, rollover=SAMPLES)
-        end = max(samples[-1]["t"], SHOWN_S)
-        self.root.x_range.start, self.root.x_range.end = end - SHOWN_S, end
+        now = samples[-1]["t"]
+        span = next((each for each in SPANS_S if each >= now), SPANS_S[-1])
+        self.root.x_range.update(start=max(now - span, 0.0), end=max(now, span))
         _reach_down(self.root, np.concatenate([rows["ber"], rows["theory"]]))
 
 
