@@ -28,6 +28,7 @@ CSS = """
 label, .bk-slider-title { color: var(--ink) !important; font: 13px var(--font); }
 .bk-input, input, select { background: var(--paper) !important; color: var(--ink) !important;
   border: 1px solid var(--line) !important; border-radius: 5px; font: 13px var(--font); }
+.bk-icon { background-color: var(--faint) !important; }
 input:focus, select:focus, .noUi-handle:focus { outline: 2px solid var(--focus) !important; outline-offset: 1px; }
 .noUi-target { background: var(--line) !important; border: none !important; box-shadow: none !important; }
 .noUi-connect { background: var(--focus) !important; }

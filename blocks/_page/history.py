@@ -165,7 +165,7 @@ class History:
             self._add_report(value)
         elif isinstance(value, Packet):
             if what not in self.streams:
-                self.streams[what] = Stream(what == self.choice.llrs, self.began)
+                self.streams[what] = self._stream(what)
             self.streams[what].add(value)
         elif PICTURE.fullmatch(what):
             self.pictures[what] = value
@@ -173,6 +173,13 @@ class History:
             for frame in list(frames)[:-PICTURES]:
                 for kind in ("sent", "plain", "received"):
                     self.pictures.pop(f"images/{frame}_{kind}.png", None)
+
+    def _stream(self, output: str) -> Stream:
+        stream = Stream(output == self.choice.llrs, self.began)
+        if output == self.choice.decided and self.run is not None:  # until a tag tells
+            told = (block.params.get("modulation") for block in self.run.spec.blocks)
+            stream.modulation = next((constellation(each) for each in told if each), None)
+        return stream
 
     def held(self, name: str, value: Any) -> None:
         """Take note of a value that is now in force."""
@@ -218,6 +225,13 @@ class History:
             if sample["t"] - old["t"] >= WINDOW_S and old["bits"] < sample["bits"]:
                 return old
         return None
+
+
+def warm_up() -> None:
+    """Load what takes long to load, before a viewer waits for it."""
+    stream = Stream(False, 0.0)
+    stream.add(Packet(np.ones(FREQUENCIES, np.complex64)).tagged(modulation="16qam"))
+    stream.quality()
 
 
 def _ratio(part: float, whole: float) -> float | None:

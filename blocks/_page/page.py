@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bokeh.document import Document
-from bokeh.models import Div, InlineStyleSheet
+from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet, Model
 from jinja2 import Template
 
 from blocks._page.choice import complex_outputs
@@ -81,6 +81,33 @@ class Header:
             self.root.text = text
 
 
+class Echo:
+    """Tells whether a browser has taken in what was sent: one that is slow, or stands still, gets less, and nothing
+    piles up for it.
+    """
+
+    def __init__(self, carrier: Model):
+        self.carrier, self.answer = carrier, ColumnDataSource()
+        self.sent = self.heard = 0
+        code = "answer.tags = [...carrier.tags]"
+        carrier.js_on_change("tags", CustomJS(args={"carrier": carrier, "answer": self.answer}, code=code))
+        self.answer.on_change("tags", lambda attr, old, new: self._hear(new))
+
+    def _hear(self, tags: list[Any]) -> None:
+        if tags == [self.sent]:
+            self.heard = self.sent
+
+    @property
+    def arrived(self) -> bool:
+        """Whether all that was sent has arrived."""
+        return self.heard == self.sent
+
+    def call(self) -> None:
+        """Send a number after what was sent, to be sent back."""
+        self.sent += 1
+        self.carrier.tags = [self.sent]
+
+
 class Page:
     """What one viewer sees of a run."""
 
@@ -108,18 +135,23 @@ class Page:
         document.theme = look.theme()
         document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
         document.template_variables.update(heading=title, views=self.views, dark=look.dark)
+        self.echo = Echo(self.header.root)
         self.update()
+        self.echo.heard = self.echo.sent  # which the document holds as it is loaded
         document.add_periodic_callback(self.update, UPDATE_MS)
         document.on_session_destroyed(self._leave)
 
     def update(self) -> None:
-        """Show what is new, all of it at once."""
+        """Show what is new, all of it at once, if what was new before has arrived."""
+        if not self.echo.arrived:
+            return
         with self.history.lock:
             self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
             self.header.update(self.history)
             self.controls.update(self.history)
             for view in self.views:
                 view.update(self.history)
+        self.echo.call()
 
     def _leave(self, session: Any) -> None:
         self.history.selected.pop(self, None)

@@ -18,7 +18,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, RequestHandler, authenticated
 
 from blocks._page.feed import Feed
-from blocks._page.history import History
+from blocks._page.history import History, warm_up
 from blocks._page.page import maker
 from flowgraph.block import BlockError
 from flowgraph.place import is_loopback
@@ -131,6 +131,7 @@ def serve(
     history = History(address)
     feed = Feed(history, keys)
     try:
+        warm_up()
         listening = _listen(host, port)
         port = listening.getsockname()[1]
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)

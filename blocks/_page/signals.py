@@ -19,7 +19,7 @@ TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples 
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
 WATERFALL_S = 10.0
 SELECT = """
-select { font: 12px var(--font) !important; height: 24px !important; min-height: 0 !important; 
+select { font: 12px var(--font) !important; height: 24px !important; min-height: 0 !important;
   padding: 0 22px 0 8px !important; color: var(--ink) !important;
   background-color: var(--paper) !important; border: 1px solid var(--line) !important; border-radius: 5px; }
 select:focus { outline: 2px solid var(--focus) !important; }
@@ -197,7 +197,7 @@ class TimeView(SignalView):
                 "q": signal.imag.astype(np.float32),
             }
             return
-        fine = _finer(signal[: TRACES * self.per_symbol * 2].real, FINER)
+        fine = _finer(signal[-TRACES * self.per_symbol * 2 :].real, FINER)  # bursts begin in silence
         length = 2 * self.per_symbol * FINER
         traces = fine[: len(fine) // length * length].reshape(-1, length).astype(np.float32)
         times = np.arange(length, dtype=np.float32) / (self.per_symbol * FINER)
