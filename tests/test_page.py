@@ -211,7 +211,7 @@ def test_a_run_that_was_killed_is_shown_as_such(cli, open_page):
 
 def test_the_page_stays_after_the_end_until_ctrl_c(cli, open_page):
     graph = GRAPH.replace("use: lab_pictures", "use: lab_pictures, frames: 2").replace(
-        "use: lab_bits", "use: lab_bits, frames: 40"
+        "use: lab_bits", "use: lab_bits, frames: 10"
     )
     live = Live(cli, graph)
     page = open_page(live)

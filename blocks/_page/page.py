@@ -97,6 +97,10 @@ class Echo:
         if tags == [self.sent]:
             self.heard = self.sent
 
+    def begin(self) -> None:
+        """Take what was sent as arrived."""
+        self.heard = self.sent
+
     @property
     def arrived(self) -> bool:
         """Whether all that was sent has arrived."""
@@ -137,7 +141,7 @@ class Page:
         document.template_variables.update(heading=title, views=self.views, dark=look.dark)
         self.echo = Echo(self.header.root)
         self.update()
-        self.echo.heard = self.echo.sent  # which the document holds as it is loaded
+        document.on_event("document_ready", lambda event: self.echo.begin())  # it holds what was sent so far
         document.add_periodic_callback(self.update, UPDATE_MS)
         document.on_session_destroyed(self._leave)
 

@@ -35,10 +35,21 @@ class _Token(AuthProvider):
         super().__init__()
 
     @property
-    def get_user(self) -> Any:
-        return self._user
+    def get_user(self) -> None:
+        return None
 
-    def _user(self, handler: Any) -> str | None:
+    @property
+    def get_user_async(self) -> Any:
+        return self._let_in
+
+    async def _let_in(self, handler: Any) -> str | None:
+        user = self.user(handler)
+        if user is None and "Upgrade" in handler.request.headers:
+            raise HTTPError(403)  # Bokeh itself would open the socket first
+        return user
+
+    def user(self, handler: Any) -> str | None:
+        """Return who asks; None without the token."""
         if self.token == "":
             return "viewer"
         shown = handler.get_query_argument("token", "")
@@ -47,10 +58,6 @@ class _Token(AuthProvider):
             return "viewer"
         held = handler.get_cookie(self.cookie) or ""
         return "viewer" if secrets.compare_digest(held, self.token) else None
-
-    @property
-    def get_user_async(self) -> None:
-        return None
 
     @property
     def login_url(self) -> str:
@@ -90,7 +97,7 @@ class _Pictures(RequestHandler):
         self.history, self.provider = history, provider
 
     def get_current_user(self) -> str | None:
-        return self.provider.get_user(self)
+        return self.provider.user(self)
 
     def get_login_url(self) -> str:
         return "/refused"

@@ -105,7 +105,7 @@ class LabPictures(Block):
 
     class Params(Params):
         frames: int = Field(1000, description="frames to send")
-        pause: float = Field(0.5, description="seconds between frames")
+        pause: float = Field(0.2, description="seconds between frames")
 
     outputs = (
         Port("sent", "uint8", shape=(None, None, 3)),
@@ -129,8 +129,8 @@ class LabBits(Block):
 
     class Params(Params):
         frames: int = Field(100_000, description="frames to send")
-        size: int = Field(10_000, description="bytes a frame")
-        pause: float = Field(0.02, description="seconds between frames")
+        size: int = Field(50_000, description="bytes a frame")
+        pause: float = Field(0.1, description="seconds between frames")
 
     outputs = (Port("bits", "bits"),)
 
