@@ -28,7 +28,7 @@ from flowgraph.wire import WireError, decode, decoder
 
 SAMPLE_EVERY_S, REPORT_EVERY_S = 0.1, 0.25
 WATCHED_S = 3.0  # after a viewer's last word; it repeats its `Watch` more often than that
-FRAMES = 24  # rows of frames in what viewers are told
+LATEST = 24  # frames and changes in what viewers are told
 PICTURES_BYTES = 8 << 20  # of the newest pictures, for viewers that come late
 MAX_REQUEST_BYTES = 1 << 16
 BEHIND = 64  # messages that a viewer may be behind before it misses some
@@ -271,7 +271,9 @@ class Port:
 
     def publish(self, report: Report) -> None:
         """Publish the figures so far."""
-        figures = report.as_dict(last=FRAMES) | {"queued": report.queued}
+        figures = report.as_dict(last=LATEST) | {"queued": report.queued}
+        if "changes" in figures:
+            figures["changes"] = figures["changes"][-LATEST:]
         self.feed.send_multipart([b"report", control.encode(figures)])
 
     def close(self, report: Report) -> None:
