@@ -31,11 +31,11 @@ WORDS = {
 
 CSS = """
 :host { font: 13px/1.3 var(--font); color: var(--ink); }
-.bar { display: flex; flex-wrap: wrap; gap: 4px 22px; align-items: baseline; }
+.bar { display: flex; gap: 22px; align-items: baseline; white-space: nowrap; overflow: hidden; }
 .pill { border-radius: 10px; padding: 1px 10px; color: #fff; background: #00664b; font-weight: 600; }
 .pill.starting, .pill.silent { background: #6b4e00; } .pill.done { background: #4d5661; }
 .pill.failed, .pill.gone, .pill.interrupted { background: #a63c00; }
-.figure { white-space: nowrap; } .figure b { font-variant-numeric: tabular-nums; font-weight: 600; }
+.figure b { font-variant-numeric: tabular-nums; font-weight: 600; }
 .figure span { color: var(--faint); }
 """
 
