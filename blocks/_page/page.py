@@ -31,6 +31,7 @@ WORDS = {
 
 CSS = """
 :host { font: 13px/1.3 var(--font); color: var(--ink); }
+.bk-clearfix { display: block !important; overflow: hidden; }
 .bar { display: flex; gap: 22px; align-items: baseline; white-space: nowrap; overflow: hidden; }
 .pill { border-radius: 10px; padding: 1px 10px; color: #fff; background: #00664b; font-weight: 600; }
 .pill.starting, .pill.silent { background: #6b4e00; } .pill.done { background: #4d5661; }
