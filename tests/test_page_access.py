@@ -118,6 +118,8 @@ def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(
     [
         ({"host": "0.0.0.0"}, "--address must be one address of this machine"),
         ({"host": "myhost"}, "--address must be an address of this machine, as 192.168.1.7, not 'myhost'"),
+        ({"port": 99999}, "--port must be from 1 to 65535, or 0 for a free one, not 99999"),
+        ({"host": "192.0.2.77"}, "the live page cannot be at 192.0.2.77:0: Cannot assign requested address"),
         ({}, "no answer from ipc:///tmp/nobody-is-here in 5 s"),
     ],
 )

@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from types import TracebackType
 
+from blocks._page.place import port_for
 from flowgraph.block import BlockError
 from flowgraph.report import Report
 
@@ -18,11 +19,14 @@ def check_installed() -> None:
 
 
 class Beside:
-    """The page's process; `observe` starts it as soon as a run has an address for viewers."""
+    """The page's process; `observe` starts it as soon as a run has an address for viewers.
+
+    Raises `BlockError` where the page cannot be.
+    """
 
     def __init__(self, host: str, port: int, keys: str | None):
         check_installed()
-        self.arguments = [host, str(port), keys or ""]
+        self.arguments = [host, str(port_for(host, port)), keys or ""]
         self.process: subprocess.Popen | None = None
 
     def observe(self, report: Report) -> None:

@@ -63,14 +63,15 @@ class PictureView(View):
         whole = sorted(number for number, kinds in frames.items() if "received" in kinds)
         if not whole:
             return
-        newest = whole[-1]
+        told = (number for number in reversed(whole) if rows.get(number, {}).get("status"))
+        newest = next(told, whole[-1])  # a picture comes a moment before what is told of it
         seen = (len(history.pictures), newest, rows.get(newest))
         if seen == self.seen:
             return
         self.seen = seen
         strip = "".join(
             f'<span title="frame {number}">{_images(frames[number], ("sent", "received"))}</span>'
-            for number in whole[-STRIP - 1 : -1]
+            for number in [each for each in whole if each < newest][-STRIP:]
         )
         large = "".join(
             f"<figure><figcaption>{label}</figcaption>{_images(frames[newest], (kind,))}</figure>"

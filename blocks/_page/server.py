@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import sys
-from ipaddress import ip_address
 from typing import Any
 
 from bokeh.application import Application
@@ -20,6 +18,7 @@ from tornado.web import HTTPError, RequestHandler, authenticated
 from blocks._page.feed import Feed
 from blocks._page.history import History, warm_up
 from blocks._page.page import maker
+from blocks._page.place import origin_of, port_for
 from flowgraph.block import BlockError
 from flowgraph.place import is_loopback
 
@@ -121,11 +120,6 @@ class _Alive(RequestHandler):
         self.set_status(204)
 
 
-def origin_of(host: str, port: int) -> str:
-    """Return how a browser names a server: IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def serve(
     address: str, keys: str | None = None, host: str = "127.0.0.1", port: int = 0, parent: int | None = None
 ) -> None:
@@ -134,16 +128,13 @@ def serve(
     With a `parent`, the process of the run, it ends by itself some time after that one was killed. Raises `BlockError`
     where no run answers, or the page cannot be where it was wanted.
     """
-    _check_host(host)
+    port = port_for(host, port)
     history = History(address)
     feed = Feed(history, keys)
     try:
         warm_up()
-        listening = _listen(host, port)
-        port = listening.getsockname()[1]
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)
         origins = [origin_of(host, port)] + ([f"localhost:{port}"] if token == "" else [])
-        listening.close()
         provider = _Token(token, port)
         server = Server(
             {"/": Application(FunctionHandler(maker(history, feed)))},
@@ -171,28 +162,6 @@ def serve(
         pass
     finally:
         feed.close()
-
-
-def _check_host(host: str) -> None:
-    try:
-        wanted = ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        raise BlockError(f"--address must be an address of this machine, as 192.168.1.7, not {host!r}") from None
-    if wanted.is_unspecified:
-        raise BlockError(f"--address must be one address of this machine, not {host}: browsers are to name it")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound where the page is to be."""
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((host, port))
-    except (OSError, OverflowError) as error:
-        made.close()
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BlockError(f"the live page cannot be at {origin_of(host, port)}: {reason}") from None
-    return made
 
 
 def _end_with(server: Server, parent: int) -> None:
