@@ -61,8 +61,9 @@ class Feed:
                     self.history.add(what, value)
                 if time.monotonic() > until:
                     break
-            if self.history.ended or wanted != self.history.wanted():
-                return
+            with self.history.lock:
+                if self.history.ended or wanted != self.history.wanted():
+                    return
 
     def set(self, name: str, value: Any) -> Future[InForce]:
         """Change a live parameter; the result is what is in force, or a `BlockError` with the reason."""
@@ -81,7 +82,7 @@ class Feed:
                 self.remote = None
             raise
         with self.history.lock:
-            self.history.held(answer.name, answer.value)
+            self.history.hold(answer.name, answer.value)
         return answer
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.models import Arrow, ColumnDataSource, HoverTool, VeeHead
 
 from blocks._page.history import History
-from blocks._page.look import ALARM, Look, View, plot
+from blocks._page.look import Look, View, plot
 from flowgraph.drawing import columns
 from flowgraph.live import Run
 
@@ -66,7 +66,7 @@ class GraphView(View):
         }  # fmt: skip
         self.root.text("x", "y", "short", text_font_size="11px", y_offset=-6, text_font_style="bold", **words)
         self.root.text("x", "y", "rate", text_font_size="10px", y_offset=7, **words)
-        note = words | {"text_color": ALARM if not self.look.dark else self.look.lines[1]}
+        note = words | {"text_color": self.look.alarm}
         self.root.text("x", "y", "note", text_font_size="10px", y_offset=-22, **note)
         tips = [("", "@name"), ("type", "@type"), ("worker", "@worker"), ("busy", "@busy"), ("warnings", "@errors")]
         self.root.add_tools(HoverTool(renderers=[box], tooltips=tips))
@@ -97,9 +97,8 @@ class GraphView(View):
         words: dict[str, Any] = {
             "source": self.wires, "text_align": "center", "text_font_size": "9px", "text_baseline": "bottom"
         }  # fmt: skip
-        alarm = ALARM if not self.look.dark else self.look.lines[1]
         self.root.text("x", "y", "fill", text_color=self.look.faint, y_offset=-1, **words)
-        self.root.text("x", "y", "dropped", text_color=alarm, y_offset=11, **words)
+        self.root.text("x", "y", "dropped", text_color=self.look.alarm, y_offset=11, **words)
         self.seen = 0
 
     def update(self, history: History) -> None:
@@ -110,8 +109,8 @@ class GraphView(View):
         report, names = history.report, self.boxes.data["name"]
         busy = [history.busy.get(name, 0.0) for name in names]
         worst = int(np.argmax(busy)) if busy and max(busy) > BUSY and not history.ended else -1
+        calm, alarm = self.look.faint, self.look.alarm
         errors = [report["blocks"].get(name, {}).get("errors", 0) for name in names]
-        alarm = ALARM if not self.look.dark else self.look.lines[1]
         whole = slice(len(names))
         self.boxes.patch(
             {
@@ -119,7 +118,7 @@ class GraphView(View):
                 "rate": [(whole, [_rate(history.rates.get(name, 0.0)) for name in names])],
                 "busy": [(whole, [f"{share:.0%}" for share in busy])],
                 "errors": [(whole, errors)],
-                "line": [(whole, [alarm if n == worst or e else self.look.faint for n, e in enumerate(errors)])],
+                "line": [(whole, [alarm if n == worst or e else calm for n, e in enumerate(errors)])],
                 "thick": [(whole, [2.5 if n == worst else 1.0 for n in range(len(names))])],
                 "note": [(whole, ["bottleneck" if n == worst else "" for n in range(len(names))])],
             }
@@ -133,7 +132,7 @@ class GraphView(View):
             {
                 "fill": [(all_wires, fills)],
                 "dropped": [(all_wires, [f"{_count(each)} dropped" if each else "" for each in lost])],
-                "line": [(all_wires, [alarm if each else self.look.faint for each in lost])],
+                "line": [(all_wires, [alarm if each else calm for each in lost])],
             }
         )
 

@@ -133,7 +133,7 @@ class History:
         self.run, self.gone, self.heard = run, False, time.monotonic()
         self.choice = choose(run.spec, run.taps)
         for parameter in run.parameters:
-            self._hold(parameter.full_name, parameter.value)
+            self.hold(parameter.full_name, parameter.value)
 
     def wanted(self) -> list[str]:
         """Return the outputs that are to be watched."""
@@ -181,11 +181,8 @@ class History:
             stream.modulation = next((constellation(each) for each in told if each), None)
         return stream
 
-    def held(self, name: str, value: Any) -> None:
+    def hold(self, name: str, value: Any) -> None:
         """Take note of a value that is now in force."""
-        self._hold(name, value)
-
-    def _hold(self, name: str, value: Any) -> None:
         if name not in self.in_force or self.in_force[name] != value:
             self.in_force[name] = value
             self.turned += 1
@@ -194,7 +191,7 @@ class History:
         before, self.report = self.report, report
         self.reports += 1
         for change in report.get("changes", []):
-            self._hold(f"{change['block']}.{change['parameter']}", change["value"])
+            self.hold(f"{change['block']}.{change['parameter']}", change["value"])
         spent = report["elapsed_s"] - before.get("elapsed_s", report["elapsed_s"])
         if spent > 0:
             for name, count in report["blocks"].items():

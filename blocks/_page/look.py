@@ -13,7 +13,6 @@ from blocks._page.history import History
 from blocks.view.style import COLOURS
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, _ = COLOURS
-ALARM = VERMILLION
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
 
 
@@ -25,6 +24,7 @@ class Look:
     ink: str
     faint: str
     grid: str
+    alarm: str
     lines: tuple[str, ...]
 
     def theme(self) -> Theme:
@@ -58,8 +58,8 @@ class Look:
         )  # fmt: skip
 
 
-LIGHT = Look(False, "#1b1f24", "#5c6672", "#e4e7eb", (BLUE, VERMILLION, GREEN, PURPLE, ORANGE))
-DARK = Look(True, "#e8eaed", "#a3adb8", "#333a43", (SKY, ORANGE, GREEN, PURPLE, VERMILLION))
+LIGHT = Look(False, "#1b1f24", "#5c6672", "#e4e7eb", VERMILLION, (BLUE, VERMILLION, GREEN, PURPLE, ORANGE))
+DARK = Look(True, "#e8eaed", "#a3adb8", "#333a43", ORANGE, (SKY, ORANGE, GREEN, PURPLE, VERMILLION))
 
 
 class View:

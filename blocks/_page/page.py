@@ -159,7 +159,8 @@ class Page:
         self.echo.call()
 
     def _leave(self, session: Any) -> None:
-        self.history.selected.pop(self, None)
+        with self.history.lock:
+            self.history.selected.pop(self, None)
 
 
 def _views(history: History, look: Look) -> list[View]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from bokeh.layouts import column
@@ -258,8 +258,9 @@ def signal_views(history: History, outputs: Sequence[str], look: Look) -> list[S
     if chosen.decided:
         views.append(ConstellationView("constellation", "Constellation", chosen.decided, outputs, look))
     if chosen.unequalized:
-        make: Callable[..., SignalView] = ConstellationView
-        views.append(make("unequalized", "Before equalisation", chosen.unequalized, outputs, look, decisions=False))
+        views.append(
+            ConstellationView("unequalized", "Before equalisation", chosen.unequalized, outputs, look, decisions=False)
+        )
     if chosen.received:
         views.append(SpectrumView(chosen.received, outputs, look))
         views.append(TimeView(chosen.received, outputs, chosen.samples_per_symbol, look))
