@@ -24,10 +24,7 @@ from blocks._page.signals import SignalView, signal_views
 UPDATE_MS = 100
 ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "graph", "time", "llrs", "gains")
 TEMPLATE = Path(__file__).with_name("page.html")
-WORDS = {
-    "done": "ended", "failed": "failed", "interrupted": "interrupted", "gone": "gone", "silent": "silent",
-    "running": "running", "starting": "starting",
-}  # fmt: skip
+WORDS = {"done": "ended"}  # of states whose names say it less well
 
 CSS = """
 :host { font: 13px/1.3 var(--font); color: var(--ink); }
@@ -72,7 +69,7 @@ class Header:
             change = report["changes"][-1]
             value = f"{change['block']}.{change['parameter']} = {change['value']}"
             figures["last change"] = f"{value} from item {change['offset']:,} of frame {change['frame']}"
-        parts = [f'<span class="pill {state}">{WORDS[state]}</span>']
+        parts = [f'<span class="pill {state}">{WORDS.get(state, state)}</span>']
         parts += [f"<span>{escape(sentence)}</span>"] if sentence else []
         parts += [
             f'<span class="figure"><span>{name}</span> <b>{escape(value)}</b></span>' for name, value in figures.items()
