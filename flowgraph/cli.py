@@ -7,9 +7,15 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-COMMANDS = ("run", "sweep", "ber", "check", "graph", "blocks", "schema", "worker", "keys", "set")
+if TYPE_CHECKING:
+    from blocks._page.beside import Beside
+    from flowgraph.report import Report
+
+COMMANDS = ("run", "sweep", "ber", "check", "graph", "blocks", "schema", "worker", "keys", "set", "watch")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,11 +32,17 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--overlay", action="append", default=[], metavar="FILE", help="lay another YAML file over it")
     config.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
 
-    run = commands.add_parser("run", parents=[config], help="run a flowgraph")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--port", type=int, default=0, metavar="N", help="port of the live page (default: a free one)")
+    where.add_argument(
+        "--address", default="127.0.0.1", metavar="A",
+        help="address of the live page; beyond this machine it asks for the token that is printed",
+    )  # fmt: skip
+    run = commands.add_parser("run", parents=[config, where], help="run a flowgraph")
     run.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/<flowgraph>-<time>/)")
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
     run.add_argument("--probe", action="append", default=[], metavar="WIRE", help="tap a wire: BLOCK.OUTPUT")
-    run.add_argument("--live", action="store_true", help="let viewers in, and print their address")
+    run.add_argument("--live", action="store_true", help="serve a live page, while the run lasts and until Ctrl-C")
     sweep = commands.add_parser(
         "sweep", parents=[config], help="run a grid over a flowgraph's variables, into one table"
     )
@@ -65,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     keys = commands.add_parser("keys", help="make CURVE keys for runs over several hosts")
     keys.add_argument("folder", metavar="DIR")
+    watch = commands.add_parser("watch", parents=[where], help="serve the live page of a run, of another host too")
+    watch.add_argument("run", metavar="ADDRESS", help="as the run has printed it")
+    watch.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
     turn = commands.add_parser("set", help="change a live parameter of a run")
     turn.add_argument("name", metavar="NAME", help="link.air.ebn0, or as much of its end as is clear")
     turn.add_argument("value", metavar="VALUE", help="with its unit, as in a config")
@@ -134,23 +149,49 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     progress = Progress(options.quiet)
     graph = Flowgraph.from_spec(spec)
+    page = _page(options, spec.network.keys) if options.live else None
     try:
         folder = RunFolder.for_run(spec.name, options.out)
     except OSError as error:
         print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    try:
-        report = graph.run(folder, observe=progress.observe, tell=progress.tell, live=options.live)
-        code = 0
-    except RunFailed as failure:
-        report = failure.report
-        code = 130 if failure.interrupted else 1
-    with printing():
-        if not options.quiet:
-            print_summary(report, folder)
-        elif code:
-            print(report.result["fault"], file=sys.stderr)
+
+    def observe(report: Report) -> None:
+        progress.observe(report)
+        if page:
+            page.observe(report)
+
+    with page or nullcontext():
+        try:
+            report = graph.run(folder, observe=observe, tell=progress.tell, live=options.live)
+            code = 0
+        except RunFailed as failure:
+            report = failure.report
+            code = 130 if failure.interrupted else 1
+        with printing():
+            if not options.quiet:
+                print_summary(report, folder)
+            elif code:
+                print(report.result["fault"], file=sys.stderr)
+        if page and code != 130:
+            page.stay()
     return code
+
+
+def _page(options: argparse.Namespace, keys: str | None) -> Beside:
+    from blocks._page.beside import Beside
+
+    return Beside(options.address, options.port, keys)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from blocks._page.beside import check_installed
+
+    check_installed()
+    from blocks._page.server import serve
+
+    serve(options.run, options.keys, options.address, options.port)
+    return 0
 
 
 def _interrupt(number, frame):

@@ -28,7 +28,7 @@ from flowgraph.wire import WireError, decode, decoder
 
 SAMPLE_EVERY_S, REPORT_EVERY_S = 0.1, 0.25
 WATCHED_S = 3.0  # after a viewer's last word; it repeats its `Watch` more often than that
-FRAMES = 24  # rows of frames in what viewers are told
+LATEST = 24  # frames and changes in what viewers are told
 PICTURES_BYTES = 8 << 20  # of the newest pictures, for viewers that come late
 MAX_REQUEST_BYTES = 1 << 16
 BEHIND = 64  # messages that a viewer may be behind before it misses some
@@ -180,16 +180,20 @@ class Port:
         parameters = [
             self._parameter(block, name) for block, cls in self.types.items() for name in live_parameters(cls)
         ]
-        spec = structs.replace(self.spec, network=NetworkSpec())
+        blocks = [structs.replace(block, params=self._params(block.name)) for block in self.spec.blocks]
+        spec = structs.replace(self.spec, blocks=blocks, network=NetworkSpec())
         return Run(version("semflow"), spec, self.feed_address, parameters, taps)
 
     def _parameter(self, block: str, name: str) -> Parameter:
         cls = self.types[block]
         info = cls.Params.model_fields[name]
         schema = cls.Params.model_json_schema()["properties"][name]
-        value = cls.Params.model_validate(self.params[block]).model_dump(mode="json")[name]
         about = unit_of(info), info.description or "", cls.type_name()
-        return Parameter(block, name, value, *about, schema)
+        return Parameter(block, name, self._params(block)[name], *about, schema)
+
+    def _params(self, block: str) -> dict[str, Any]:
+        """Return the values in force of all parameters of a block, those left out of the config too."""
+        return self.types[block].Params.model_validate(self.params[block]).model_dump(mode="json")
 
     def _watch(self, outputs: list[str]) -> Seen:
         known = {f"{block}.{port.name}" for block, cls in self.types.items() for port in cls.outputs}
@@ -267,7 +271,9 @@ class Port:
 
     def publish(self, report: Report) -> None:
         """Publish the figures so far."""
-        figures = report.as_dict(last=FRAMES) | {"queued": report.queued}
+        figures = report.as_dict(last=LATEST) | {"queued": report.queued}
+        if "changes" in figures:
+            figures["changes"] = figures["changes"][-LATEST:]
         self.feed.send_multipart([b"report", control.encode(figures)])
 
     def close(self, report: Report) -> None:

@@ -186,7 +186,8 @@ class Report:
         values = _jsonable(values)
         if section == "frames" and frame is not None:
             if frame in self.frames or len(self.frames) < MAX_FRAMES:
-                self.frames.setdefault(frame, {**dict.fromkeys(FRAME_KEYS), "frame": frame}).update(values)
+                row = self.frames.pop(frame, {**dict.fromkeys(FRAME_KEYS), "frame": frame})
+                self.frames[frame] = row | values  # the newest last
             else:
                 self.result["frames_listed"] = f"the first {MAX_FRAMES}"
         else:
@@ -202,7 +203,7 @@ class Report:
             )
 
     def as_dict(self, last: int = 0) -> dict[str, Any]:
-        """Return the report as plain data; of the frames only the `last` ones that came, where that is given."""
+        """Return the report as plain data; only the `last` frames that were told of, where that is given."""
         numbers = sorted(list(self.frames)[-last:])
         blocks = {
             name: {

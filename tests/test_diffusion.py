@@ -242,7 +242,7 @@ def test_a_full_batch_is_rendered_at_once_and_not_at_the_next_frame(receiver):
     block = DiffusionSink({"batch": 2}, "render", Context(seed=1))
     block.start()
     assert list(block.work(latent=latent(4))) == []
-    assert [p.frame for p in block.work(latent=latent(5))] == [4, 5]
+    assert [made["image"].frame for made in block.work(latent=latent(5))] == [4, 5]
     assert list(block.flush()) == []
 
 

@@ -309,7 +309,9 @@ def test_without_errors_there_is_an_upper_bound_alone():
     assert row["bler_high"] == pytest.approx(1 - 0.005 ** (1 / 300))
     behind_a_decoder = {"clusters": 100, "errors": 0, "trials": 1e5, "errors2": 0, "errors_trials": 0, "trials2": 1e8}
     assert Tally(POINT, [found(100, 0, 0, 0, behind_a_decoder)]).row()["ber_high"] > 0.05
-    pictures = [figure(Waterfall("w", 1000, Until(), [POINT]), each)["png"] for each in ([row], [{**row, "ber": None}])]
+    pictures = [
+        figure(Waterfall("w", 1000, Until(), [POINT]), each)["ber.png"] for each in ([row], [{**row, "ber": None}])
+    ]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert pictures[0] != pictures[1]  # an arrow, or nothing
     assert table([row]).splitlines()[1].startswith("c,3,7,300000,0,0,0,")

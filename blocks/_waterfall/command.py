@@ -34,8 +34,8 @@ def run(waterfall: Waterfall, folder: RunFolder, workers: int | None = None, qui
         rows = [tally.row() for tally in tallies if tally.rounds]
         if rows:
             folder.write("ber.csv", table(rows))
-            for ending, data in figure(waterfall, rows).items():
-                folder.write(f"ber.{ending}", data)
+            for name, data in figure(waterfall, rows).items():
+                folder.write(name, data)
         record.close()
         folder.close()
 

@@ -78,6 +78,7 @@ class DiffusionSink(Block):
         on_damaged_caption: Literal["drop", "use"] = Field(
             "drop", description="a damaged caption that comes with a latent; alone it is always used"
         )
+        plain: bool = Field(False, description="also hand out what latents are decoded to without diffusion")
         size: Size | None = Field(None, description="of images made without a latent; the model's by default")
         batch: int = Field(4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on")
 
@@ -91,7 +92,10 @@ class DiffusionSink(Block):
         Port("text", "uint8", "caption, one frame a caption", unit="ASCII", whole=True, optional=True),
         Port("latent", "float32", "scaled latent", shape=(None, None, None), whole=True, optional=True),
     )
-    outputs = (Port("image", "uint8", "regenerated picture, RGB", shape=(None, None, 3)),)
+    outputs = (
+        Port("image", "uint8", "regenerated picture, RGB", shape=(None, None, 3)),
+        Port("plain", "uint8", "the latent decoded as it came, RGB, with `plain`", shape=(None, None, 3)),
+    )
 
     def start(self) -> None:
         p = self.params
@@ -112,8 +116,12 @@ class DiffusionSink(Block):
         """Render the frames that wait, in the order of their numbers."""
         group, self.group = self.group, []
         made: dict[int, tuple[np.ndarray, int]] = {}
+        plain: dict[int, np.ndarray] = {}
         for alike in _by_shape(group):
             made |= self._render(alike)
+            if self.params.plain and alike[0].latent is not None:
+                decoded = self.receiver.vae.decode(_latents(alike))
+                plain |= dict(zip((frame.number for frame in alike), decoded, strict=True))
         for frame in group:
             picture, steps = made[frame.number]
             status = "lost" if frame.mode == "none" else "degraded" if frame.reason else "ok"
@@ -121,8 +129,10 @@ class DiffusionSink(Block):
             if status != "ok":
                 facts["reason"] = frame.reason or "neither caption nor latent was sent"
             self.report("frames", frame.number, **facts)
-            packet = Packet(picture[None], frame.number, last=True)
-            yield packet.tagged(caption=frame.caption or "", **facts)
+            packet = Packet(picture[None], frame.number, last=True).tagged(caption=frame.caption or "", **facts)
+            yield {"image": packet}
+            if frame.number in plain:
+                yield {"plain": Packet(plain[frame.number][None], frame.number, last=True)}
 
     def _frame(self, text: Packet | None, latent: Packet | None) -> _Frame:
         p = self.params
@@ -170,7 +180,7 @@ class DiffusionSink(Block):
         seeds = [(self.key + number) % 2**63 for number in numbers]
         if frames[0].latent is not None:
             pictures, steps = self.receiver.regenerate(
-                np.concatenate([f.latent for f in frames if f.latent is not None]),
+                _latents(frames),
                 [f.caption for f in frames],
                 steps=p.steps,
                 noise_variance=[f.noise_variance for f in frames],
@@ -206,6 +216,11 @@ def _unshrunk(mean: np.ndarray, distortion: float) -> tuple[np.ndarray, float]:
     """Return z + noise, and the noise's variance D / (1 - D), for the posterior mean (1 - D)(z + noise)."""
     distortion = min(distortion, 0.99)
     return mean / np.float32(1 - distortion), distortion / (1 - distortion)
+
+
+def _latents(frames: list[_Frame]) -> np.ndarray:
+    """Return the latents of frames that all have one, in one batch."""
+    return np.concatenate([frame.latent for frame in frames if frame.latent is not None])
 
 
 def _by_shape(frames: list[_Frame]) -> list[list[_Frame]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from abc import ABC, abstractmethod
-from itertools import cycle, pairwise
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from blocks.phy import theory
 from blocks.phy.constellation import Constellation, constellation
+from blocks.view import figures
+from blocks.view.constellation import FirstSymbols
+from blocks.view.style import keep_figure
 from flowgraph.block import BITS, Block, BlockError, Packet, Port
 
 REPORT_EVERY_S = 0.25
@@ -30,8 +32,9 @@ class ErrorMeter(Block):
     negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its information bits, are means over the bits
     compared.
 
-    Where the channel is turned while the graph runs, `ber_points` has bits and errors by Eb/N0, to 0.01 dB, the one in
-    force last; frames within which it changes are in none.
+    Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval by
+    Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none. `error_rates.pdf` and `.png`
+    draw them over the closed form, where there are several.
 
     A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`. For whoever pools
     several runs, `ber_clusters` has the sums that the interval was made of (see `theory.clustered_interval`), or null.
@@ -40,7 +43,7 @@ class ErrorMeter(Block):
     adds: parity, pilots.
 
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
-    common complex gain is taken out, and `constellation.png`.
+    common complex gain is taken out, and `constellation.pdf` and `.png`.
 
     Frames are compared by number. What did not arrive counts in `bit_frames_lost` and `bits_missing` (for symbols
     `symbol_frames_lost` and `symbols_missing`), and is in no rate.
@@ -80,8 +83,11 @@ class ErrorMeter(Block):
         self.report("link", **self.count.figures(), **self.count.closing_figures())
         if isinstance(self.count, _BitErrors) and self.count.uses:
             self.report("payload", **self.count.channel_uses())
-        if isinstance(self.count, _SymbolErrors) and self.count.shown:
-            self.keep("constellation.png", self.count.picture)
+        if isinstance(self.count, _SymbolErrors) and self.count.first.parts:
+            keep_figure(self, "constellation", self.count.first.figure)
+        if isinstance(self.count, _BitErrors) and len(self.count.points) > 1:
+            points = {"measured": self.count.rates_by_ebn0()}
+            keep_figure(self, "error_rates", lambda: figures.error_rates(points))
 
 
 class _Errors(ABC):
@@ -181,6 +187,18 @@ def _arrived(sent: Packet, received: Packet, common: int) -> np.ndarray | None:
     return ~np.logical_or.reduce(gone) if gone else None
 
 
+NO_CLUSTERS = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
+
+
+class _Point(NamedTuple):
+    """What was counted at one Eb/N0, and the error rate expected there."""
+
+    bits: int = 0
+    errors: int = 0
+    clusters: np.ndarray = NO_CLUSTERS
+    theory: float | None = None
+
+
 class _BitErrors(_Errors):
     """Counts bit errors, and for the interval also by clusters that are independent."""
 
@@ -189,17 +207,17 @@ class _BitErrors(_Errors):
     def __init__(self) -> None:
         super().__init__()
         self.frames = self.frames_wrong = 0
-        self.points: dict[float, dict[str, Any]] = {}  # of frames with one Eb/N0, the newest last
+        self.points: dict[float, _Point] = {}  # of frames with one Eb/N0, the newest last
         self.uses = self.pixel_values = self.images = 0  # channel uses and values of frames that carry images
         self.clustered = True
-        self.clusters = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
+        self.clusters = NO_CLUSTERS
 
     def add(self, sent: Packet | None, received: Packet | None) -> float | None:
         before = self.errors, self.missing, self.lost
-        items = self.items
+        items, clusters = self.items, self.clusters
         rate = super().add(sent, received)
         if received is not None and self.items > items:
-            self._collect(received, self.errors - before[0], self.items - items)
+            self._collect(received, self.errors - before[0], self.items - items, self.clusters - clusters)
         if sent is not None:
             self.frames += 1
             self.frames_wrong += (self.errors, self.missing, self.lost) != before
@@ -210,17 +228,29 @@ class _BitErrors(_Errors):
                 self.uses += math.ceil(sent.count / per_use - 1e-9)
         return rate
 
-    def _collect(self, received: Packet, errors: int, bits: int) -> None:
+    def _collect(self, received: Packet, errors: int, bits: int, clusters: np.ndarray) -> None:
         """Count a frame by its Eb/N0, if that is known and does not change within it."""
         values = {tag.value.get("ebn0_db") for tag in received.tags if tag.key == "true_channel"}
         if len(values) != 1 or None in values:
             return
         ebn0 = round(values.pop(), 2)
-        known = self.points.pop(ebn0, {"ebn0_db": ebn0, "bits": 0, "bit_errors": 0})
-        theory = self.theory(self.channel) if self.channel else None
+        known = self.points.pop(ebn0, _Point())
         if len(self.points) < POINTS:
-            counted = {"bits": known["bits"] + bits, "bit_errors": known["bit_errors"] + errors}
-            self.points[ebn0] = {"ebn0_db": ebn0, **counted, "ber_theory": theory}
+            theory = self.theory(self.channel) if self.channel else None
+            self.points[ebn0] = _Point(known.bits + bits, known.errors + errors, known.clusters + clusters, theory)
+
+    def rates_by_ebn0(self) -> list[dict[str, Any]]:
+        """Return a row for each Eb/N0, the one in force last."""
+        rows = []
+        for ebn0, point in self.points.items():
+            low, high = self._interval(point.errors, point.bits, point.clusters) or (None, None)
+            counted = {"bits": point.bits, "bit_errors": point.errors, "ber": point.errors / point.bits}
+            interval = {"ber_low": low, "ber_high": high, "ber_theory": point.theory}
+            rows.append({"ebn0_db": ebn0, **counted, **interval})
+        return rows
+
+    def _interval(self, errors: int, bits: int, clusters: np.ndarray) -> tuple[float, float] | None:
+        return theory.clustered_interval(*clusters) if self.clustered else theory.binomial_interval(errors, bits)
 
     def channel_uses(self) -> dict[str, Any]:
         """Return the symbols on the channel, for each image and for each value of its pixels."""
@@ -241,7 +271,7 @@ class _BitErrors(_Errors):
         errors = _ones(different)
         if fading in (None, "doppler"):
             bits = common if mask is None else int(mask.sum())
-            self.clusters += np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
+            self.clusters = self.clusters + np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
         return errors
 
     def _add_clusters(self, different: np.ndarray, common: int, mask: np.ndarray | None, cluster: int) -> None:
@@ -251,7 +281,7 @@ class _BitErrors(_Errors):
             return
         e, n = (np.add.reduceat(np.bitwise_count(part), starts, dtype=np.int64) for part in (different, arrived))
         sums = [len(e), e.sum(), n.sum(), (e * e).sum(), (e * n).sum(), (n * n).sum()]
-        self.clusters += np.array([int(value) for value in sums], object)
+        self.clusters = self.clusters + np.array([int(value) for value in sums], object)
 
     def theory(self, channel: dict[str, Any]) -> float | None:
         if channel.get("coded"):
@@ -265,17 +295,18 @@ class _BitErrors(_Errors):
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
         snr = {key: mean.decibel for key, mean in self.snr.items()}
         frames = {"bit_frames": self.frames, "bit_frames_wrong": self.frames_wrong}
-        points = {"ber_points": list(self.points.values())}
+        points = {"ber_points": self.rates_by_ebn0()}
         return {"bits": self.items, "bit_errors": self.errors, **rates, **frames, **self._losses(), **snr, **points}
 
     def closing_figures(self) -> dict[str, Any]:
         if not self.items:
             return {"ber_interval": None, "ber_clusters": None}
+        interval = self._interval(self.errors, self.items, self.clusters)
         if not self.clustered:
-            return {"ber_interval": theory.binomial_interval(self.errors, self.items), "ber_clusters": None}
+            return {"ber_interval": interval, "ber_clusters": None}
         names = ("clusters", "errors", "trials", "errors2", "errors_trials", "trials2")
         sums = {name: float(value) for name, value in zip(names, self.clusters, strict=True)}  # may exceed 64 bits
-        return {"ber_interval": theory.clustered_interval(*self.clusters), "ber_clusters": sums}
+        return {"ber_interval": interval, "ber_clusters": sums}
 
 
 def _decided(received: Packet) -> np.ndarray:
@@ -310,7 +341,7 @@ class _SymbolErrors(_Errors):
         self.constellations: dict[Constellation, int] = {}  # all that came, and symbols of this frame that each has
         self.last: Constellation | None = None
         self.sums = np.zeros(5)  # symbols measured, and the sums of |s|^2, |e|^2, Re e s*, Im e s* for r = s + e
-        self.shown: list[np.ndarray] = []
+        self.first = FirstSymbols(SHOWN)
 
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
         from blocks.phy import _symbols
@@ -334,9 +365,9 @@ class _SymbolErrors(_Errors):
             measured, wrong, *sums = found
             self.sums += [measured, *sums]
             errors += int(wrong)
-            room = SHOWN - sum(map(len, self.shown))
-            if room > 0:
-                self.shown.append(r[:room].copy())
+            self.first.add(r)
+            if self.last:
+                self.first.told(self.last)
         return errors
 
     def theory(self, channel: dict[str, Any]) -> float | None:
@@ -364,37 +395,3 @@ class _SymbolErrors(_Errors):
             "snr_measured_db": snr,
             **self._losses(),
         }
-
-    def picture(self) -> bytes:
-        """Return the received symbols as a PNG: their density, and the points sent."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.colors import LogNorm
-        from matplotlib.figure import Figure
-
-        symbols = np.concatenate(self.shown)
-        finite = symbols[np.isfinite(symbols)]
-        parts = np.maximum(np.abs(finite.real), np.abs(finite.imag))
-        reach = max(2.0, 1.2 * float(np.quantile(parts, 0.95))) if len(finite) else 2.0
-        outside = int((parts > reach).sum())
-        title = f"{len(symbols):,} symbols received"
-        if self.items > len(symbols):
-            title = f"the first {len(symbols):,} of {self.items:,} symbols received"
-        if outside:
-            title += f"\n{outside:,} lie outside"
-        if len(finite) < len(symbols):
-            title += f"\n{len(symbols) - len(finite):,} are NaN or infinite"
-        figure = Figure(figsize=(5, 5), dpi=150, layout="constrained")
-        axes = figure.add_subplot(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
-        bins = np.linspace(-reach, reach, 161)
-        density, _, _ = np.histogram2d(finite.imag, finite.real, bins=[bins, bins])
-        shades = LogNorm(0.5, max(density.max(), 1.0))
-        axes.pcolormesh(bins, bins, np.ma.masked_equal(density, 0), norm=shades, cmap="viridis")
-        for known, colour in zip(self.constellations, cycle(("crimson", "black", "darkorange", "teal")), strict=False):
-            points = known.points
-            axes.plot(points.real, points.imag, "+", color=colour, markersize=5, markeredgewidth=0.7, label=known.name)
-        if self.constellations:
-            axes.legend(loc="upper right")
-        axes.set(xlabel="in-phase", ylabel="quadrature", title=title)
-        content = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(content)
-        return content.getvalue()

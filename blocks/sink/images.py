@@ -35,27 +35,30 @@ class _Row:
 class ImageWriter(Block):
     """Write images into the run's folder, and a page of the first twelve beside their captions.
 
-    `images/0003_received.png` for frame 3, `images/0003_sent.png` where `sent` is wired, and `page.png` at
-    the end of the run, however it ends. The page shows the packets' tags: `name` and `caption` of the image
-    sent, and `caption`, `mode`, `steps`, `psnr`, `ssim`, `status` and `reason` of the one received.
+    `images/0003_received.png` for frame 3, `images/0003_sent.png` and `images/0003_plain.png` where `sent` and
+    `plain` are wired, and `page.png` at the end of the run, however it ends. The page shows the packets' tags: `name`
+    and `caption` of the image sent, and `caption`, `mode`, `steps`, `psnr`, `ssim`, `status` and `reason` of the one
+    received.
     """
 
     inputs = (
         Port("image", "uint8", "picture received, RGB", shape=(None, None, 3), whole=True),
         Port("sent", "uint8", "picture sent, RGB", shape=(None, None, 3), whole=True, optional=True),
+        Port("plain", "uint8", "the latent as it is decoded, RGB", shape=(None, None, 3), whole=True, optional=True),
     )
 
     def start(self) -> None:
         self.rows: list[_Row] = []
 
-    def work(self, image: Packet | None, sent: Packet | None = None) -> None:
-        frame = next(packet.frame for packet in (image, sent) if packet is not None)
+    def work(self, image: Packet | None, sent: Packet | None = None, plain: Packet | None = None) -> None:
+        frame = next(packet.frame for packet in (image, sent, plain) if packet is not None)
         if image is None:
             self.report("frames", frame, status="lost", reason="its image never arrived")
         else:
             self.keep(f"images/{frame:04d}_received.png", partial(png, image.data[0]))
-        if sent is not None:
-            self.keep(f"images/{frame:04d}_sent.png", partial(png, sent.data[0]))
+        for kind, packet in (("sent", sent), ("plain", plain)):
+            if packet is not None:
+                self.keep(f"images/{frame:04d}_{kind}.png", partial(png, packet.data[0]))
         if len(self.rows) < ROWS:
             self.rows.append(_Row(frame, sent, image))
 

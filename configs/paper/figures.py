@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blocks.view.style import COLOURS, files, new_figure, styled
 from flowgraph.cli import main as semflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 METHODS = {"the paper, text and latent": "text + latent", "the paper, text only": "text only"}
 METRICS = {"ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "clip_score": "CLIP score"}
-COLOURS = ("#0072B2", "#D55E00")
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float]:
@@ -45,16 +47,15 @@ def published() -> list[dict[str, Any]]:
     ]
 
 
-def draw(rows: list[dict[str, Any]], x: str, label: str, beside: list[dict[str, Any]]) -> dict[str, bytes]:
-    """Return a figure, a panel a metric, by the ending of its file; `beside` are published points."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.6), dpi=160, layout="constrained")
+@styled
+def draw(rows: list[dict[str, Any]], x: str, label: str, beside: list[dict[str, Any]]) -> Figure:
+    """Return a figure, a panel a metric; `beside` are published points."""
+    figure = new_figure(12, 3.6)
     for axes, (metric, name) in zip(figure.subplots(1, len(METRICS)), METRICS.items(), strict=True):
         axes.set(xlabel=label, ylabel=name)
-        axes.grid(color="0.9")
+        axes.grid()
         seen = False
-        for (flowgraph, method), colour in zip(METHODS.items(), COLOURS, strict=True):
+        for (flowgraph, method), colour in zip(METHODS.items(), COLOURS, strict=False):
             at, mean, spread = points([row for row in rows if row["flowgraph"] == flowgraph], x, metric)
             if len(at):
                 seen = True
@@ -74,16 +75,11 @@ def draw(rows: list[dict[str, Any]], x: str, label: str, beside: list[dict[str, 
         if not seen:
             axes.set_title("not measured: its weights are not here", fontsize=8)
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     images = len({row["name"] for row in rows})
     model = rows[0]["vars.diffusion"]
     figure.suptitle(f"{images} images, model {model}: means and their 95 % intervals", fontsize=9)
-    files = {}
-    for ending in ("pdf", "png"):
-        content = io.BytesIO()
-        figure.savefig(content, format=ending, metadata={"CreationDate": None} if ending == "pdf" else None)
-        files[ending] = content.getvalue()
-    return files
+    return figure
 
 
 def payloads(rows: list[dict[str, Any]]) -> str:
@@ -130,9 +126,10 @@ def main() -> int:
         print(payloads(rows), end="")
     elif rows:
         x, label = ("vars.ebn0", "Eb/N0, dB") if arguments.which == "fig3" else ("vars.T", "denoising steps T")
-        for ending, data in draw(rows, x, label, published() if arguments.which == "fig3" else []).items():
-            (out / f"{arguments.which}.{ending}").write_bytes(data)
-            print(out / f"{arguments.which}.{ending}")
+        drawn = draw(rows, x, label, published() if arguments.which == "fig3" else [])
+        for name, data in files(drawn, arguments.which).items():
+            (out / name).write_bytes(data)
+            print(out / name)
     return code
 
 

@@ -98,3 +98,44 @@ class LabChecksum(Block):
 
     def work(self, x):
         self.report("frames", x.frame, **{self.name: zlib.crc32(np.ascontiguousarray(x.data))})
+
+
+class LabPictures(Block):
+    """Send pictures with captions, in turn what a frame was and what came of it, and report both captions."""
+
+    class Params(Params):
+        frames: int = Field(1000, description="frames to send")
+        pause: float = Field(0.2, description="seconds between frames")
+
+    outputs = (
+        Port("sent", "uint8", shape=(None, None, 3)),
+        Port("received", "uint8", shape=(None, None, 3)),
+    )
+
+    def produce(self):
+        for frame in range(self.params.frames):
+            picture = np.full((1, 48, 48, 3), (40 * frame % 256, 120, 60), np.uint8)
+            yield {
+                "sent": Packet(picture, frame, last=True).tagged(name=f"{frame}.png"),
+                "received": Packet(picture // 2, frame, last=True).tagged(status="ok", psnr=20.0 + frame % 5),
+            }
+            captions = {"caption_sent": "a <b> dog on grass", "caption_received": "a <b> cat on grass"}
+            self.report("frames", frame, name=f"{frame}.png", status="ok", psnr=20.0 + frame % 5, **captions)
+            time.sleep(self.params.pause)
+
+
+class LabBits(Block):
+    """Send frames of random bits, one after a pause."""
+
+    class Params(Params):
+        frames: int = Field(100_000, description="frames to send")
+        size: int = Field(50_000, description="bytes a frame")
+        pause: float = Field(0.1, description="seconds between frames")
+
+    outputs = (Port("bits", "bits"),)
+
+    def produce(self):
+        for frame in range(self.params.frames):
+            data = np.random.default_rng([self.key, frame]).integers(0, 256, self.params.size, np.uint8)
+            yield Packet(data, frame, packed=True, last=True)
+            time.sleep(self.params.pause)

@@ -1,0 +1,183 @@
+"""What watching costs: the data path, the page's server, its network, its memory, and how long a control takes.
+
+`python -m benchmarks.live` prints the figures. The page is opened in Chromium, without which those of the page are left
+out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from flowgraph.live import Remote
+
+ROOT = Path(__file__).parent.parent
+SLICES, SLICE_S = 6, 3.0  # with and without taps, in turn
+TURNS = 100
+WATCHED_S = 30.0
+TICKS = os.sysconf("SC_CLK_TCK")
+GRAPH = f"""
+flowgraph: watched
+blocks:
+  source: {{use: bit_source, bits: 100 Tbit, frame: 400000 bit, packet: 102400 bit}}
+  link:   {{graph: {ROOT}/configs/links/awgn.yaml, ebn0: 8 dB}}
+  errors: {{use: error_meter}}
+wires:
+  - source.bits -> link.bits -> errors.received
+  - source.bits -> errors.sent
+"""
+TAPPED = ("link.map.symbols", "link.air.symbols", "link.demap.bits")
+
+
+def children(process: int) -> dict[int, str]:
+    """Return the command lines of the processes that a process has started, by number."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process:
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    return found
+
+
+def cpu_s(process: int) -> float:
+    """Return the seconds of CPU that a process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_mb(process: int) -> float:
+    """Return what a process holds in memory."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def bits_of(remote: Remote) -> int:
+    """Return the bits that have been compared by now."""
+    remote.watch()
+    for _ in remote.news():  # what was published a while ago
+        pass
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        for what, value in remote.news(0.5):
+            if what == "report" and value["link"]["bits"]:
+                return value["link"]["bits"]
+    raise RuntimeError("no report came")
+
+
+def cost_of_taps(remote: Remote, worker: int) -> float:
+    """Return the CPU time that a bit takes while three wires are tapped, over that while none is, less one.
+
+    The two alternate, so that what else the machine does falls on both.
+    """
+    spent: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(2 * SLICES):
+        tapped = number % 2 == 0
+        wires = TAPPED if tapped else ()
+        time.sleep(0.0 if tapped else 3.2)  # for which the run goes on tapping
+        remote.watch(*wires)
+        bits, cpu, until = bits_of(remote), cpu_s(worker), time.monotonic() + SLICE_S
+        while time.monotonic() < until:
+            remote.watch(*wires)
+            for _ in remote.news(0.2):
+                pass
+        spent[tapped].append((cpu_s(worker) - cpu) / (bits_of(remote) - bits))
+    return statistics.median(spent[True]) / statistics.median(spent[False]) - 1
+
+
+def round_trips(remote: Remote) -> np.ndarray:
+    """Return the seconds from asking for a change to the answer that it holds."""
+    seconds = []
+    for number in range(TURNS):
+        began = time.perf_counter()
+        remote.set("ebn0", 8.0 + number % 2)
+        seconds.append(time.perf_counter() - began)
+    return np.array(seconds)
+
+
+def page(url: str, server: int) -> dict[str, float]:
+    """Return what a page costs that is open in a browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        squeeze = zlib.compressobj(1, wbits=-15)  # as the server does on the socket
+        sent, updates = 0, 0
+
+        def count(payload: str | bytes) -> None:
+            nonlocal sent, updates
+            data = payload.encode() if isinstance(payload, str) else payload
+            sent += len(squeeze.compress(data)) + len(squeeze.flush(zlib.Z_SYNC_FLUSH))
+            updates += b'"attr":"tags"' in data  # with which each update ends
+
+        tab.on("websocket", lambda socket: socket.on("framereceived", count))
+        began = time.monotonic()
+        tab.goto(url)
+        tab.wait_for_selector("#card-graph canvas")
+        opened = time.monotonic() - began
+        tab.wait_for_timeout(8000)
+        cpu, memory, sent, updates, began = cpu_s(server), memory_mb(server), 0, 0, time.monotonic()
+        tab.wait_for_timeout(1000 * WATCHED_S)
+        spent = time.monotonic() - began
+        figures = {
+            "page_opens_s": opened,
+            "page_updates_per_s": updates / spent,
+            "page_server_cores": (cpu_s(server) - cpu) / spent,
+            "page_mbit_per_s": 8e-6 * sent / spent,
+            "page_mb_per_hour": (memory_mb(server) - memory) / spent * 3600,
+        }
+        browser.close()
+    return figures
+
+
+def main() -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="b") as folder:
+        (Path(folder) / "live.yaml").write_text(GRAPH)
+        command = [sys.executable, str(ROOT / "run_flowgraph.py"), "run", "live.yaml", "--live", "--out", "out"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder}
+        began = time.monotonic()
+        run = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            assert run.stdout is not None
+            url = run.stdout.readline().split()[2]
+            results = {"page_served_s": time.monotonic() - began}
+            log = Path(folder, "out/log.txt")
+            while " running" not in log.read_text():
+                time.sleep(0.1)
+            found = re.search(r"viewers find it at (\S+)", log.read_text())
+            assert found
+            processes = children(run.pid)
+            worker = next(number for number, line in processes.items() if "flowgraph.worker" in line)
+            server = next(number for number, line in processes.items() if "_page.server" in line)
+            remote = Remote(found[1])
+            if shutil.which("chromium"):
+                results |= page(url, server)
+            os.kill(server, 15)  # its taps would be on all the time
+            seconds = round_trips(remote)
+            results |= {"turn_median_s": float(np.median(seconds)), "turn_p99_s": float(np.quantile(seconds, 0.99))}
+            results["taps_cpu_share"] = cost_of_taps(remote, worker)
+            remote.close()
+        finally:
+            run.terminate()
+            run.wait()
+    for name, value in results.items():
+        print(f"{name:20} {value:.3g}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""What the page remembers of a run, for all its viewers: figures over time, signals, pictures, values in force."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from blocks._page.choice import Choice, choose
+from blocks.phy import theory
+from blocks.phy.constellation import Constellation, constellation
+from blocks.phy.qam import NoiseEstimator
+from blocks.view import measure
+from flowgraph.block import Packet
+from flowgraph.live import Run
+
+BINS = 72  # of a constellation's density, on each side
+PERSISTENCE = 0.9  # of a density, from piece to piece: ten a second
+REACHES = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)  # half widths of a constellation's axes
+FREQUENCIES, TIMES = 128, 100  # of a waterfall
+EVERY_S, LONGEST_ROW_S = 0.1, 1.0  # that a row of it stands for, and at most
+POOL = 8  # pieces that tell EVM and noise
+LLR_REACH, LLR_BINS = 32.0, 64
+SAMPLES = 2400  # of error rates over time: ten minutes
+WINDOW_S = 1.0  # over which an error rate is measured
+COUNTS = ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")  # of which rates are made
+STALE_S = 2.0  # without a word from the run
+PICTURES = 60  # frames whose pictures are kept
+PICTURE = re.compile(r"images/(\d+)_(sent|plain|received)\.png")
+
+
+class Row(NamedTuple):
+    """A row of a waterfall: when it came, for how long it stands, and power densities."""
+
+    time: float
+    duration: float
+    decibel: np.ndarray
+
+
+class Stream:
+    """What is remembered of an output. `soft` says that it carries LLRs, `began` when the run was met."""
+
+    def __init__(self, soft: bool, began: float) -> None:
+        self.soft, self.began = soft, began
+        self.pieces = 0
+        self.piece: Packet | None = None
+        self.modulation: Constellation | None = None
+        self.channel: dict[str, Any] | None = None
+        self.reach = REACHES[1]
+        self.density = np.zeros((BINS, BINS))
+        self.power: np.ndarray | None = None  # of the spectrum, averaged
+        self.rows: deque[Row] = deque(maxlen=TIMES)
+        self.pool: deque[np.ndarray] = deque(maxlen=POOL)
+        self.llrs = np.zeros(LLR_BINS)
+
+    def add(self, piece: Packet) -> None:
+        """Take in a piece."""
+        self.pieces += 1
+        self.piece = piece
+        modulation = piece.tag("modulation")
+        if modulation is not None:
+            known = constellation(modulation)
+            if known != self.modulation:
+                self.modulation = known
+                self.density[:] = 0
+                self.pool.clear()
+        channel = piece.tag("true_channel", self.channel)
+        if channel != self.channel:
+            self.pool.clear()  # of another noise
+        self.channel = channel
+        if np.iscomplexobj(piece.data):
+            self._add_signal(piece.data.ravel())
+        elif self.soft:
+            values = piece.data / 4 if piece.dtype == "int8" else piece.data
+            clipped = np.clip(values, -LLR_REACH, np.nextafter(LLR_REACH, 0))
+            counted, _ = np.histogram(clipped, LLR_BINS, (-LLR_REACH, LLR_REACH))
+            self.llrs = PERSISTENCE * self.llrs + counted
+
+    def _add_signal(self, signal: np.ndarray) -> None:
+        signal = signal[np.isfinite(signal)]
+        if not len(signal):
+            return
+        wanted = next((each for each in REACHES if each >= 0.75 * measure.reach_of(signal)), REACHES[-1])
+        if wanted > self.reach or wanted < self.reach / 2:
+            self.reach, self.density = wanted, np.zeros((BINS, BINS))
+        self.density = PERSISTENCE * self.density + measure.density(signal, self.reach, BINS)
+        power = measure.spectrogram(signal, FREQUENCIES)[1].mean(axis=0)
+        self.power = power if self.power is None else 0.8 * self.power + 0.2 * power
+        now = time.monotonic() - self.began
+        before = self.rows[-1] if self.rows else Row(now - EVERY_S, EVERY_S, power)
+        begin = max(before.time + before.duration, now - LONGEST_ROW_S)
+        self.rows.append(Row(begin, max(now - begin, 0.01), measure.decibel(power)))
+        self.pool.append(signal)
+
+    def quality(self) -> tuple[float, float] | None:
+        """Return EVM (rms, of the points decided for) and SNR in dB, as the symbols themselves tell them."""
+        if self.modulation is None or not self.pool:
+            return None
+        estimator = NoiseEstimator(self.modulation)
+        estimator.add(np.concatenate(self.pool).astype(np.complex64), 0)
+        n0 = estimator.n0
+        return theory.decision_error(n0, self.modulation) ** 0.5, -theory.ratio_to_db(n0)
+
+
+class History:
+    """Everything that is known of a run; `lock` is held by whoever reads or writes it."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self.lock = threading.Lock()
+        self.run: Run | None = None
+        self.choice = Choice()
+        self.report: dict[str, Any] = {"status": "starting", "link": {}, "frames": [], "blocks": {}, "wires": {}}
+        self.reports = 0
+        self.began = self.heard = time.monotonic()
+        self.gone = False  # nobody answers
+        self.samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)
+        self.sampled = 0  # all there ever were
+        self.busy: dict[str, float] = {}  # share of the last second that blocks were at work
+        self.rates: dict[str, float] = {}  # items a second, by block
+        self.streams: dict[str, Stream] = {}
+        self.pictures: dict[str, bytes] = {}
+        self.in_force: dict[str, Any] = {}
+        self.turned = 0  # values that have changed
+        self.selected: dict[object, set[str]] = {}  # outputs that viewers look at, by viewer
+
+    def meet(self, run: Run) -> None:
+        """Take in what the run is."""
+        self.run, self.gone, self.heard = run, False, time.monotonic()
+        self.choice = choose(run.spec, run.taps)
+        for parameter in run.parameters:
+            self.hold(parameter.full_name, parameter.value)
+
+    def wanted(self) -> list[str]:
+        """Return the outputs that are to be watched."""
+        return sorted(self.choice.outputs.union(*self.selected.values()))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has said its last word."""
+        return self.report["status"] in ("done", "failed", "interrupted")
+
+    def state(self) -> tuple[str, str]:
+        """Return how the run is, in a word and in a sentence."""
+        status = self.report["status"]
+        if self.ended:
+            spent = f"the run has ended after {self.report['elapsed_s']:.1f} s"
+            fault = self.report.get("fault", "")
+            return status, f"{spent}: {fault}" if fault and fault != status else spent
+        silent = time.monotonic() - self.heard
+        if self.gone:
+            return "gone", f"no word for {silent:.0f} s: the run was killed, or is out of reach"
+        if silent > STALE_S:
+            return "silent", f"no word for {silent:.0f} s"
+        return status, "" if status == "running" else "blocks start, models load"
+
+    def add(self, what: str, value: Any) -> None:
+        """Take in a piece of news, as `Remote.news` has it."""
+        self.gone, self.heard = False, time.monotonic()
+        if what == "report":
+            self._add_report(value)
+        elif isinstance(value, Packet):
+            if what not in self.streams:
+                self.streams[what] = self._stream(what)
+            self.streams[what].add(value)
+        elif PICTURE.fullmatch(what):
+            self.pictures[what] = value
+            frames = dict.fromkeys(PICTURE.fullmatch(each)[1] for each in self.pictures)  # type: ignore[index]
+            for frame in list(frames)[:-PICTURES]:
+                for kind in ("sent", "plain", "received"):
+                    self.pictures.pop(f"images/{frame}_{kind}.png", None)
+
+    def _stream(self, output: str) -> Stream:
+        stream = Stream(output == self.choice.llrs, self.began)
+        if output == self.choice.decided and self.run is not None:  # until a tag tells
+            told = (block.params.get("modulation") for block in self.run.spec.blocks)
+            stream.modulation = next((constellation(each) for each in told if each), None)
+        return stream
+
+    def hold(self, name: str, value: Any) -> None:
+        """Take note of a value that is now in force."""
+        if name not in self.in_force or self.in_force[name] != value:
+            self.in_force[name] = value
+            self.turned += 1
+
+    def _add_report(self, report: dict[str, Any]) -> None:
+        before, self.report = self.report, report
+        self.reports += 1
+        for change in report.get("changes", []):
+            self.hold(f"{change['block']}.{change['parameter']}", change["value"])
+        spent = report["elapsed_s"] - before.get("elapsed_s", report["elapsed_s"])
+        if spent > 0:
+            for name, count in report["blocks"].items():
+                old = before["blocks"].get(name, count)
+                self.busy[name] = min((count["busy_s"] - old["busy_s"]) / spent, 1.0)
+                self.rates[name] = (count["items"] - old["items"]) / spent
+        link = report["link"]
+        points = link.get("ber_points") or []
+        counts = {
+            key: link.get(key) or 0 for key in ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")
+        }
+        counts["symbol_errors"] = (link.get("ser") or 0.0) * counts["symbols"]
+        sample = {"t": report["elapsed_s"], **counts, "theory": points[-1]["ber_theory"] if points else None}
+        old = self._a_window_before(sample) or dict.fromkeys(sample, 0)
+        news = {key: sample[key] - old[key] for key in counts}
+        sample["window_bits"] = news["bits"]
+        sample["ber"] = _ratio(news["bit_errors"], news["bits"])
+        sample["ser"] = _ratio(news["symbol_errors"], news["symbols"])
+        sample["bler"] = _ratio(news["bit_frames_wrong"], news["bit_frames"])
+        last = self.samples[-1] if self.samples else None
+        if last is None or sample["bits"] != last["bits"] or sample["t"] - last["t"] > WINDOW_S:
+            self.samples.append(sample)
+            self.sampled += 1
+
+    def _a_window_before(self, sample: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the newest sample that is a window older, and before which fewer bits were counted."""
+        for old in reversed(self.samples):
+            if sample["t"] - old["t"] >= WINDOW_S and old["bits"] < sample["bits"]:
+                return old
+        return None
+
+
+def warm_up() -> None:
+    """Load what takes long to load, before a viewer waits for it."""
+    stream = Stream(False, 0.0)
+    stream.add(Packet(np.ones(FREQUENCIES, np.complex64)).tagged(modulation="16qam"))
+    stream.quality()
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,97 @@
+"""How the page looks: two themes in the colours of `blocks.view.style`, and plots to begin from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bokeh.models import Legend, Range1d
+from bokeh.plotting import figure
+from bokeh.themes import Theme
+
+from blocks._page.history import History
+from blocks.view.style import COLOURS
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, _ = COLOURS
+FONT = "system-ui, 'DejaVu Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours of one theme; `lines` are told apart by the colour-blind on its background."""
+
+    dark: bool
+    ink: str
+    faint: str
+    grid: str
+    alarm: str
+    lines: tuple[str, ...]
+
+    def theme(self) -> Theme:
+        """Return what Bokeh is to draw plots with."""
+        words = {"text_color": self.faint, "text_font": FONT, "text_font_style": "normal"}
+
+        def prefixed(prefix: str, size: str) -> dict[str, Any]:
+            return {f"{prefix}_{key}": value for key, value in words.items()} | {f"{prefix}_text_font_size": size}
+
+        axis = {
+            "axis_line_color": self.faint, "axis_line_alpha": 0.6, "minor_tick_line_color": None,
+            "major_tick_line_color": self.faint, "major_tick_in": 0, "major_tick_out": 4, "axis_label_standoff": 4,
+        }  # fmt: skip
+        return Theme(
+            json={
+                "attrs": {
+                    "Plot": {
+                        "background_fill_color": None, "border_fill_color": None, "outline_line_color": None,
+                        "min_border": 4, "min_border_right": 12,
+                    },
+                    "Axis": axis | prefixed("axis_label", "11px") | prefixed("major_label", "11px"),
+                    "Grid": {"grid_line_color": self.grid},
+                    "Title": words | {"text_color": self.ink, "text_font_size": "12px"},
+                    "Legend": prefixed("label", "11px") | {
+                        "label_text_color": self.ink, "background_fill_alpha": 0.0, "border_line_alpha": 0.0,
+                        "spacing": 0, "padding": 2, "margin": 4, "glyph_width": 16, "glyph_height": 14,
+                        "label_height": 14,
+                    },
+                }
+            }
+        )  # fmt: skip
+
+
+LIGHT = Look(False, "#1b1f24", "#5c6672", "#e4e7eb", VERMILLION, (BLUE, VERMILLION, GREEN, PURPLE, ORANGE))
+DARK = Look(True, "#e8eaed", "#a3adb8", "#333a43", ORANGE, (SKY, ORANGE, GREEN, PURPLE, VERMILLION))
+
+
+class View:
+    """One card of the page: its title, what is in it, and how it follows the run."""
+
+    name = title = ""
+    wide = False  # as two others
+    root: Any  # of what is in it
+    wire: Any = None  # where a viewer chooses what is shown
+
+    def update(self, history: History) -> None:
+        """Show what is new."""
+        raise NotImplementedError
+
+
+def plot(x_label: str, y_label: str, x: tuple[float, float], y: tuple[float, float], **options: Any) -> Any:
+    """Return an empty plot that fills its card; its ranges stand still."""
+    return figure(
+        x_axis_label=x_label,
+        y_axis_label=y_label,
+        x_range=Range1d(*x),
+        y_range=Range1d(*y),
+        sizing_mode="stretch_both",
+        toolbar_location=None,
+        tools="",
+        **options,
+    )
+
+
+def legend_above(root: Any) -> None:
+    """Put a plot's legend above it, in a row, where it hides nothing."""
+    legend: Legend = root.legend[0]
+    root.center.remove(legend)
+    root.add_layout(legend, "above")
+    legend.update(orientation="horizontal", spacing=10, margin=0, location="left")

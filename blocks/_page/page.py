@@ -1,0 +1,181 @@
+"""The page: one document a viewer, made of views that follow the common history ten times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bokeh.document import Document
+from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet, Model
+from jinja2 import Template
+
+from blocks._page.choice import complex_outputs
+from blocks._page.controls import Controls
+from blocks._page.feed import Feed
+from blocks._page.graph import GraphView
+from blocks._page.history import History
+from blocks._page.look import DARK, LIGHT, Look, View
+from blocks._page.pictures import PictureView
+from blocks._page.rates import RateOverEbn0, RateOverTime
+from blocks._page.signals import SignalView, signal_views
+
+UPDATE_MS = 100
+ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "graph", "time", "llrs", "gains")
+TEMPLATE = Path(__file__).with_name("page.html")
+WORDS = {"done": "ended"}  # of states whose names say it less well
+
+CSS = """
+:host { font: 13px/1.3 var(--font); color: var(--ink); }
+.bk-clearfix { display: block !important; overflow: hidden; }
+.bar { display: flex; gap: 22px; align-items: baseline; white-space: nowrap; overflow: hidden; }
+.pill { border-radius: 10px; padding: 1px 10px; color: #fff; background: #00664b; font-weight: 600; }
+.pill.starting, .pill.silent { background: #6b4e00; } .pill.done { background: #4d5661; }
+.pill.failed, .pill.gone, .pill.interrupted { background: #a63c00; }
+.figure b { font-variant-numeric: tabular-nums; font-weight: 600; }
+.figure span { color: var(--faint); }
+"""
+
+
+class Header:
+    """How the run is, and its main figures."""
+
+    def __init__(self) -> None:
+        self.root = Div(
+            name="header", text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)],
+            sizing_mode="stretch_width", html_attributes={"role": "status"},
+        )  # fmt: skip
+
+    def update(self, history: History) -> None:
+        """Show what has changed."""
+        state, sentence = history.state()
+        report, link = history.report, history.report["link"]
+        sample = history.samples[-1] if history.samples else {}
+        figures = {"time": f"{report.get('elapsed_s', 0.0):.1f} s"}
+        frames = [row for row in report["frames"] if row.get("name")]
+        if frames:
+            last = max((row["frame"] for row in frames if row.get("status")), default=-1)
+            figures["frames"] = str(last + 1)
+        points = link.get("ber_points") or []
+        if points:
+            figures["Eb/N0"] = f"{points[-1]['ebn0_db']:.2f} dB"
+        if sample.get("ber") is not None:
+            bound = f"0 of {sample['window_bits']:,}"
+            figures["BER, last second"] = f"{sample['ber']:.2e}" if sample["ber"] else bound
+        if link.get("ber") is not None:
+            figures["BER, all"] = f"{link['ber']:.2e}"
+        if report.get("changes"):
+            change = report["changes"][-1]
+            value = f"{change['block']}.{change['parameter']} = {change['value']}"
+            figures["last change"] = f"{value} from item {change['offset']:,} of frame {change['frame']}"
+        parts = [f'<span class="pill {state}">{WORDS.get(state, state)}</span>']
+        parts += [f"<span>{escape(sentence)}</span>"] if sentence else []
+        parts += [
+            f'<span class="figure"><span>{name}</span> <b>{escape(value)}</b></span>' for name, value in figures.items()
+        ]
+        text = f'<div class="bar">{"".join(parts)}</div>'
+        if text != self.root.text:
+            self.root.text = text
+
+
+class Echo:
+    """Tells whether a browser has taken in what was sent: one that is slow, or stands still, gets less, and nothing
+    piles up for it.
+    """
+
+    def __init__(self, carrier: Model):
+        self.carrier, self.answer = carrier, ColumnDataSource()
+        self.sent = self.heard = 0
+        code = "answer.tags = [...carrier.tags]"
+        carrier.js_on_change("tags", CustomJS(args={"carrier": carrier, "answer": self.answer}, code=code))
+        self.answer.on_change("tags", lambda attr, old, new: self._hear(new))
+
+    def _hear(self, tags: list[Any]) -> None:
+        if tags == [self.sent]:
+            self.heard = self.sent
+
+    def begin(self) -> None:
+        """Take what was sent as arrived."""
+        self.heard = self.sent
+
+    @property
+    def arrived(self) -> bool:
+        """Whether all that was sent has arrived."""
+        return self.heard == self.sent
+
+    def call(self) -> None:
+        """Send a number after what was sent, to be sent back."""
+        self.sent += 1
+        self.carrier.tags = [self.sent]
+
+
+class Page:
+    """What one viewer sees of a run."""
+
+    def __init__(self, document: Document, history: History, feed: Feed):
+        self.document, self.history = document, history
+        context = document.session_context
+        assert context is not None
+        look = DARK if context.request.arguments.get("theme") == [b"dark"] else LIGHT
+        with history.lock:
+            assert history.run is not None
+            title = history.run.spec.name
+            self.views = _views(history, look)
+            self.controls = Controls(history, feed.set, document.add_next_tick_callback)
+        self.header = Header()
+        self.controls.root.name = "controls"
+        for root in (self.header.root, self.controls.root):
+            document.add_root(root)
+        for view in self.views:
+            view.root.name = view.name
+            document.add_root(view.root)
+            if view.wire is not None:
+                view.wire.name = f"{view.name}_wire"
+                document.add_root(view.wire)
+        document.title = f"{title} · Semflow"
+        document.theme = look.theme()
+        document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
+        document.template_variables.update(heading=title, views=self.views, dark=look.dark)
+        self.echo = Echo(self.header.root)
+        self.update()
+        document.on_event("document_ready", lambda event: self.echo.begin())  # it holds what was sent so far
+        document.add_periodic_callback(self.update, UPDATE_MS)
+        document.on_session_destroyed(self._leave)
+
+    def update(self) -> None:
+        """Show what is new, all of it at once, if what was new before has arrived."""
+        if not self.echo.arrived:
+            return
+        with self.history.lock:
+            self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
+            self.header.update(self.history)
+            self.controls.update(self.history)
+            for view in self.views:
+                view.update(self.history)
+        self.echo.call()
+
+    def _leave(self, session: Any) -> None:
+        with self.history.lock:
+            self.history.selected.pop(self, None)
+
+
+def _views(history: History, look: Look) -> list[View]:
+    """Return the views that a graph calls for, in the order of the page."""
+    run = history.run
+    assert run is not None
+    signals = {view.name: view for view in signal_views(history, complex_outputs(run.taps), look)}
+    types = {block.type for block in run.spec.blocks}
+    others: list[View] = [RateOverTime(look), RateOverEbn0(look)] if "error_meter" in types else []
+    others += [PictureView()] if "image_writer" in types else []
+    views = {view.name: view for view in (*signals.values(), *others, GraphView(run, look))}
+    return [views[name] for name in ORDER if name in views]
+
+
+def maker(history: History, feed: Feed) -> Callable[[Document], None]:
+    """Return what makes the document of a new viewer."""
+
+    def make(document: Document) -> None:
+        Page(document, history, feed)
+
+    return make

@@ -1,0 +1,124 @@
+"""The view of pictures: sent, decoded without a diffusion model, received, with their captions, and the last ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from bokeh.models import Div, InlineStyleSheet
+
+from blocks._page.history import PICTURE, History
+from blocks._page.look import View
+
+KINDS = {"sent": "sent", "plain": "decoded as it came", "received": "received"}
+STRIP = 8  # frames of the strip
+
+CSS = """
+:host { color: var(--ink); font: 13px/1.35 var(--font); display: block; overflow: hidden; }
+.bk-clearfix { position: absolute; inset: 0; display: grid !important; gap: 8px;
+  grid-template-rows: minmax(0, 1fr) auto; }
+.frame { display: flex; gap: 10px; min-height: 0; }
+figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
+figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
+figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
+.words { flex: 1.1 1 0; min-width: 0; overflow: auto; }
+h3 { font-size: 13px; margin: 0 0 4px; }
+p { margin: 0 0 6px; }
+p b { display: block; font-weight: normal; color: var(--faint); font-size: 11px; }
+del, ins { text-decoration: none; background: var(--mark); border-radius: 3px; padding: 0 2px; }
+del { text-decoration: line-through; }
+.facts { color: var(--faint); }
+.alarm { color: var(--alarm); }
+.strip { display: flex; gap: 6px; overflow: hidden; height: 52px; }
+.strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
+.none { color: var(--faint); margin: auto; }
+"""
+
+
+class PictureView(View):
+    """The newest frame large, beside what was sent with it; those before in a strip."""
+
+    name, title, wide = "pictures", "Pictures", True
+
+    def __init__(self) -> None:
+        waiting = '<div class="none">the first picture is under way</div>'
+        self.root = Div(
+            text=waiting,
+            disable_math=True,
+            stylesheets=[InlineStyleSheet(css=CSS)],
+            sizing_mode="stretch_both",
+            margin=0,
+        )
+        self.seen: object = None
+
+    def update(self, history: History) -> None:
+        """Show what is new."""
+        rows = {row["frame"]: row for row in history.report["frames"]}
+        frames: dict[int, dict[str, str]] = {}
+        for path in history.pictures:
+            if found := PICTURE.fullmatch(path):
+                frames.setdefault(int(found[1]), {})[found[2]] = path.removeprefix("images/")
+        whole = sorted(number for number, kinds in frames.items() if "received" in kinds)
+        if not whole:
+            return
+        told = (number for number in reversed(whole) if rows.get(number, {}).get("status"))
+        newest = next(told, whole[-1])  # a picture comes a moment before what is told of it
+        seen = (len(history.pictures), newest, rows.get(newest))
+        if seen == self.seen:
+            return
+        self.seen = seen
+        strip = "".join(
+            f'<span title="frame {number}">{_images(frames[number], ("sent", "received"))}</span>'
+            for number in [each for each in whole if each < newest][-STRIP:]
+        )
+        large = "".join(
+            f"<figure><figcaption>{label}</figcaption>{_images(frames[newest], (kind,))}</figure>"
+            for kind, label in KINDS.items()
+            if kind in frames[newest]
+        )
+        words = f'<div class="words">{_words(newest, rows.get(newest, {}))}</div>'
+        below = f'<div class="strip">{strip}</div>' if strip else ""
+        self.root.text = f'<div class="frame">{large}{words}</div>{below}'
+
+
+def _images(kinds: Mapping[str, str], wanted: tuple[str, ...]) -> str:
+    return "".join(f'<img src="pictures/{kinds[kind]}" alt="{kind}">' for kind in wanted if kind in kinds)
+
+
+def _words(frame: int, row: Mapping[str, Any]) -> str:
+    """Return what is known of a frame, as HTML."""
+    parts = [f"<h3>frame {frame} {escape(row.get('name') or '')}</h3>"]
+    sent, received = row.get("caption_sent"), row.get("caption_received")
+    before, after = marked(sent or "", received or "")
+    if sent:
+        parts.append(f"<p><b>caption sent</b>{before}</p>")
+    if received:
+        parts.append(f"<p><b>caption received</b>{after}</p>")
+    facts = [row["mode"]] if row.get("mode") else []
+    facts += [f"{row['steps']} steps"] if row.get("steps") is not None else []
+    facts += [f"PSNR {row['psnr']:.1f} dB"] if row.get("psnr") is not None else []
+    facts += [f"SSIM {row['ssim']:.2f}"] if row.get("ssim") is not None else []
+    facts += [f"BER {row['ber']:.2g}"] if row.get("ber") is not None else []
+    parts.append(f'<p class="facts">{escape(" · ".join(facts))}</p>')
+    if row.get("status") not in (None, "ok"):
+        reason = f": {row['reason']}" if row.get("reason") else ""
+        parts.append(f'<p class="alarm">{escape(row["status"] + reason)}</p>')
+    return "".join(parts)
+
+
+def marked(sent: str, received: str) -> tuple[str, str]:
+    """Return two captions as HTML in which words that differ are marked.
+
+    >>> marked("a dog & a cat", "a dog & a hat")
+    ('a dog &amp; a <del>cat</del>', 'a dog &amp; a <ins>hat</ins>')
+    """
+    before, after = sent.split(), received.split()
+    out: tuple[list[str], list[str]] = ([], [])
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        for words, part, tag in ((before[a:b], out[0], "del"), (after[c:d], out[1], "ins")):
+            text = escape(" ".join(words))
+            if text:
+                part.append(text if kind == "equal" else f"<{tag}>{text}</{tag}>")
+    return " ".join(out[0]), " ".join(out[1])

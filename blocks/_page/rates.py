@@ -1,0 +1,134 @@
+"""Views of error rates: over time, and against Eb/N0 over the closed form."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from bokeh.models import ColumnDataSource
+
+from blocks._page.history import SAMPLES, History
+from blocks._page.look import Look, View, legend_above, plot
+from blocks.phy import theory
+
+SPANS_S = (15.0, 30.0, 60.0)  # of the axis of time: as short as shows all, then the last minute
+LOWEST, BEGIN = 1e-9, 1e-4  # rates that an axis reaches at most, and in the beginning
+
+
+class RateOverTime(View):
+    """Bit, symbol and block error rates of the last second, over the last minute; theory beside."""
+
+    name, title = "rates", "Error rates, over one second"
+    LINES = {"ber": "BER", "theory": "theory", "ser": "SER", "bler": "FER"}
+
+    def __init__(self, look: Look):
+        self.root = plot("time, s", "error rate", (0, SPANS_S[0]), (BEGIN, 1.5), y_axis_type="log")
+        self.source = ColumnDataSource({"t": [], **{key: [] for key in self.LINES}})
+        dashes = {"theory": "dashed"}
+        for (key, label), colour in zip(self.LINES.items(), (look.lines[0], look.ink, *look.lines[1:3]), strict=True):
+            self.root.line(
+                "t", key, source=self.source, color=colour, legend_label=label, line_dash=dashes.get(key, "solid"),
+                line_width=2.0 if key == "ber" else 1.2, alpha=1.0 if key == "ber" else 0.8,
+            )  # fmt: skip
+        legend_above(self.root)
+        self.shown = 0
+
+    def update(self, history: History) -> None:
+        """Add what is new."""
+        new = min(history.sampled - self.shown, len(history.samples))
+        if not new:
+            return
+        self.shown = history.sampled
+        samples = list(itertools.islice(history.samples, len(history.samples) - new, None))
+        rows = {key: np.array([sample[key] or math.nan for sample in samples]) for key in self.LINES}
+        self.source.stream({"t": np.array([sample["t"] for sample in samples]), **rows}, rollover=SAMPLES)
+        now = samples[-1]["t"]
+        span = next((each for each in SPANS_S if each >= now), SPANS_S[-1])
+        self.root.x_range.update(start=max(now - span, 0.0), end=max(now, span))
+        _reach_down(self.root, np.concatenate([rows["ber"], rows["theory"]]))
+
+
+class RateOverEbn0(View):
+    """Bit error rates against Eb/N0 as the channel is turned, with 99 % intervals, over the closed form."""
+
+    name, title = "ebn0", "Error rate against Eb/N0"
+
+    def __init__(self, look: Look):
+        self.root = plot("Eb/N0, dB", "bit error rate", (-2, 16), (BEGIN, 1.0), y_axis_type="log")
+        self.form = ColumnDataSource({"x": [], "y": []})
+        self.points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
+        self.bounds = ColumnDataSource({"x": [], "y": []})
+        self.now = ColumnDataSource({"x": [], "y": []})
+        self.root.line("x", "y", source=self.form, color=look.ink, legend_label="closed form, uncoded", line_width=1.3)
+        self.root.segment("x", "low", "x", "high", source=self.points, color=look.lines[0], line_width=2)
+        self.root.scatter("x", "y", source=self.points, size=7, color=look.lines[0], legend_label="measured, 99 %")
+        self.root.scatter(
+            "x", "y", source=self.bounds, size=9, marker="inverted_triangle", fill_color=None,
+            line_color=look.lines[0], legend_label="no error: bound",
+        )  # fmt: skip
+        self.root.scatter(
+            "x", "y", source=self.now, size=16, fill_color=None, line_color=look.lines[1], line_width=2,
+            legend_label="now",
+        )  # fmt: skip
+        self.root.legend.location = "top_right"
+        self.bound_key = self.root.legend[0].items[2]
+        self.bound_key.visible = False
+        self.seen: Any = None
+        self.channel: Any = None
+
+    def update(self, history: History) -> None:
+        """Show the points that were collected, and the closed form of the channel that is in use."""
+        channel = _channel(history)
+        if channel is not None and channel != self.channel:
+            self.channel = channel
+            self._draw_form(*channel)
+        points = history.report["link"].get("ber_points") or []
+        if not points or points == self.seen:
+            return
+        self.seen = points
+        seen = [point for point in points if point["bit_errors"]]
+        none = [point for point in points if not point["bit_errors"] and point["ber_high"]]
+        self.points.data = {
+            "x": [point["ebn0_db"] for point in seen],
+            "y": [point["ber"] for point in seen],
+            "low": [max(point["ber_low"] or point["ber"], LOWEST) for point in seen],
+            "high": [point["ber_high"] or point["ber"] for point in seen],
+        }
+        self.bounds.data = {"x": [p["ebn0_db"] for p in none], "y": [p["ber_high"] for p in none]}
+        self.bound_key.visible = bool(none)
+        last = points[-1]
+        self.now.data = {"x": [last["ebn0_db"]], "y": [last["ber"] or last["ber_high"] or math.nan]}
+        x = [point["ebn0_db"] for point in points]
+        span = self.root.x_range
+        if min(x) < span.start or max(x) > span.end:
+            span.start, span.end = min(span.start, 2 * (min(x) // 2) - 2), max(span.end, 2 * (max(x) // 2) + 4)
+            if self.channel:
+                self._draw_form(*self.channel)
+        _reach_down(self.root, np.array([*self.points.data["low"], *self.bounds.data["y"]]))
+
+    def _draw_form(self, modulation: Any, bits: int, rayleigh: bool, k_factor: float) -> None:
+        x = np.arange(self.root.x_range.start, self.root.x_range.end + 0.1, 0.5)
+        offset = theory.ratio_to_db(bits)
+        y = [theory.bit_error_rate(float(each) + offset, modulation, rayleigh, k_factor) for each in x]
+        self.form.data = {"x": x, "y": np.maximum(y, 1e-30)}
+
+
+def _channel(history: History) -> tuple[Any, int, bool, float] | None:
+    """Return modulation, bits per symbol and kind of fading of a simulated channel that has a closed form."""
+    for stream in history.streams.values():
+        told = stream.channel
+        if told and told.get("modulation") and told.get("kind") in ("awgn", "rayleigh", "rician"):
+            modulation = told["modulation"]
+            points = modulation if isinstance(modulation, str) else tuple(map(tuple, modulation))
+            k_factor = theory.db_to_ratio(told["k_factor"]) if told.get("k_factor") is not None else 0.0
+            return points, told["bits_per_symbol"], told["kind"] != "awgn", k_factor
+    return None
+
+
+def _reach_down(root: Any, rates: np.ndarray) -> None:
+    """Let an axis of rates reach down to the least of them, by whole decades, and never back."""
+    rates = rates[np.isfinite(rates) & (rates > 0)]
+    if len(rates) and rates.min() < root.y_range.start:
+        root.y_range.start = max(10.0 ** math.floor(math.log10(rates.min()) - 0.3), LOWEST)

@@ -1,0 +1,227 @@
+"""The live page in a real browser, on a graph that runs: what a person sees, turns, and is told."""
+
+import re
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, CommandLine
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'semflow[dev]'")
+if not CHROMIUM:
+    reason = "no Chromium: apt-get install -y --no-install-recommends chromium"
+    pytest.skip(reason, allow_module_level=True)
+
+GRAPH = f"""
+flowgraph: watched
+seed: 3
+blocks:
+  source: {{use: lab_bits}}
+  link:   {{graph: {ROOT}/configs/links/awgn.yaml, ebn0: 12 dB}}
+  errors: {{use: error_meter}}
+  photos: {{use: lab_pictures}}
+  save:   {{use: image_writer}}
+wires:
+  - source.bits -> link.bits -> errors.received
+  - source.bits -> errors.sent
+  - photos.sent -> save.sent
+  - photos.received -> save.image
+"""
+
+
+class Live:
+    """A run with its page, started from the command line."""
+
+    def __init__(self, cli: CommandLine, graph: str = GRAPH):
+        self.cli = cli
+        config = cli.folder / "live.yaml"
+        config.write_text(graph)
+        self.run = cli.start("run", config, "--live", "--quiet", "--out", "out")
+        printed = self.run.stdout.readline()
+        assert printed.startswith("live page: "), self.run.stderr.read()
+        self.url = printed.split()[2]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def live():
+    with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
+        line = CommandLine(Path(folder))
+        yield Live(line)
+        line.clean_up()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens the page of a run, in a viewer of its own; what goes wrong in the browser fails the test."""
+    opened, faults = [], []
+
+    def open_one(live, **options):
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, **options)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(live.url)
+        page.wait_for_selector("#card-graph canvas")
+        opened.append(page)
+        return page
+
+    yield open_one
+    for page in opened:
+        page.close()
+    assert faults == []
+
+
+def model(page, name, expression):
+    """Return what an expression of `root`, a model of the page by its name, has in the browser."""
+    code = "([name, code]) => { const root = Bokeh.documents[0].get_model_by_name(name); return eval(code) }"
+    return page.evaluate(code, [name, expression])
+
+
+DENSITY = "Array.from(root.renderers[0].data_source.data.image[0]).join()"
+TIMES = "Array.from(root.renderers[0].data_source.data.t)"
+
+
+def header(page):
+    """Return what the page's head says of the run."""
+    return page.locator("header .bar").inner_text()
+
+
+def answers(page):
+    """Return what is said below the controls."""
+    return " ".join(page.locator("aside .bk-clearfix").all_inner_texts())
+
+
+def rate(page):
+    """Return the error rate of the last second that the page shows."""
+    shown = re.search(r"BER, last second\s*([\d.e-]+)", header(page))
+    return float(shown[1]) if shown else None
+
+
+def wait_for(condition, seconds=10.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_the_page_shows_the_graph_s_views_and_symbols_move(live, open_page):
+    page = open_page(live)
+    titles = page.locator("section h2").all_inner_texts()
+    assert titles[:3] == ["Constellation", "Error rates, over one second", "Error rate against Eb/N0"]
+    assert {"Pictures", "Spectrum and waterfall", "Signal in time"} <= set(titles)
+    assert wait_for(lambda: "EVM" in model(page, "constellation", "root.title.text"), 20)
+    before = model(page, "constellation", DENSITY)
+    assert wait_for(lambda: model(page, "constellation", DENSITY) != before, 2)
+    assert "running" in header(page)
+    equal = "(root.x_range.end - root.x_range.start) / root.inner_width * root.inner_height"
+    height = "root.y_range.end - root.y_range.start"
+    assert model(page, "constellation", equal) == pytest.approx(model(page, "constellation", height), rel=0.01)
+    hosts = page.evaluate("performance.getEntriesByType('resource').map(entry => new URL(entry.name).host)")
+    assert set(hosts) <= {live.url.split("/")[2], ""}  # nothing comes from elsewhere
+
+
+def test_pictures_appear_with_captions_whose_differences_are_marked(live, open_page):
+    page = open_page(live)
+    card = page.locator("#card-pictures")
+    card.locator("figure img").nth(1).wait_for()
+    assert card.locator("figcaption").all_inner_texts() == ["sent", "received"]
+    assert wait_for(lambda: card.locator("figure img").nth(1).evaluate("image => image.naturalWidth") == 48, 5)
+    assert wait_for(lambda: card.locator("del").count() == card.locator("ins").count() == 1, 5)
+    assert (card.locator("del").inner_text(), card.locator("ins").inner_text()) == ("dog", "cat")
+    assert "a <b> dog on grass" in card.locator(".words").inner_text()  # as text, whatever it holds
+
+
+def test_the_snr_slider_turned_by_the_keyboard_changes_the_error_rate_within_two_seconds(live, open_page):
+    page = open_page(live)
+    assert wait_for(lambda: rate(page) is not None, 15)
+    handle = page.get_by_label("turn link.air.ebn0").locator(".noUi-handle")
+    if not handle.count():
+        handle = page.locator("aside .noUi-handle").first
+    handle.focus()
+    began = time.monotonic()
+    page.keyboard.press("Home")  # -5 dB: theory says 0.28
+    assert wait_for(lambda: (rate(page) or 0) > 0.1, 2), header(page)
+    took = time.monotonic() - began
+    assert took < 2
+    assert wait_for(lambda: "in force: -5" in answers(page), 2)
+    points = "JSON.stringify(root.renderers.map(each => Array.from(each.data_source.data.x ?? [])))"
+    assert wait_for(lambda: "[-5]" in model(page, "ebn0", points), 5)  # the point in force
+
+
+def test_a_value_out_of_range_is_refused_with_the_reason_and_the_old_one_stays(live, open_page):
+    page = open_page(live)
+    field = page.get_by_label("link.air.ebn0, dB", exact=False).first
+    before = field.input_value()
+    field.fill("900 dB")
+    field.press("Enter")
+    assert wait_for(lambda: "ebn0 must be at most 300 dB, not '900 dB'" in answers(page), 3), answers(page)
+    assert wait_for(lambda: field.input_value() == before, 3)
+
+
+def test_two_viewers_see_what_one_of_them_turns(live, open_page):
+    one, two = open_page(live), open_page(live, color_scheme="dark")
+    assert two.evaluate("document.documentElement.dataset.theme") == "dark"
+    field = one.get_by_label("link.air.ebn0, dB", exact=False).first
+    field.fill("8 dB")
+    field.press("Enter")
+    for page in (one, two):
+        assert wait_for(lambda page=page: "in force: 8" in answers(page), 3)
+    first = model(two, "rates", TIMES)
+    assert wait_for(lambda: len(model(two, "rates", TIMES)) > len(first), 3)
+
+
+def test_a_reload_keeps_the_history(live, open_page):
+    page = open_page(live)
+    assert wait_for(lambda: len(model(page, "rates", TIMES)) > 5, 15)
+    before = model(page, "rates", TIMES)
+    page.reload()
+    page.wait_for_selector("#card-graph canvas")
+    after = model(page, "rates", TIMES)
+    assert after[: len(before)] == before
+
+
+def test_a_browser_that_stands_still_holds_nothing_up(live, open_page):
+    page, other = open_page(live), open_page(live)
+    page.evaluate("() => { setTimeout(() => { const end = Date.now() + 4000; while (Date.now() < end) {} }, 0) }")
+    before = model(other, "rates", TIMES)
+    assert wait_for(lambda: model(other, "rates", TIMES)[-1] > before[-1] + 2, 6)
+    assert live.run.poll() is None
+
+
+def test_a_run_that_was_killed_is_shown_as_such(cli, open_page):
+    live = Live(cli)
+    page = open_page(live)
+    assert wait_for(lambda: "running" in header(page), 20)
+    live.run.kill()
+    assert wait_for(lambda: "the run was killed, or is out of reach" in header(page), 8), header(page)
+    assert "gone" in header(page)
+
+
+def test_the_page_stays_after_the_end_until_ctrl_c(cli, open_page):
+    graph = GRAPH.replace("use: lab_pictures", "use: lab_pictures, frames: 2").replace(
+        "use: lab_bits", "use: lab_bits, frames: 10"
+    )
+    live = Live(cli, graph)
+    page = open_page(live)
+    assert wait_for(lambda: "the run has ended after" in header(page), 20), header(page)
+    assert live.run.poll() is None
+    field = page.get_by_label("link.air.ebn0, dB", exact=False).first
+    field.fill("3 dB")
+    field.press("Enter")
+    assert wait_for(lambda: "the run has ended" in answers(page), 3)
+    live.run.send_signal(signal.SIGINT)
+    assert live.run.wait(10) == 0
+    assert cli.wait_until(lambda: not cli.processes(), 5)
+    live.run.stdout.close(), live.run.stderr.close()

@@ -1,0 +1,249 @@
+"""Who may see the live page, and what it keeps of a run: without a browser."""
+
+import http.client
+import re
+import socket
+
+import numpy as np
+import pytest
+
+from blocks._page.choice import choose
+from blocks._page.history import History
+from blocks._page.pictures import marked
+from blocks._page.server import serve
+from flowgraph import BlockError, Packet, registry
+from flowgraph.config.load import load
+from flowgraph.live import Parameter, Run
+
+GRAPH = """
+flowgraph: watched
+blocks:
+  numbers: {use: lab_numbers, frames: 1000, pause: 0.05}
+  tally:   {use: lab_tally}
+wires: [numbers.x -> tally.x]
+"""
+
+
+def own_address():
+    """Return an address of this machine that others could reach; None where it has loopback alone."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        try:
+            made.connect(("192.0.2.1", 9))  # nothing is sent
+            return made.getsockname()[0]
+        except OSError:
+            return None
+
+
+def ask(host, port, path="/", **headers):
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    answer.body = answer.read()
+    connection.close()
+    return answer
+
+
+def websocket(host, port, origin, session, **headers):
+    """Return the status with which the page's socket answers a browser that comes from `origin`."""
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": f"bokeh, {session}"}
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection.request("GET", "/ws", headers={"Origin": origin, **upgrade, **key, **headers})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def session_of(page):
+    return re.search(rb'"token":"([^"]+)"', page)[1].decode()
+
+
+@pytest.fixture
+def start(cli):
+    """Starts a run with its page at an address; returns what it printed: the page's own."""
+    (cli.folder / "live.yaml").write_text(GRAPH)
+    started = []
+
+    def start_one(*options):
+        run = cli.start("run", "live.yaml", "--live", "--quiet", "--out", "out", *options)
+        started.append(run)
+        return run, run.stdout.readline()
+
+    yield start_one
+    for run in started:
+        run.terminate()
+        run.wait(10)
+        run.stdout.close(), run.stderr.close()
+
+
+def test_on_loopback_no_token_is_asked_for_and_foreign_origins_are_refused(start):
+    _, printed = start()
+    host, port = re.fullmatch(r"live page: http://(127\.0\.0\.1):(\d+)/\n", printed).groups()
+    page = ask(host, port)
+    assert page.status == 200
+    assert b"cdn.bokeh.org" not in page.body
+    session = session_of(page.body)
+    assert websocket(host, port, "http://evil.example", session) == 403
+    assert websocket(host, port, f"http://evil.example:{port}", session) == 403
+    assert websocket(host, port, f"http://localhost:{port}", session) == 101
+    for path in ("/pictures/0000_sent.png", "/pictures/../../etc/passwd", "/pictures/%2e%2e%2flive.yaml"):
+        assert ask(host, port, path).status == 404
+
+
+def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(start):
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback: connect it to a network")
+    _, printed = start("--address", address)
+    port, token = re.fullmatch(rf"live page: http://{re.escape(address)}:(\d+)/\?token=(\S+)\n", printed).groups()
+    for path in ("/", "/?token=wrong", "/?token=", "/pictures/0000_sent.png"):
+        answer = ask(address, port, path)
+        assert (answer.status, answer.getheader("Location", "").partition("?")[0]) == (302, "/refused")
+    refused = ask(address, port, "/refused")
+    assert refused.status == 403
+    assert b"needs its token" in refused.body
+    page = ask(address, port, f"/?token={token}")
+    assert page.status == 200
+    cookie = page.getheader("Set-Cookie")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    session, origin = session_of(page.body), f"http://{address}:{port}"
+    assert websocket(address, port, origin, session) == 403
+    assert websocket(address, port, origin, session, Cookie=cookie.partition(";")[0]) == 101
+    assert websocket(address, port, "http://evil.example", session, Cookie=cookie.partition(";")[0]) == 403
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"host": "0.0.0.0"}, "--address must be one address of this machine"),
+        ({"host": "myhost"}, "--address must be an address of this machine, as 192.168.1.7, not 'myhost'"),
+        ({"port": 99999}, "--port must be from 1 to 65535, or 0 for a free one, not 99999"),
+        ({"host": "192.0.2.77"}, "the live page cannot be at 192.0.2.77:0: Cannot assign requested address"),
+        ({}, "no answer from ipc:///tmp/nobody-is-here in 5 s"),
+    ],
+)
+def test_what_cannot_be_served_is_told(options, reason):
+    with pytest.raises(BlockError) as told:
+        serve("ipc:///tmp/nobody-is-here", **options)
+    assert str(told.value).startswith(reason)
+
+
+def run_of(link, tmp_path, folder):
+    """Return a graph and its outputs' item types, as a run tells its viewers."""
+    config = tmp_path / "link.yaml"
+    config.write_text(
+        f"flowgraph: g\nblocks:\n  source: {{use: bit_source}}\n  link: {{graph: {folder}/{link}.yaml, ebn0: 10 dB}}\n"
+        "  errors: {use: error_meter}\nwires:\n  - source.bits -> link.bits -> errors.received\n"
+        "  - source.bits -> errors.sent\n"
+    )
+    spec, taps = load(config), {}
+    for block in spec.blocks:
+        cls = registry.find(block.type)
+        params = cls.Params.model_validate(block.params)
+        block.params.update(params.model_dump(mode="json"))
+        for port in cls.outputs:
+            taps[f"{block.name}.{port.name}"] = [port.chosen(params)] if port.chosen else list(port.dtypes)
+    return spec, taps
+
+
+@pytest.mark.parametrize(
+    ("link", "decided", "unequalized", "received", "gains", "llrs", "per_symbol"),
+    [
+        ("awgn", "air.symbols", None, "air.symbols", None, None, 1),
+        ("rayleigh_pilots", "equalize.symbols", "estimate.symbols", "air.symbols", "air.gains", None, 1),
+        ("tdl", "equalize.symbols", "demodulate.symbols", "air.samples", "demodulate.gains", "demap.bits", 1),
+        ("waveform", "demodulate.symbols", None, "air.symbols", None, None, 2),
+        ("ldpc", "air.symbols", None, "air.symbols", None, "demap.bits", 1),
+    ],
+)
+def test_what_is_shown_follows_from_the_graph(link, decided, unequalized, received, gains, llrs, per_symbol, tmp_path):
+    from conftest import ROOT
+
+    chosen = choose(*run_of(link, tmp_path, ROOT / "configs/links"))
+    wanted = (decided, unequalized, received, gains, llrs)
+    found = (chosen.decided, chosen.unequalized, chosen.received, chosen.gains, chosen.llrs)
+    assert found == tuple(each and f"link.{each}" for each in wanted)
+    assert chosen.samples_per_symbol == per_symbol
+
+
+@pytest.fixture
+def history(tmp_path):
+    from conftest import ROOT
+
+    made = History("ipc:///somewhere")
+    spec, taps = run_of("awgn", tmp_path, ROOT / "configs/links")
+    ebn0 = Parameter("link.air", "ebn0", 10.0, "dB", "", "awgn_channel", {})
+    made.meet(Run("0.1.0", spec, "ipc:///feed", [ebn0], taps))
+    return made
+
+
+def report(t, bits, errors, **more):
+    return {
+        "status": "running", "elapsed_s": t, "link": {"bits": bits, "bit_errors": errors}, "frames": [], "wires": {},
+        "blocks": {"link.air": {"busy_s": t / 2, "items": bits // 4, "errors": 0}}, **more,
+    }  # fmt: skip
+
+
+def test_rates_are_those_of_the_last_second(history):
+    for t, errors in ((0.0, 0), (0.5, 50), (1.0, 100), (1.5, 600), (2.0, 1100)):
+        history.add("report", report(t, int(10_000 * t), errors))
+    assert history.samples[-1]["ber"] == pytest.approx(0.1)  # 1000 errors in the second half
+    assert history.busy["link.air"] == pytest.approx(0.5)
+    assert history.rates["link.air"] == pytest.approx(2500)
+
+
+def test_evm_and_snr_are_those_of_the_noise_that_is_there_now(history):
+    from blocks.phy import noise, qam
+
+    sent = qam.map_symbols(noise.random_bytes(4096, 1), 32_768)
+    for esn0_db in (20.0, 14.0):
+        channel = {"n0": 10 ** (-esn0_db / 10), "esn0_db": esn0_db}
+        for number in range(8):
+            data = noise.awgn(sent[1024 * number :][:1024], channel["n0"], 5, number, 0)
+            history.add("link.air.symbols", Packet(data).tagged(modulation="16qam", true_channel=channel))
+        evm, snr = history.streams["link.air.symbols"].quality()
+        assert snr == pytest.approx(esn0_db, abs=0.2)
+        assert evm == pytest.approx(channel["n0"] ** 0.5, rel=0.05)
+    density = history.streams["link.air.symbols"].density
+    assert density.sum() == pytest.approx(1024 * (1 - 0.9**16) / 0.1, rel=0.01)  # old pieces fade
+
+
+def test_values_in_force_are_those_that_others_have_turned_too(history):
+    change = {"block": "link.air", "parameter": "ebn0", "value": 3.0, "frame": 1, "offset": 0}
+    history.add("report", report(1.0, 100, 1, changes=[change]))
+    assert history.in_force["link.air.ebn0"] == 3.0
+
+
+def test_states_are_told_apart(history):
+    assert history.state()[0] == "starting"
+    history.add("report", report(1.0, 1, 0))
+    assert history.state() == ("running", "")
+    history.heard -= 3
+    assert history.state() == ("silent", "no word for 3 s")
+    history.gone = True
+    assert history.state()[0] == "gone"
+    history.add("report", report(4.0, 1, 0) | {"status": "failed", "fault": "block x: it broke"})
+    assert history.state() == ("failed", "the run has ended after 4.0 s: block x: it broke")
+
+
+def test_pictures_kept_are_bounded(history):
+    for frame in range(200):
+        for kind in ("sent", "received"):
+            history.add(f"images/{frame:04d}_{kind}.png", b"\x89PNG")
+        history.add("page.png", b"\x89PNG")
+    assert len(history.pictures) == 2 * 60
+    assert "images/0199_sent.png" in history.pictures
+
+
+def test_words_that_differ_are_marked_and_none_is_taken_for_html():
+    assert marked("a dog runs", "a dog runs") == ("a dog runs", "a dog runs")
+    before, after = marked("a <script> dog", "a <script> wet cat")
+    assert before == "a &lt;script&gt; <del>dog</del>"
+    assert after == "a &lt;script&gt; <ins>wet cat</ins>"
+
+
+def test_odd_pieces_break_nothing(history):
+    for data in (np.full(64, np.nan, np.complex64), np.zeros(0, np.complex64), np.ones(3, np.complex64) * 1e30):
+        history.add("link.air.symbols", Packet(data).tagged(modulation="16qam"))
+    assert np.isfinite(history.streams["link.air.symbols"].density).all()
