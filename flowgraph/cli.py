@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
     from flowgraph.console import Progress, print_summary, printing
     from flowgraph.report import RunFailed, RunFolder
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_when_told()
     progress = Progress(options.quiet)
     graph = Flowgraph.from_spec(spec)
     page = _page(options, spec.network.keys) if options.live else None
@@ -194,8 +194,16 @@ def _watch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _interrupt(number, frame):
-    raise KeyboardInterrupt
+def _end_when_told() -> None:
+    """Have Ctrl-C and SIGTERM end what runs, once: a second one must not disturb the end."""
+
+    def interrupt(number, frame):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
 
 
 def _load_plan(options: argparse.Namespace, kind: str):
@@ -232,7 +240,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from flowgraph.console import printing
     from flowgraph.sweep.command import run
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_when_told()
     try:
         table = run(sweep, options.out, options.workers, options.ray, options.quiet)
     except OSError as error:
@@ -256,7 +264,7 @@ def _ber(options: argparse.Namespace) -> int:
     from blocks._waterfall.rounds import RoundFailed
     from flowgraph.report import RunFolder, folder_of
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_when_told()
     try:
         folder = RunFolder(Path(options.out) if options.out else folder_of(waterfall.title))
     except OSError as error:

@@ -37,13 +37,12 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with _undisturbed():
-            if kind is not None:
-                for process in set(multiprocessing.active_children()) - set(self._others):
-                    process.kill()
-            for executor in (*self._idle, *self._running.values()):
-                executor.shutdown()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if kind is not None:
+            for process in set(multiprocessing.active_children()) - set(self._others):
+                process.kill()
+        for executor in (*self._idle, *self._running.values()):
+            executor.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _process(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (self._folder,))
@@ -71,19 +70,6 @@ class Pool:
                 executor = self._process()
             self._idle.append(executor)
         return done
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C pass: what the first began takes a moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

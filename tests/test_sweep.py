@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import time
 import threading
+import time
 from collections import Counter
 
 import numpy as np
