@@ -29,11 +29,12 @@ def modem():
 
 
 def received(modulation, count=601):
-    """Noisy symbols, some of them no numbers, and gains, some of them none."""
+    """Noisy symbols, some of them no numbers or huge, and gains, some of them none or huge."""
     bits = count * constellation(modulation).bits_per_symbol
     y = noise.awgn(qam.map_symbols(noise.random_bytes(-(-bits // 8), 1), bits, modulation), 0.1, key=3)
     h = noise.complex_normal(count, 5)
-    y[::97], y[1::97], h[5::97], h[6::97], h[7::97] = np.nan, np.inf, np.nan, np.inf, 0
+    y[::97], y[1::97], y[2::97] = np.nan, np.inf, 1e20 - 3e19j
+    h[5::97], h[6::97], h[7::97], h[8::97] = np.nan, np.inf, 0, 1e19
     return y, h
 
 
