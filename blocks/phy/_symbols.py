@@ -217,14 +217,19 @@ def llr8_16qam(y, scale, out):
 @njit(types.void(FLOATS_IN, float32, int64, complex64[::1], float32[::1]), **FLAGS)
 def llr_table(y, scale, bits_per_symbol, points, out):
     """Max-log LLRs by search: (min over points with bit 1 of |y-x|^2, less that with bit 0) times `scale` = 1 / N0."""
+    re = points.real.astype(np.float64)
+    im = points.imag.astype(np.float64)
+    energy = re * re + im * im
     for s in range(y.size // 2):
         i = y[2 * s]
         q = y[2 * s + 1]
+        a = 2 * float64(i)
+        b = 2 * float64(q)
         for bit in range(bits_per_symbol):
             zero = np.inf
             one = np.inf
             for label in range(points.size):
-                distance = _distance(i, q, points[label])
+                distance = energy[label] - (a * re[label] + b * im[label])
                 if (label >> (bits_per_symbol - 1 - bit)) & 1:
                     one = min(one, distance)
                 else:
