@@ -32,7 +32,7 @@ from flowgraph.testing import run_block
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CAPTION = b"a dog runs along the beach with a ball in its mouth"
-ESN0_DB = (-2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12)
+ESN0_DB = range(-2, 11)
 UNIFORM = (("qpsk", 3), ("qpsk", 4), ("qpsk", 5), ("qpsk", 6), ("16qam", 5))  # modulation, and bits of the quantiser
 
 
