@@ -1,9 +1,9 @@
 """What unequal protection gains: pictures over the noise, at equal channel uses.
 
 Photographs' latents and a caption cross AWGN by `configs/links/unequal.yaml`, plane by plane, and for comparison by the
-LDPC code alone, one rate for all, in QPSK and in 16QAM, with quantisers of several sizes, each at the rate that makes it
-take as many symbols a frame. Soft bits everywhere; the receiver starts where the noise calls for, and is told no
-caption. `python -m benchmarks.unequal` prints the tables of `docs/unequal.md`.
+LDPC code alone, one rate for all, in QPSK and in 16QAM, with quantisers of several sizes, each at the rate that makes
+it take as many symbols a frame. Soft bits everywhere; the receiver starts where the noise calls for, and is told no
+caption. `python -m benchmarks.unequal` prints the table of `docs/unequal.md`.
 """
 
 from __future__ import annotations

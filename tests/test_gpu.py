@@ -121,6 +121,25 @@ def test_a_gpu_that_is_not_there_is_told_and_auto_does_without(monkeypatch, bloc
     run_block(block({"device": "auto"}), {block.inputs[0].name: []})
 
 
+@pytest.mark.parametrize("block", [qam.QamDemapper, LdpcDecoder])
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_without_float64_is_refused(monkeypatch, block, device):
+    def zeros(*shape, dtype, **where):
+        assert dtype == torch.float64
+        raise TypeError("Cannot convert to float64\nand more")
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    message = f"device must be one where torch computes in float64, not '{device}': Cannot convert to float64$"
+    with pytest.raises(BlockError, match=message):
+        run_block(block({"device": device}), {block.inputs[0].name: []})
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="only where there is no Apple GPU")
+def test_a_device_that_is_not_there_is_told_in_torchs_words():
+    with pytest.raises(BlockError, match="must be one where torch computes in float64, not 'mps': "):
+        run_block(qam.QamDemapper({"device": "mps"}), {"symbols": []})
+
+
 def test_commpy_computes_on_the_cpu_alone():
     with pytest.raises(ValueError, match="must have device: cpu with engine: commpy, not cuda"):
         qam.QamDemapper({"engine": "commpy", "device": "cuda"})

@@ -104,7 +104,7 @@ def test_a_stretch_longer_than_a_preamble_can_tell_goes_in_parts():
 
 
 def test_a_stretch_little_longer_than_a_code_block_is_as_safe_as_others():
-    """At Es/N0 2 dB blocks of 4,224 bits come right; one of the 40 that are left beside 8,400 would in 3 % of frames."""
+    """At Es/N0 2 dB blocks of 4,224 bits come right; one of the 40 left beside 8,400 would in 3 % of frames."""
     profile, told = {"default": {"code": "ldpc", "rate": "1/2", "modulation": "qpsk"}}, {}
     sent = [frame(8440, (), number) for number in range(12)]
     back = demodulate(*noisy(modulate(*sent, profile=profile), esn0=2), profile=profile, told=told)

@@ -1,6 +1,6 @@
 """Unequal protection: every stretch of a frame goes by the code and the modulation that its class has in a profile.
 
-To its coder a stretch is a frame of its own, cut into even blocks: `blocks.fec.coders` does the work. Where the stretches
+To its coder a stretch is a frame of its own, cut into even blocks: `blocks.fec.coders` does the work. Where stretches
 lie travels before them, in a preamble in QPSK (`blocks.fec.preamble`), which also tells the receiver the noise.
 """
 
