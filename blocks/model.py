@@ -31,15 +31,24 @@ KERNEL_DEVICE: Any = Field(
 def gpu(device: str) -> Any | None:
     """Return the torch device that a block's kernels run on, or None for the CPU's own, which need no torch.
 
-    Raises `BlockError`.
+    Raises `BlockError`, for a device without float64 (mps has none) too.
     """
     if device == "cpu":
         return None
+    import torch
+
     try:
         placed = weights.place(device, "float32").device
     except ValueError as error:
         raise BlockError(str(error)) from None
-    return None if placed.type == "cpu" else placed
+    if placed.type == "cpu":
+        return None
+    try:
+        torch.zeros(1, dtype=torch.float64, device=placed)
+    except (RuntimeError, TypeError, AssertionError) as error:  # as torch tells it of mps, xpu and of no such device
+        reason = str(error).partition("\n")[0]
+        raise BlockError(f"device must be one where torch computes in float64, not {device!r}: {reason}") from None
+    return placed
 
 
 class ModelParams(Params):

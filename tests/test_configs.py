@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 
 from flowgraph.config.load import load
+from flowgraph.config.mistake import ConfigError
 
 CONFIGS = ROOT / "configs"
 MAIN = CONFIGS / "main.yaml"
@@ -28,6 +29,20 @@ def test_two_hosts_find_their_keys_at_home_whatever_the_addresses(monkeypatch, t
     spec = load(MAIN, overlays=[CONFIGS / "overlays/two_hosts.yaml"], set=addresses)
     assert {worker.name: worker.host for worker in spec.workers} == {"tx": "192.168.1.7", "air": None, "rx": None}
     assert (spec.network.listen, spec.network.keys) == ("tcp://192.168.1.6:5555", str(Path(tmp_path, ".semflow")))
+
+
+def test_unequal_protection_lies_over_the_main_job():
+    overlay = CONFIGS / "overlays/unequal.yaml"
+    parts = blocks(load(MAIN, overlays=[overlay], set={"ebn0": "3 dB"}))
+    assert (parts["pack"].params["latent"], parts["pack"].params["layout"]) == ("quant5", "planes")
+    sent, received = parts["link.modulate"].params["profile"], parts["link.demodulate"].params["profile"]
+    assert sent == received
+    assert {"header", "caption", "plane1"} < {*sent}
+    assert parts["link.air"].params["ebn0"] == "3 dB"
+    finer = blocks(load(MAIN, overlays=[overlay], set={"latent": "quant8"}))
+    assert finer["pack"].params["latent"] == "quant8"
+    with pytest.raises(ConfigError, match="must have a quantiser as latent with layout: planes, not float64"):
+        load(MAIN, overlays=[overlay], set={"latent": "float64"})
 
 
 def test_another_model_is_one_variable_for_all_who_must_agree_on_it():

@@ -21,7 +21,8 @@ from flowgraph.testing import check_packet_invariance, recut, run_block
 CAPTION = b"a dog runs along the beach with a ball in its mouth"
 PAPER = {"header": "side", "caption": "plain", "scramble": False}
 FLOATS = ["float64", "float32", "float16"]
-QUANTISERS = ["quant8", "quant7", "quant6", "quant5", "quant4"]
+LAYOUTS = ["groups", "planes"]
+QUANTISERS = ["quant8", "quant7", "quant6", "quant5", "quant4", "quant3", "quant2"]
 
 
 def text(caption=CAPTION, frame=0):
@@ -103,6 +104,25 @@ def test_frame_is_laid_out_as_documented():
     ]
 
 
+@pytest.mark.parametrize("form", ["quant8", "quant3", "quant2"])
+def test_planes_are_laid_out_as_documented(form):
+    values, planes = latent((1, 3, 3)), int(form[-1])
+    frame = send(text(b"hello"), values, latent=form, layout="planes")
+    header = Header(form, (1, 3, 3), True, 5, by_plane=True)
+    body = np.unpackbits(frame.data ^ scrambling(0, len(frame.data)), count=frame.count)
+    np.testing.assert_array_equal(body[:HEADER_BITS], header.pack())
+    np.testing.assert_array_equal(body[936:945], values.data.ravel() >= 0)  # most significant first: the signs
+    np.testing.assert_array_equal(body[936:], latents.write_quantised(values.data.ravel(), form, by_plane=True))
+    marks = [(tag.offset, tag.value) for tag in frame.tags if tag.key == "protection"]
+    assert marks == [(0, "header"), (576, "caption"), *((936 + 9 * k, f"plane{k + 1}") for k in range(planes))]
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_floats_have_no_planes(form):
+    with pytest.raises(ValueError, match=f"must have a quantiser as latent with layout: planes, not {form}"):
+        BitSerializer({"latent": form, "layout": "planes"})
+
+
 def test_scrambler_restarts_with_every_frame():
     block = BitSerializer({"latent": "float32"})
     made = run_block(block, {"latent": [replace(latent(), frame=frame) for frame in (0, 3)]})["bits"]
@@ -118,16 +138,18 @@ shapes = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(1, 7))
 @given(
     shapes,
     st.binary(max_size=80).map(lambda data: bytes(b & 127 for b in data)),
-    st.sampled_from(FLOATS + QUANTISERS),
+    st.sampled_from([(form, "groups") for form in FLOATS] + [(form, x) for form in QUANTISERS for x in LAYOUTS]),
     st.sampled_from(["coded", "side"]),
     st.sampled_from(["coded", "plain"]),
     st.booleans(),
     st.sampled_from(["both", "text", "latent"]),
 )
-def test_without_errors_everything_comes_back(shape, caption, form, header, captions, scramble, parts):
+def test_without_errors_everything_comes_back(shape, caption, kind, header, captions, scramble, parts):
+    form, layout = kind
     given_text = text(caption) if parts != "latent" else None
     given_latent = latent(shape) if parts != "text" else None
-    frame = send(given_text, given_latent, latent=form, header=header, caption=captions, scramble=scramble)
+    chosen = {"latent": form, "layout": layout, "header": header, "caption": captions, "scramble": scramble}
+    frame = send(given_text, given_latent, **chosen)
     certain = Tag(frame.count, "estimate", {"ber": 0.0})
     for received in (replace(frame, tags=(*frame.tags, certain)), as_llr(frame), as_llr(frame, np.int8, 100)):
         got_text, got_latent = receive(received, header=header)
@@ -141,8 +163,9 @@ def test_without_errors_everything_comes_back(shape, caption, form, header, capt
             assert got_latent.data.shape == (1, *shape)
             assert got_latent.data.dtype == np.float32
             assert got_latent.tag("status") == "ok"
-            step = 8.1 / 2 ** int(form[-1]) if form in QUANTISERS else {"float16": 4e-3}.get(form, 0)
-            inside = np.abs(given_latent.data) < 3.5
+            limit = {"quant2": 2, "quant3": 2.5}.get(form, 4)
+            step = 2.03 * limit / 2 ** int(form[-1]) if form in QUANTISERS else {"float16": 4e-3}.get(form, 0)
+            inside = np.abs(given_latent.data) < limit * 7 / 8
             errors = np.abs(got_latent.data - given_latent.data)[inside]
             assert errors.max(initial=0) <= step
         else:
@@ -155,6 +178,16 @@ def test_floats_come_back_to_the_last_bit(form):
     values.data[0, 0, 0, :4] = [0.0, -0.0, 1e-30, 3.9999998]
     _, got = receive(send(text(), values, latent=form))
     assert got.data.tobytes() == values.data.tobytes()
+
+
+@pytest.mark.parametrize("form", QUANTISERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_quantised_comes_through_again_to_the_last_bit(form, layout):
+    sent = send(text(), latent((4, 24, 24)), latent=form, layout=layout)
+    _, once = receive(as_llr(sent))
+    again = send(text(), replace(once, tags=()), latent=form, layout=layout)
+    np.testing.assert_array_equal(again.data, sent.data)
+    assert receive(as_llr(again))[1].data.tobytes() == once.data.tobytes()
 
 
 @pytest.mark.parametrize("form", [*FLOATS, *QUANTISERS])
@@ -486,6 +519,24 @@ def test_what_never_came_is_zero_and_counts_as_noise(form, soft):
     assert cut.tag("status") == "damaged"
     assert cut.tag("reason") == f"{end} bits came where the header tells of {frame.count}"
     np.testing.assert_allclose(cut.data.ravel()[int(0.51 * clean.size) :], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["quant8", "quant3", "quant2"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_lost_plane_harms_all_values_a_little_and_the_receiver_knows_how_much(form, soft):
+    values = latent((4, 64, 64))
+    frame = send(text(), values, latent=form, layout="planes")
+    sent, errors = as_llr(frame) if soft else frame.tagged(estimate={"ber": 0.0}), []
+    begins = [tag.offset for tag in frame.tags if str(tag.value).startswith("plane")]
+    for begin in begins:
+        last = begin == begins[-1]
+        _, got = receive(recut([sent], [begin])[0] if last else gap(sent, begin, begin + values.data.size))
+        assert got.tag("status") == "damaged"
+        errors.append(np.mean((got.data - values.data) ** 2))
+        assert got.tag("noise_variance") == pytest.approx(errors[-1], rel=0.15)  # |z| > 2 are few
+    assert errors[0] == pytest.approx(1, rel=0.05)  # what is left when no sign is known
+    assert max(errors[1:]) < 0.4
+    assert errors[-1] == min(errors)
 
 
 def test_more_bits_than_the_header_tells_of():

@@ -29,11 +29,12 @@ def modem():
 
 
 def received(modulation, count=601):
-    """Noisy symbols, some of them no numbers, and gains, some of them none."""
+    """Noisy symbols, some of them no numbers or huge, and gains, some of them none or huge."""
     bits = count * constellation(modulation).bits_per_symbol
     y = noise.awgn(qam.map_symbols(noise.random_bytes(-(-bits // 8), 1), bits, modulation), 0.1, key=3)
     h = noise.complex_normal(count, 5)
-    y[::97], y[1::97], h[5::97], h[6::97], h[7::97] = np.nan, np.inf, np.nan, np.inf, 0
+    y[::97], y[1::97], y[2::97] = np.nan, np.inf, 1e20 - 3e19j
+    h[5::97], h[6::97], h[7::97], h[8::97] = np.nan, np.inf, 0, 1e19
     return y, h
 
 
@@ -118,6 +119,25 @@ def test_a_gpu_that_is_not_there_is_told_and_auto_does_without(monkeypatch, bloc
     with pytest.raises(BlockError, match="device must be auto or cpu where torch sees no GPU, not 'cuda'"):
         run_block(block({"device": "cuda"}), {block.inputs[0].name: []})
     run_block(block({"device": "auto"}), {block.inputs[0].name: []})
+
+
+@pytest.mark.parametrize("block", [qam.QamDemapper, LdpcDecoder])
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_without_float64_is_refused(monkeypatch, block, device):
+    def zeros(*shape, dtype, **where):
+        assert dtype == torch.float64
+        raise TypeError("Cannot convert to float64\nand more")
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    message = f"device must be one where torch computes in float64, not '{device}': Cannot convert to float64$"
+    with pytest.raises(BlockError, match=message):
+        run_block(block({"device": device}), {block.inputs[0].name: []})
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="only where there is no Apple GPU")
+def test_a_device_that_is_not_there_is_told_in_torchs_words():
+    with pytest.raises(BlockError, match="must be one where torch computes in float64, not 'mps': "):
+        run_block(qam.QamDemapper({"device": "mps"}), {"symbols": []})
 
 
 def test_commpy_computes_on_the_cpu_alone():

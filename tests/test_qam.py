@@ -344,6 +344,28 @@ def test_llrs_are_finite_at_any_noise(n0):
         assert np.isfinite(qam.llr(symbols, n0, gains=gains)).all()
 
 
+@pytest.mark.parametrize("modulation", CONSTELLATIONS)
+def test_decisions_and_signs_of_llrs_are_right_for_huge_symbols_and_gains(modulation):
+    """Far out in direction u, of two points that is nearer of which Re(x u*) is larger."""
+    known = constellation(modulation)
+    bits, points = known.bits_per_symbol, known.points.astype(np.complex64).astype(complex)
+    u = np.exp(1j * np.linspace(0.05, 6.2, 23))
+    reach = (points * u[:, None].conj()).real
+    labels = np.arange(1 << bits)[:, None] >> np.arange(bits - 1, -1, -1) & 1
+    best = [[np.where(labels[:, bit] == value, reach, -9).max(1) for bit in range(bits)] for value in (0, 1)]
+    want = (best[1] > np.array(best[0])).T.ravel()
+    for size in (1e9, 1e30, 3e38):
+        y = (size * u).astype(np.complex64)
+        np.testing.assert_array_equal(np.unpackbits(qam.decide(y, modulation), count=want.size), want)
+        for gain, n0 in ((None, 0.1), (1, 1e-38), (1e19j, 1e-38), (1e19, 1.0)):
+            h = None if gain is None else np.full(u.size, gain, np.complex64)
+            for int8, exact in ((False, False), (False, True), (True, False), (True, True)):
+                llrs = qam.llr(y, n0, modulation, h, int8, exact)
+                assert np.isfinite(llrs).all()
+                assert llrs.all()
+                np.testing.assert_array_equal(llrs < 0, want)
+
+
 def test_known_noise_without_a_simulated_channel_is_refused():
     block = qam.QamDemapper({"output": "llr", "noise": "known"})
     with pytest.raises(BlockError, match="carry no tag true_channel: set noise: estimate, or a number"):

@@ -103,6 +103,16 @@ def test_a_stretch_longer_than_a_preamble_can_tell_goes_in_parts():
     np.testing.assert_array_equal(bits(back), bits(sent))
 
 
+def test_a_stretch_little_longer_than_a_code_block_is_as_safe_as_others():
+    """At Es/N0 2 dB blocks of 4,224 bits come right; one of the 40 left beside 8,400 would in 3 % of frames."""
+    profile, told = {"default": {"code": "ldpc", "rate": "1/2", "modulation": "qpsk"}}, {}
+    sent = [frame(8440, (), number) for number in range(12)]
+    back = demodulate(*noisy(modulate(*sent, profile=profile), esn0=2), profile=profile, told=told)
+    assert (told["blocks"], told["blocks_wrong"]) == (24, 0)
+    for a, b in zip(sent, back, strict=True):
+        np.testing.assert_array_equal(bits(b), bits(a))
+
+
 def test_behind_fading_the_gains_weigh_the_symbols():
     air = RayleighChannel({"esn0": 25}, "air", Context(seed=4))
     faded = run_block(air, {"symbols": modulate(frame(40_000, MARKS))})
@@ -301,18 +311,17 @@ def test_a_profile_that_cannot_be_is_refused_with_its_place(tmp_path, entry, mes
 # That it pays
 
 
-@pytest.mark.parametrize(("esn0_db", "best"), [(2, 0.06), (5, 0.05), (10, 0.0011)])
-def test_the_shipped_profile_has_the_errors_of_the_documented_table(esn0_db, best):
-    link = benchmark.unequal(benchmark.shipped_profile())
-    found = benchmark.measure(link, "quant8", "planes", esn0_db, 3)
-    assert found["captions"] == 1
-    assert 0.6 * best < found["mse"] < best
+@pytest.mark.parametrize(("esn0_db", "most"), [(0, 0.1), (1, 0.08), (3, 0.0056)])
+def test_the_shipped_profile_has_the_errors_of_the_documented_table(esn0_db, most):
+    found = benchmark.cross(benchmark.shipped(), esn0_db, benchmark.gaussian(3))
+    assert found.captions == 1
+    assert 0.6 * most < found.mse < most
 
 
 def test_below_the_uniform_codes_threshold_unequal_protection_wins_at_equal_uses():
-    link = benchmark.unequal(benchmark.shipped_profile())
-    unequal = benchmark.measure(link, "quant8", "planes", 4, 3)
-    (sent,) = benchmark.serialised(benchmark.latents(1), "quant8", "groups")
-    uniform = benchmark.measure(benchmark.uniform(sent.count, round(unequal["symbols"])), "quant8", "groups", 4, 3)
-    assert abs(uniform["symbols"] - unequal["symbols"]) < 4
-    assert unequal["mse"] < 0.2 * uniform["mse"]
+    sent, link = benchmark.gaussian(3), benchmark.shipped()
+    ours = benchmark.cross(link, 0, sent)
+    _, link = benchmark.uniform("qpsk", link.latent, sent, ours.symbols)
+    uniform = benchmark.cross(link, 0, sent)
+    assert abs(uniform.symbols - ours.symbols) < 4
+    assert ours.mse < 0.2 * uniform.mse

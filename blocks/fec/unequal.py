@@ -1,7 +1,7 @@
 """Unequal protection: every stretch of a frame goes by the code and the modulation that its class has in a profile.
 
-To its coder a stretch is a frame of its own: `blocks.fec.coders` does the work. Where the stretches lie travels before
-them, in a preamble in QPSK (`blocks.fec.preamble`), which also tells the receiver the noise.
+To its coder a stretch is a frame of its own, cut into even blocks: `blocks.fec.coders` does the work. Where stretches
+lie travels before them, in a preamble in QPSK (`blocks.fec.preamble`), which also tells the receiver the noise.
 """
 
 from __future__ import annotations
@@ -94,15 +94,23 @@ class _Coder:
         kind = decoder_type if decoder else encoder_type
         chosen = {key: value for key, value in params.items() if key in kind.Params.model_fields}
         self.block = kind(scheme.coder_params | chosen, context=context)
+        self.params = self.block.params
         self.block.start()
         map_symbols(np.zeros(0, np.uint8), 0, scheme.modulation)  # compiles before the graph runs
 
     def coded_bits(self, bits: int) -> int:
-        return coders.coded_length(self.block.params, bits)
+        """Bits that a stretch of so many payload bits is coded as."""
+        return coders.coded_length(coders.even(self.params, bits), bits)
 
     def symbols(self, bits: int) -> int:
         """Symbols that a stretch of so many payload bits is sent as."""
         return -(-self.coded_bits(bits) // self.bits_per_symbol)
+
+    def work(self, piece: Packet, bits: int) -> Packet:
+        """Encode or decode a stretch of so many payload bits."""
+        self.block.params = coders.even(self.params, bits)
+        made: Any = self.block.work(piece)
+        return made
 
 
 class _Params(BlockParams):
@@ -205,7 +213,7 @@ class UnequalModulator(Block):
         payload, gone = np.unpackbits(bits.data, count=bits.count), bits.erased()
         for scheme, size in stretches:
             coder, end = self.coders[scheme], begin + size
-            coded: Any = coder.block.work(_cut(bits, gone, np.packbits(payload[begin:end]), begin, end))
+            coded = coder.work(_cut(bits, gone, np.packbits(payload[begin:end]), begin, end), size)
             symbols = map_symbols(coded.data, coded.count, coder.scheme.modulation)
             made = coded.derive(symbols, Fraction(1, coder.bits_per_symbol))
             for tag in made.tags:
@@ -314,7 +322,7 @@ class UnequalDemodulator(Block):
         estimator.weigh(*frame.came(at, end), frame.n0)
         told = [Tag(0, "estimate", {**estimator.estimate(), "source": frame.source})] if estimator.symbols else []
         soft = piece.derive(llrs, coder.bits_per_symbol, count)
-        made: Any = coder.block.work(replace(soft, tags=(*(t for t in soft.tags if t.key != "estimate"), *told)))
+        made = coder.work(replace(soft, tags=(*(t for t in soft.tags if t.key != "estimate"), *told)), bits)
         quarters = _quarters(made)
         return replace(made, data=quarters, packed=False, tags=tuple(_retold(tag, quarters) for tag in made.tags))
 

@@ -128,17 +128,26 @@ def decide_16qam(y, sign_bits, size_bits, out):
 
 
 @njit(inline="always", **FLAGS)
+def _distance(i, q, point):
+    """|y - x|^2 less |y|^2, which all points x have in common: of a huge y nothing else would be left."""
+    a = float64(point.real)
+    b = float64(point.imag)
+    return a * (a - 2 * float64(i)) + b * (b - 2 * float64(q))
+
+
+@njit(inline="always", **FLAGS)
 def _nearest(i, q, points):
     """Label of the point next to i + jq, and its squared distance."""
     best = 0
     least = np.inf
     for label in range(points.size):
-        a = float64(i) - float64(points[label].real)
-        b = float64(q) - float64(points[label].imag)
-        if a * a + b * b < least:
-            least = a * a + b * b
+        distance = _distance(i, q, points[label])
+        if distance < least:
+            least = distance
             best = label
-    return best, least
+    a = float64(i) - float64(points[best].real)
+    b = float64(q) - float64(points[best].imag)
+    return best, a * a + b * b
 
 
 @njit(types.void(FLOATS_IN, int64, complex64[::1], uint8[::1]), **FLAGS)
@@ -208,19 +217,23 @@ def llr8_16qam(y, scale, out):
 @njit(types.void(FLOATS_IN, float32, int64, complex64[::1], float32[::1]), **FLAGS)
 def llr_table(y, scale, bits_per_symbol, points, out):
     """Max-log LLRs by search: (min over points with bit 1 of |y-x|^2, less that with bit 0) times `scale` = 1 / N0."""
+    re = points.real.astype(np.float64)
+    im = points.imag.astype(np.float64)
+    energy = re * re + im * im
     for s in range(y.size // 2):
         i = y[2 * s]
         q = y[2 * s + 1]
+        a = 2 * float64(i)
+        b = 2 * float64(q)
         for bit in range(bits_per_symbol):
             zero = np.inf
             one = np.inf
             for label in range(points.size):
-                a = float64(i) - float64(points[label].real)
-                b = float64(q) - float64(points[label].imag)
+                distance = energy[label] - (a * re[label] + b * im[label])
                 if (label >> (bits_per_symbol - 1 - bit)) & 1:
-                    one = min(one, a * a + b * b)
+                    one = min(one, distance)
                 else:
-                    zero = min(zero, a * a + b * b)
+                    zero = min(zero, distance)
             llr = float32((one - zero) * scale) if _finite(i, q) else ZERO
             out[s * bits_per_symbol + bit] = _bounded(llr, LLR_LARGEST)
 
@@ -236,11 +249,9 @@ def llr_exact(y, scale, bits_per_symbol, points, out):
         i = y[2 * s]
         q = y[2 * s + 1]
         by = scale[s] if scale.size > 1 else scale[0]
-        usable = _finite(i, q) and by <= 1e36
+        usable = _finite(i, q) and by < np.inf
         for label in range(points.size):
-            a = float64(i) - float64(points[label].real)
-            b = float64(q) - float64(points[label].imag)
-            metric[label] = -(a * a + b * b) * by
+            metric[label] = -_distance(i, q, points[label]) * by
         for bit in range(bits_per_symbol):
             shift = bits_per_symbol - 1 - bit
             top0 = top1 = -np.inf

@@ -76,7 +76,8 @@ def llr(
 
     Max-log, for every bit: (min over points x with bit 1 of |y-x|^2, less that with bit 0) / N0. `exact`: ln of the sum
     over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, N0 / |h|^2 is in
-    place of N0. Bounded to +-1e30 (+-127 for int8); those of a symbol or gain that is NaN or infinite are 0, erasures.
+    place of N0. Bounded to +-1e30 (+-127 for int8), with the right sign for symbols of any size and gains up to 1e19.
+    LLRs of a symbol or gain that is NaN or infinite are 0, erasures, as they may be of larger gains.
     """
     from blocks.phy import _symbols
 
