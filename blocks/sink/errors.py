@@ -20,6 +20,7 @@ from flowgraph.block import BITS, Block, BlockError, Packet, Port
 REPORT_EVERY_S = 0.25
 SHOWN = 200_000  # symbols of the picture, the first of the run
 POINTS = 200  # values of Eb/N0 that are told apart
+TURNED_DB = 0.5  # over which they reach where the channel was turned: headers alone make tenths, by the frame's length
 SYMBOL_CLUSTER_BITS = 64  # bits counted together where every symbol fades by itself
 
 
@@ -34,7 +35,7 @@ class ErrorMeter(Block):
 
     Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval by
     Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none. `error_rates.pdf` and `.png`
-    draw them over the closed form, where there are several.
+    draw them over the closed form, where they reach over more than 0.5 dB.
 
     A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`. For whoever pools
     several runs, `ber_clusters` has the sums that the interval was made of (see `theory.clustered_interval`), or null.
@@ -85,7 +86,7 @@ class ErrorMeter(Block):
             self.report("payload", **self.count.channel_uses())
         if isinstance(self.count, _SymbolErrors) and self.count.first.parts:
             keep_figure(self, "constellation", self.count.first.figure)
-        if isinstance(self.count, _BitErrors) and len(self.count.points) > 1:
+        if isinstance(self.count, _BitErrors) and self.count.turned:
             points = {"measured": self.count.rates_by_ebn0()}
             keep_figure(self, "error_rates", lambda: figures.error_rates(points))
 
@@ -238,6 +239,11 @@ class _BitErrors(_Errors):
         if len(self.points) < POINTS:
             theory = self.theory(self.channel) if self.channel else None
             self.points[ebn0] = _Point(known.bits + bits, known.errors + errors, known.clusters + clusters, theory)
+
+    @property
+    def turned(self) -> bool:
+        """Whether the channel was turned while the graph ran."""
+        return bool(self.points) and max(self.points) - min(self.points) > TURNED_DB
 
     def rates_by_ebn0(self) -> list[dict[str, Any]]:
         """Return a row for each Eb/N0, the one in force last."""
