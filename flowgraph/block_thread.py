@@ -238,6 +238,8 @@ class BlockThread(threading.Thread):
                     first.take(wire.spec.target_port, message)
                     if self.stop.is_set():
                         raise Stopped
+                    if runner.pairing and self._runs_ahead(runner, wire.spec):
+                        break  # what has come meanwhile waits with its sender
                 if wire.ended:
                     poller.unregister(wire.socket)
 
