@@ -10,6 +10,7 @@ import zmq
 from zmq.utils import z85
 
 from flowgraph.block import BlockError
+from flowgraph.transport import PLAIN_NAME
 
 SECRET_FILE = "semflow.key"
 
@@ -50,10 +51,10 @@ def load_keys(folder: str) -> tuple[bytes, bytes]:
 
 
 class Doorkeeper:
-    """Answers ZeroMQ's question whom to let in (ZAP, RFC 27): those who hold our own public key."""
+    """Answers ZeroMQ's question whom to let in (ZAP, RFC 27): who holds our public key or, without keys, the token."""
 
-    def __init__(self, context: zmq.Context, public: bytes):
-        self.key = z85.decode(public)
+    def __init__(self, context: zmq.Context, curve: tuple[bytes, bytes] | None = None, token: str = ""):
+        self.welcome = (b"CURVE", z85.decode(curve[0])) if curve else (b"PLAIN", PLAIN_NAME, token.encode())
         self.socket = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind("inproc://zeromq.zap.01")
@@ -66,8 +67,8 @@ class Doorkeeper:
             if not self.socket.poll(100):
                 continue
             version, request, _domain, _address, _identity, mechanism, *credentials = self.socket.recv_multipart()
-            welcome = mechanism == b"CURVE" and credentials == [self.key]
-            code, text = (b"200", b"OK") if welcome else (b"400", b"unknown key")
+            welcome = (mechanism, *credentials) == self.welcome
+            code, text = (b"200", b"OK") if welcome else (b"400", b"unknown")
             self.socket.send_multipart([version, request, code, text, b"worker" if welcome else b"", b""])
         self.socket.close()
 

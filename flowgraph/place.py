@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-from flowgraph.spec import GraphSpec, WireSpec
+from flowgraph.spec import GraphSpec, NetworkSpec, WireSpec
 
 LOOPBACK = "127.0.0.1"
 
@@ -16,6 +16,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def fault_of_listening(network: NetworkSpec, host: str) -> str:
+    """Say what is wrong with listening on `host`, where strangers could reach it; return "" where nothing is."""
+    if network.keys or network.insecure or is_loopback(host):
+        return ""
+    remedy = "`keys: FOLDER` (`run_flowgraph.py keys FOLDER` makes it) or `insecure: true`"
+    return f"must be an address of this machine, not {host}, unless `network:` has {remedy}"
 
 
 def endpoint(spec: GraphSpec, wire: WireSpec, directory: str, token: str) -> str:
@@ -38,9 +46,8 @@ def endpoint(spec: GraphSpec, wire: WireSpec, directory: str, token: str) -> str
     return f"tcp://{host}:*"
 
 
-def open_addresses(spec: GraphSpec) -> list[str]:
-    """Return the addresses beyond this machine that the graph would listen on: they need keys or `insecure: true`."""
-    found = [worker.host for worker in spec.workers if worker.host and not is_loopback(worker.host)]
+def listening_on(spec: GraphSpec) -> list[str]:
+    """Return the hosts whose addresses the graph listens on."""
+    found = [worker.host for worker in spec.workers if worker.host]
     written = [*(wire.endpoint for wire in spec.wires), spec.network.listen, spec.network.live]
-    hosts = [urlsplit(text).hostname or "" for text in written if text and text.startswith("tcp:")]
-    return sorted(set(found + [host for host in hosts if not is_loopback(host)]))
+    return found + [urlsplit(text).hostname or "" for text in written if text and text.startswith("tcp:")]

@@ -28,7 +28,7 @@ from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.launch import how_it_ended, launch, private_folder
 from flowgraph.live import Port
-from flowgraph.place import open_addresses
+from flowgraph.place import fault_of_listening, listening_on
 from flowgraph.report import Report, RunFailed, RunFolder
 from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
 from flowgraph.transport import open_socket, watch_over
@@ -146,12 +146,9 @@ class Supervisor:
 
     def _open(self) -> None:
         network = self.spec.network
-        strangers = open_addresses(self.spec)
-        if strangers and not network.keys and not network.insecure:
-            raise BlockError(
-                f"the graph would listen on {', '.join(strangers)}, beyond this machine: give `network: {{keys: DIR}}`"
-                " (`run_flowgraph.py keys DIR` makes them), or say `insecure: true`"
-            )
+        for host in listening_on(self.spec):
+            if fault := fault_of_listening(network, host):
+                raise BlockError(f"where the graph listens {fault}")
         self.context = zmq.Context()
         here = self._socket(f"ipc://{self.directory}/control")
         here.bind(f"ipc://{self.directory}/control")
@@ -161,7 +158,7 @@ class Supervisor:
             there.setsockopt(zmq.ROUTER_MANDATORY, 1)
             self.monitor = watch_over(there, zmq.Event.DISCONNECTED)
             if pair:
-                self.doorkeeper = Doorkeeper(self.context, pair[0])
+                self.doorkeeper = Doorkeeper(self.context, pair)
             try:
                 there.bind(network.listen)
             except zmq.ZMQError as error:
@@ -184,7 +181,7 @@ class Supervisor:
         curve = load_keys(network.keys) if network.live and network.keys else None
         assert self.context is not None
         if curve and not self.doorkeeper:
-            self.doorkeeper = Doorkeeper(self.context, curve[0])
+            self.doorkeeper = Doorkeeper(self.context, curve)
         member_of = {block.name: self.members[block.worker] for block in self.spec.blocks}
         endpoint = network.live or f"ipc://{self.directory}/live"
         self.port = Port(

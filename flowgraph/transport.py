@@ -4,8 +4,9 @@ The sender may have `queue` packets under way. (ZeroMQ's own high-water mark cou
 the oldest.)
 
 Between processes a packet is a message of `flowgraph.wire`. The receiver binds a ROUTER, the sender connects a DEALER
-whose identity is known, so that a stranger on the endpoint gets neither packets nor credits; the receiver says how far
-it has come whenever half of the queue is taken.
+whose identity is known, so that a stranger on the endpoint gets neither packets nor credits; on `tcp` nobody gets as
+far as that without the run's token or its keys. The receiver says how far it has come whenever half of the queue is
+taken.
 
 Inside one process its memory is handed over: the packet waits in a queue that both ends see, and a pair of ZeroMQ
 sockets wakes the end that sleeps.
@@ -35,12 +36,13 @@ IPC_BUFFER_BYTES = 1 << 20
 LINGER_MS = 500  # for the last word to a peer; one that is gone is not waited for longer
 HEARTBEAT_MS, SILENCE_MS = 500, 2000  # on tcp: how often a peer is asked for a sign of life, and waited for
 BROKEN_S = 2.0  # after a connection broke off, for it to come back
+PLAIN_NAME = b"semflow"
 _WAKE, _ENDED = b"", b"E"
 _watched = itertools.count()
 _REFUSALS = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "a connection that does not speak ZeroMQ",
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "a connection that breaks the ZeroMQ protocol",
-    zmq.Event.HANDSHAKE_FAILED_AUTH: "a connection without the right keys",
+    zmq.Event.HANDSHAKE_FAILED_AUTH: "a connection of a stranger",
 }
 
 
@@ -74,13 +76,22 @@ class Hub:
         self.handovers: dict[str, Handover] = {}
 
     def socket(self, kind: int, server: bool, endpoint: str) -> zmq.Socket:
-        return open_socket(self.context, kind, endpoint, self.curve, server)
+        return open_socket(self.context, kind, endpoint, self.curve, server, self.token)
 
 
 def open_socket(
-    context: zmq.Context, kind: int, endpoint: str, curve: tuple[bytes, bytes] | None = None, server: bool = False
+    context: zmq.Context,
+    kind: int,
+    endpoint: str,
+    curve: tuple[bytes, bytes] | None = None,
+    server: bool = False,
+    token: str = "",
 ) -> zmq.Socket:
-    """Return a socket for an endpoint, with the keys of the run where it has some; its queues have no bound yet."""
+    """Return a socket for an endpoint; its queues have no bound yet.
+
+    On `tcp` both ends must hold the run's keys, or else its token, so that strangers are turned away at the door
+    (`flowgraph.keys.Doorkeeper`), before ZeroMQ takes in what they send.
+    """
     socket = context.socket(kind)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
@@ -99,6 +110,10 @@ def open_socket(
                 socket.curve_server = True
             else:
                 socket.curve_serverkey = curve[0]
+        elif token and server:
+            socket.plain_server = True
+        elif token:
+            socket.plain_username, socket.plain_password = PLAIN_NAME, token.encode()
     return socket
 
 
@@ -379,7 +394,7 @@ class Incoming:
             elif event == zmq.Event.DISCONNECTED and self.shaken:
                 self.shaken -= 1
             elif event == zmq.Event.DISCONNECTED and not self.ended:
-                self._refuse("a connection that broke off, or sent more than a message may hold")
+                self._refuse("a connection that broke off before it spoke ZeroMQ, or sent more than a message may hold")
 
     def close(self) -> None:
         """Close the socket; the monitor, which another thread may read, goes with the context."""

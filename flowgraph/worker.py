@@ -80,7 +80,7 @@ class Worker:
         self.name, self.secret, self.blocks, self.parent = name, secret, blocks, parent
         self.folder = str(Path(connect.removeprefix("ipc://")).parent) if connect.startswith("ipc:") else ""
         self.hub = Hub(zmq.Context(), "", threading.Event(), curve)
-        self.doorkeeper = Doorkeeper(self.hub.context, curve[0]) if curve else None
+        self.doorkeeper: Doorkeeper | None = None
         self.control = self.hub.socket(zmq.DEALER, False, connect)
         self.control.setsockopt(zmq.IDENTITY, name.encode())
         self.control.setsockopt(zmq.LINGER, 1000)
@@ -320,6 +320,8 @@ class Worker:
         return block
 
     def _bind(self, incoming: Incoming, place: str) -> str:
+        if place.startswith("tcp:") and not self.doorkeeper:
+            self.doorkeeper = Doorkeeper(self.hub.context, self.hub.curve, self.hub.token)
         try:
             return incoming.bind(place)
         except zmq.ZMQError as error:

@@ -542,7 +542,7 @@ CASES = {
         [
             "wires[1].wire: must have an endpoint of its own, not ipc:///tmp/x again",
             "wires[2].wire: must be an address of this machine, not 192.168.0.1, unless `network:` has `keys: FOLDER` "
-            "(`run_flowgraph.py keys` makes it) or `insecure: true`",
+            "(`run_flowgraph.py keys FOLDER` makes it) or `insecure: true`",
         ],
     ),
     "workers": (
@@ -590,7 +590,7 @@ CASES = {
         job(more="network: {listen: ▸tcp://10.0.0.2:5555}"),
         [
             "network.listen: must be an address of this machine, not 10.0.0.2, unless `network:` has `keys: FOLDER` "
-            "(`run_flowgraph.py keys` makes it) or `insecure: true`"
+            "(`run_flowgraph.py keys FOLDER` makes it) or `insecure: true`"
         ],
     ),
     "extends": (job(more="extends: [▸3]"), ["extends[0]: must be a file to extend, not 3"]),

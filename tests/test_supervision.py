@@ -228,7 +228,7 @@ def test_a_source_that_is_ahead_waits_for_a_slower_one(cli, delay):
     assert len(finished(cli)) == 40
 
 
-def test_a_foreign_message_on_a_wire_is_counted_and_named_and_the_run_goes_on(cli):
+def test_a_stranger_on_a_wire_is_counted_and_named_and_the_run_goes_on(cli):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     wire = f"{{wire: relay.x -> tally.x, endpoint: 'tcp://127.0.0.1:{port}'}}"
@@ -243,7 +243,7 @@ def test_a_foreign_message_on_a_wire_is_counted_and_named_and_the_run_goes_on(cl
         _, err = process.communicate(timeout=60)
     context.term()
     assert process.returncode == 0, err
-    assert "tally: wire relay.x -> tally.x refused a message from a stranger" in err
+    assert "tally: wire relay.x -> tally.x refused a connection that breaks the ZeroMQ protocol" in err
     assert len(finished(cli)) == 60
     assert report(cli)["wires"]["relay.x -> tally.x"]["refused"] >= 2
     assert report(cli)["blocks"]["tally"]["errors"] >= 2

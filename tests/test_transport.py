@@ -8,18 +8,28 @@ import time
 import numpy as np
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from flowgraph.block import BlockError, Packet
+from flowgraph.keys import Doorkeeper
 from flowgraph.spec import WireSpec
 from flowgraph.transport import Hub, Incoming, Outgoing, Stopped
 from flowgraph.wire import End, encode
 
 
+@pytest.fixture
+def hub():
+    hub = Hub(zmq.Context(), "token", threading.Event())
+    doorkeeper = Doorkeeper(hub.context, token="token")
+    yield hub
+    doorkeeper.close()
+    hub.context.destroy()  # with what watches over the ends
+
+
 @pytest.fixture(params=["inproc://wire", "ipc", "tcp://127.0.0.1:*"])
-def wire(request, tmp_path):
+def wire(request, tmp_path, hub):
     """Returns a function that makes both ends of a wire; closes them afterwards."""
     made = []
-    hub = Hub(zmq.Context(), "token", threading.Event())
 
     def make(**options):
         spec = WireSpec("a.x", "b.x", **options)
@@ -32,7 +42,6 @@ def wire(request, tmp_path):
     yield make
     for end in made:
         end.close()
-    hub.context.destroy()  # with what watches over the ends
 
 
 def packet(number):
@@ -106,8 +115,7 @@ def test_a_full_queue_drops_what_its_policy_says_and_counts_it(wire, policy, kep
 
 
 @pytest.fixture
-def tcp():
-    hub = Hub(zmq.Context(), "token", threading.Event())
+def tcp(hub):
     spec = WireSpec("a.x", "b.x")
     incoming, outgoing = Incoming(hub, spec), Outgoing(hub, spec)
     endpoint = incoming.bind("tcp://127.0.0.1:*")
@@ -115,19 +123,18 @@ def tcp():
     yield hub, incoming, outgoing, endpoint
     incoming.close()
     outgoing.close()
-    hub.context.destroy()  # with what watches over the ends
 
 
-def test_a_strangers_message_is_refused_by_name_and_the_stream_goes_on(tcp):
+def test_what_another_end_of_the_run_sends_here_is_refused_by_name_and_the_stream_goes_on(tcp):
     hub, incoming, outgoing, endpoint = tcp
-    stranger = hub.context.socket(zmq.DEALER)
-    stranger.connect(endpoint)
+    other = hub.socket(zmq.DEALER, False, endpoint)
+    other.connect(endpoint)
     header, data = encode(packet(0), 0, "token")
     for parts in ([b"hello"], [header, data], [b""] * 5):
-        stranger.send_multipart(parts)
+        other.send_multipart(parts)
         assert incoming.socket.poll(2000)
         assert list(incoming.messages()) == []
-    stranger.close()
+    other.close()
     outgoing.send(packet(1))
     assert [p.frame for p in receive(incoming, 1)] == [1]
     assert incoming.refused == {"a message from a stranger": 3}
@@ -202,8 +209,7 @@ class Cable:
 
 
 @pytest.fixture
-def cable():
-    hub = Hub(zmq.Context(), "token", threading.Event())
+def cable(hub):
     spec = WireSpec("a.x", "b.x", queue=4)
     incoming, outgoing = Incoming(hub, spec), Outgoing(hub, spec)
     between = Cable(int(incoming.bind("tcp://127.0.0.1:*").rpartition(":")[2]))
@@ -213,7 +219,6 @@ def cable():
     hub.stop.set()
     incoming.close()
     outgoing.close()
-    hub.context.destroy()  # with what watches over the ends
 
 
 def test_a_connection_that_breaks_off_and_comes_back_loses_what_was_under_way_and_no_more(cable):
@@ -263,11 +268,11 @@ def test_lost_messages_are_counted_by_their_numbers(tcp):
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n" * 20, "does not speak ZeroMQ"),
+        (b"GET / HTTP/1.1\r\n\r\n" * 20, "broke off before it spoke ZeroMQ"),
         (b"\xff" + bytes(8) + b"\x7f" + b"junk" * 50, "breaks the ZeroMQ protocol"),
         (
-            b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + b"\x06" + b"\x7f" * 8,
-            "broke off, or sent more",
+            b"\xff" + bytes(8) + b"\x7f\x03\x00PLAIN" + bytes(47) + b"\x06" + b"\x7f" * 8,
+            "sent more than a message may hold",
         ),
     ],
     ids=["http", "junk", "enormous"],
@@ -302,16 +307,42 @@ def test_a_thousand_strangers_before_a_busy_block_hold_nothing_up(tcp):
     assert sum(incoming.refused.values()) == 1000
 
 
-def test_what_a_stranger_can_leave_before_a_busy_block_is_bounded(tcp):
+def test_what_one_end_of_the_run_can_leave_before_a_busy_block_is_bounded(tcp):
     hub, incoming, outgoing, endpoint = tcp
-    stranger = hub.context.socket(zmq.DEALER)
-    stranger.sndhwm = 1
-    stranger.connect(endpoint)
+    other = hub.socket(zmq.DEALER, False, endpoint)
+    other.sndhwm = 1
+    other.connect(endpoint)
     sent = 0
-    while sent < 100 and stranger.poll(500, zmq.POLLOUT):
-        stranger.send(bytes(1 << 20))
+    while sent < 100 and other.poll(500, zmq.POLLOUT):
+        other.send(bytes(1 << 20))
         sent += 1
     assert sent < 50  # the wire's queue, and what the kernel holds
-    stranger.close(0)
+    other.close(0)
     outgoing.send(packet(1))
     assert [p.frame for p in receive(incoming, 1)] == [1]
+
+
+@pytest.mark.parametrize("password", [None, b"another run's"])
+def test_a_stranger_leaves_nothing_before_a_busy_block_however_often_he_comes_back(tcp, password):
+    hub, incoming, outgoing, endpoint = tcp
+    for _ in range(20):
+        with hub.context.socket(zmq.DEALER) as stranger:
+            stranger.linger, stranger.sndhwm, stranger.reconnect_ivl = 0, 1, -1
+            if password:
+                stranger.plain_username, stranger.plain_password = b"semflow", password
+            door = stranger.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+            stranger.connect(endpoint)
+            with contextlib.suppress(zmq.Again):  # turned away before he could
+                stranger.send(bytes(1 << 20), zmq.DONTWAIT)
+            assert door.poll(2000)
+            assert recv_monitor_message(door)["event"] == zmq.EVENT_DISCONNECTED
+            stranger.disable_monitor()
+    assert not incoming.socket.poll(0)
+    outgoing.send(packet(1))
+    assert [p.frame for p in receive(incoming, 1)] == [1]
+    while sum(incoming.refused.values()) < 20:
+        assert incoming.monitor.poll(2000)
+        incoming.watch()
+    assert set(incoming.refused) == {
+        "a connection of a stranger" if password else "a connection that breaks the ZeroMQ protocol"
+    }

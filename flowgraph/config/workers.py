@@ -13,7 +13,7 @@ from flowgraph.config.mistake import nearest, unknown
 from flowgraph.config.options import NAME, NAME_RULE, NetworkOptions, WorkerOptions
 from flowgraph.config.validate import validated
 from flowgraph.config.variables import Variables
-from flowgraph.place import is_loopback
+from flowgraph.place import fault_of_listening
 from flowgraph.spec import NetworkSpec, WorkerSpec
 
 
@@ -119,12 +119,11 @@ class Placement:
         if options.live:
             listening.append((urlsplit(options.live).hostname or "", given["live"]))
         listening += self._addresses(endpoints)
+        network = NetworkSpec(options.listen, options.keys, options.insecure, options.live)
         for address, node in listening:
-            if not (options.keys or options.insecure or is_loopback(address)):
-                remedy = "`keys: FOLDER` (`run_flowgraph.py keys` makes it) or `insecure: true`"
-                wanted = f"must be an address of this machine, not {address}"
-                self.mistakes.add(node.wrong(f"{wanted}, unless `network:` has {remedy}"))
-        return NetworkSpec(options.listen, options.keys, options.insecure, options.live)
+            if fault := fault_of_listening(network, address):
+                self.mistakes.add(node.wrong(fault))
+        return network
 
     def _addresses(self, endpoints: Iterable[tuple[str, Node]]) -> list[tuple[str, Node]]:
         """Return the addresses of endpoints written by hand; each may be written once."""
