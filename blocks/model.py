@@ -68,7 +68,7 @@ class ModelParams(Params):
 def load(block: Block, loader: Callable[..., Any], name: str, **options: Any) -> Any:
     """Return what `loader` makes of a model's name, for a block to keep; what is missing is told in its sentence."""
     try:
-        return block.kept(loader, name, **options)
+        return block.cached(loader, name, **options)
     except (models.ModelMissing, ValueError) as error:
         raise BlockError(str(error)) from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowgraph.block import Block, BlockError, Context, Port
-from flowgraph.memory import Memory
+from flowgraph.cache import Cache
 from flowgraph.report import Report, RunFolder
 from flowgraph.spec import BlockSpec, GraphSpec, Policy, WireSpec, WorkerSpec
 
@@ -47,17 +47,17 @@ class Flowgraph:
         return cls.from_spec(load(path, overlays, variables, seed))
 
     @classmethod
-    def from_spec(cls, spec: GraphSpec, memory: Memory | None = None) -> Flowgraph:
+    def from_spec(cls, spec: GraphSpec, cache: Cache | None = None) -> Flowgraph:
         """Return the graph of a checked description.
 
-        With a `memory` all of it runs in this very process, on what earlier runs have left there.
+        With a `cache` all of it runs in this very process, on what earlier runs have left there.
         """
         graph = cls()
         graph._spec, graph._blocks = spec, None
-        if memory is not None:
+        if cache is not None:
             from flowgraph import registry
 
-            graph._spec, context = spec.in_one_worker(), Context(memory=memory)
+            graph._spec, context = spec.in_one_worker(), Context(cache=cache)
             graph._blocks = {b.name: registry.find(b.type)(b.params, b.name, context) for b in spec.blocks}
         return graph
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from flowgraph.memory import Memory
+from flowgraph.cache import Cache
 
 BITS = "bits"  # the one item type that NumPy lacks: bits packed into uint8, most significant first
 NUMBERS = (  # the others
@@ -177,7 +177,7 @@ Output = Packet | dict[str, Packet] | None  # a packet for the only output, pack
 class Context:
     """What a block is given of the run: its seed, and the ways to hand things to the person who started it.
 
-    `keep` is None where nobody keeps files, `memory` where no other run follows in the process.
+    `keep` is None where nobody keeps files, `cache` where no other run follows in the process.
     """
 
     seed: int = 0
@@ -186,7 +186,7 @@ class Context:
     warn: Callable[[str], None] = lambda message: None
     files: Callable[[str, Collection[str]], Iterable[tuple[str, bytes | OSError]]] = lambda pattern, endings: ()
     checkpoint: Callable[[], None] = lambda: None
-    memory: Memory | None = None
+    cache: Cache | None = None
 
 
 class Block:
@@ -301,15 +301,15 @@ class Block:
 
     # What a block need not do again, where one graph after another is run
 
-    def kept(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def cached(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Return `make(*arguments, **options)`, or what that returned to the block of this name in the run before."""
-        if self.context.memory is None:
+        if self.context.cache is None:
             return make(*arguments, **options)
         wanted = arguments, options
-        return self.context.memory.object((self.name, make), wanted, lambda: make(*arguments, **options))
+        return self.context.cache.object((self.name, make), wanted, lambda: make(*arguments, **options))
 
     def computed(self, make: Callable[[], np.ndarray], *facts: Any) -> np.ndarray:
         """Return the array that `make` makes from `facts` alone, arrays and plain data; a sweep makes it once."""
-        if self.context.memory is None:
+        if self.context.cache is None:
             return make()
-        return self.context.memory.array((self.type_name(), *facts), make)
+        return self.context.cache.array((self.type_name(), *facts), make)

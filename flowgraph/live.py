@@ -1,4 +1,4 @@
-"""Watching a run and turning its parameters from outside: `Port` is the run's side, `Remote` the viewer's.
+"""Watching a run and turning its parameters from outside: `LiveServer` is the run's side, `Remote` the viewer's.
 
 Two sockets: requests are answered on a ROUTER at the run's address, and what there is to see goes out on an XPUB beside
 it, in parts that begin with a topic (docs/live.md). A viewer that does not read is left out; nobody waits for it.
@@ -39,7 +39,7 @@ class Message(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """Base of requests and answers, MessagePack with the type's name."""
 
 
-class Hello(Message):
+class Describe(Message):
     """What runs here?"""
 
 
@@ -98,11 +98,11 @@ class Seen(Message):
     fault: str = ""
 
 
-_request = decoder(Hello | Watch | Set)
+_request = decoder(Describe | Watch | Set)
 _answer = decoder(Run | InForce | Seen)
 
 
-class Port:
+class LiveServer:
     """The run's side. `hear()` answers requests, `turn()` publishes; both return at once.
 
     `say(block, message)` sends a message to the worker of a block.
@@ -159,7 +159,7 @@ class Port:
             except WireError as error:
                 self._reply(identity, Seen(f"must be a request, not what came: {error}"))
                 continue
-            if isinstance(message, Hello):
+            if isinstance(message, Describe):
                 self._reply(identity, self._run())
             elif isinstance(message, Watch):
                 self._reply(identity, self._watch(message.outputs))
@@ -298,7 +298,7 @@ class Remote:
         self.curve = load_keys(keys) if keys else None
         try:
             self.requests = self._socket(zmq.DEALER, address)
-            self.run: Run = self._ask(Hello())
+            self.run: Run = self._ask(Describe())
             self.feed = self._socket(zmq.SUB, self.run.feed)
         except BaseException:
             self.context.destroy(0)

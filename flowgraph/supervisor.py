@@ -27,7 +27,7 @@ from flowgraph.block import Block, BlockError
 from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.launch import how_it_ended, launch, private_folder
-from flowgraph.live import Port
+from flowgraph.live import LiveServer
 from flowgraph.place import fault_of_listening, listening_on
 from flowgraph.report import Report, RunFailed, RunFolder
 from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
@@ -70,7 +70,7 @@ class Supervisor:
         live: bool = False,
     ):
         self.live = live or bool(spec.probes or spec.network.live)
-        self.port: Port | None = None  # for viewers
+        self.live_server: LiveServer | None = None  # for viewers
         self.spec, self.folder, self.blocks, self.observe = spec, folder, blocks, observe
         self._tell = tell
         self.report = Report(spec.name, spec.seed)
@@ -184,11 +184,11 @@ class Supervisor:
             self.doorkeeper = Doorkeeper(self.context, curve)
         member_of = {block.name: self.members[block.worker] for block in self.spec.blocks}
         endpoint = network.live or f"ipc://{self.directory}/live"
-        self.port = Port(
+        self.live_server = LiveServer(
             self.context, self.spec, types, endpoint, curve, lambda block, message: self._say(member_of[block], message)
         )
-        self.report.result["live"] = self.port.address
-        self.tell(f"viewers find it at {self.port.address}")
+        self.report.result["live"] = self.live_server.address
+        self.tell(f"viewers find it at {self.live_server.address}")
 
     def _start(self) -> None:
         here = f"ipc://{self.directory}/control"
@@ -225,8 +225,8 @@ class Supervisor:
             elif states == {"done"}:
                 return
             self.observe(self.report)
-            if self.port:
-                self.port.turn(self.report, states == {"running"})
+            if self.live_server:
+                self.live_server.turn(self.report, states == {"running"})
             if time.monotonic() > self.write_at:
                 began = time.monotonic()
                 self.folder.write("report.json", self.report.as_json)
@@ -244,11 +244,11 @@ class Supervisor:
         poller = zmq.Poller()
         for socket in self.sockets:
             poller.register(socket, zmq.POLLIN)
-        if self.port:
-            poller.register(self.port.requests, zmq.POLLIN)
+        if self.live_server:
+            poller.register(self.live_server.requests, zmq.POLLIN)
         for socket, _ in poller.poll(milliseconds):
-            if self.port and socket is self.port.requests:
-                self.port.hear()
+            if self.live_server and socket is self.live_server.requests:
+                self.live_server.hear()
                 continue
             for _ in range(QUEUE):  # and no more at a time, however many there are
                 if not socket.poll(0):
@@ -300,8 +300,8 @@ class Supervisor:
                 self.folder.write(message.path, message.data)
             except (OSError, ValueError) as error:
                 self.fault = self.fault or f"cannot write {message.path} into the run's folder: {error}"
-            if self.port:
-                self.port.kept(message.path, message.data)
+            if self.live_server:
+                self.live_server.kept(message.path, message.data)
         elif isinstance(message, control.Warned):
             line = f"{message.block}: {message.message}"
             if message.message in self.warned:  # several blocks read the same files
@@ -324,8 +324,8 @@ class Supervisor:
             if message.trace:
                 self.folder.log(message.trace)
         elif isinstance(message, control.Sampled):
-            if self.port:
-                self.port.sampled(message)
+            if self.live_server:
+                self.live_server.sampled(message)
         elif isinstance(message, control.Changed):
             self._log_change(message)
         elif isinstance(message, control.Wanted):
@@ -339,8 +339,8 @@ class Supervisor:
     def _log_change(self, message: control.Changed) -> None:
         """Write down a change that holds, so that the graph in the run's folder repeats it at the same item."""
         change = message.change
-        if self.port:
-            self.port.changed(message)
+        if self.live_server:
+            self.live_server.changed(message)
         if message.fault:
             self.tell(f"{change.block}: {message.fault}")
             return
@@ -428,8 +428,8 @@ class Supervisor:
             self.monitor.close()
         for socket in self.sockets:
             socket.close()
-        if self.port:
-            self.port.close(self.report)
+        if self.live_server:
+            self.live_server.close(self.report)
         if self.doorkeeper:
             self.doorkeeper.close()
         if self.context:

@@ -316,7 +316,7 @@ class Worker:
         if self.blocks is None:
             return _made(spec, context)
         block = self.blocks[spec.name]
-        block.name, block.context = spec.name, replace(context, memory=block.context.memory)
+        block.name, block.context = spec.name, replace(context, cache=block.context.cache)
         return block
 
     def _bind(self, incoming: Incoming, place: str) -> str:

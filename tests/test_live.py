@@ -15,11 +15,11 @@ from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
 from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag, registry
+from flowgraph.cache import Cache
 from flowgraph.changes import Changes, with_change
 from flowgraph.config.load import loads
 from flowgraph.config.mistake import ConfigError
 from flowgraph.live import Remote
-from flowgraph.memory import Memory
 from flowgraph.probe import PIECE_BYTES, Tap
 from flowgraph.report import RunFailed
 from flowgraph.runner import Runner
@@ -199,7 +199,7 @@ class Running:
 
 
 def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, tmp_path):
-    with Running(Flowgraph.from_spec(loads(link), Memory()), tmp_path) as run:
+    with Running(Flowgraph.from_spec(loads(link), Cache()), tmp_path) as run:
         piece = run.wait_for("link.air.symbols", ["link.air.symbols"], condition=lambda p: p.tag("modulation"))
         assert piece.dtype == "complex64"
         assert piece.tag("modulation") == "16qam"
@@ -269,7 +269,7 @@ def test_the_log_of_a_real_run_replays_bit_for_bit(tmp_path):
 
 
 def test_a_viewer_that_does_not_read_stops_nothing(link, tmp_path):
-    with Running(Flowgraph.from_spec(loads(link), Memory()), tmp_path) as run:
+    with Running(Flowgraph.from_spec(loads(link), Cache()), tmp_path) as run:
         run.remote.watch("link.air.symbols", "link.map.symbols", "source.bits")
         before = run.report.sections["link"]["bits"] or 0
         asleep = Remote(run.report.result["live"])  # it subscribes to everything and never looks
@@ -316,7 +316,7 @@ def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
 
 
 def test_what_is_no_request_is_answered_and_the_run_goes_on(link, tmp_path):
-    with Running(Flowgraph.from_spec(loads(link), Memory()), tmp_path) as run:
+    with Running(Flowgraph.from_spec(loads(link), Cache()), tmp_path) as run:
         ask = b"\x83\xa4type\xa3Set\xa4name\xa4ebn0\xa5value"
         for request in (b"", b"\xff", ask + b"\xa2\xff\xfe", ask + b"\x91" * 900 + b"\x01"):
             run.remote.requests.send(request)

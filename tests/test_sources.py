@@ -12,7 +12,7 @@ from blocks.model import image_size
 from blocks.source.captioner import CaptionerSource, shorten, to_ascii
 from blocks.source.latent_encoder import LatentEncoderSource
 from flowgraph.block import BlockError, Context
-from flowgraph.memory import Memory
+from flowgraph.cache import Cache
 from flowgraph.testing import run_block
 
 
@@ -83,7 +83,7 @@ def encoded(colour, size=(20, 10)):
 FILES = [("a.png", encoded((200, 0, 0))), ("b.png", b"broken"), ("c.png", encoded((100, 0, 50)))]
 
 
-def run(block_type, files=FILES, seed=1, memory=None, **params):
+def run(block_type, files=FILES, seed=1, cache=None, **params):
     """What a source hands out, its frames' rows and its warnings."""
     rows, warnings = {}, []
     context = Context(
@@ -91,7 +91,7 @@ def run(block_type, files=FILES, seed=1, memory=None, **params):
         report=lambda section, frame, values: rows.setdefault(frame, {}).update(values),
         warn=warnings.append,
         files=lambda pattern, endings: iter(files),
-        memory=memory,
+        cache=cache,
     )
     return run_block(block_type({"images": "folder", **params}, "source", context)), rows, warnings
 
@@ -197,13 +197,13 @@ def test_in_a_sweep_images_are_batched_and_seen_once(asked, monkeypatch, tmp_pat
     seen, compute = [], getattr(model, method)
     monkeypatch.setattr(model, method, lambda self, images: seen.append(len(images)) or compute(self, images))
     files = [(f"{i}.png", encoded((10 * i, 0, 0))) for i in range(6)]
-    once, again = (run(block_type, files, seed, Memory(tmp_path))[0] for seed in (1, 2))
+    once, again = (run(block_type, files, seed, Cache(tmp_path))[0] for seed in (1, 2))
     assert seen == [4, 2]
     for port, packets in run(block_type, files)[0].items():
         for packet, *others in zip(packets, once[port], again[port], strict=True):
             assert all(np.array_equal(packet.data, other.data) for other in others)
-    run(block_type, [("other.png", encoded((1, 2, 3)))], memory=Memory(tmp_path))
-    run(block_type, files, memory=Memory(tmp_path), dtype="float16")
+    run(block_type, [("other.png", encoded((1, 2, 3)))], cache=Cache(tmp_path))
+    run(block_type, files, cache=Cache(tmp_path), dtype="float16")
     assert seen[4:] == [1, 4, 2]  # another picture, other parameters
 
 

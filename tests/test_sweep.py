@@ -14,8 +14,8 @@ from pyarrow import csv, parquet
 
 from flowgraph import Sweep
 from flowgraph.block import BlockError
+from flowgraph.cache import Cache
 from flowgraph.config.mistake import ConfigError
-from flowgraph.memory import Memory
 from flowgraph.pool import Pool
 from flowgraph.sweep.table import CSV, FILE, PARQUET, Entry, Table
 
@@ -319,7 +319,7 @@ def test_what_is_computed_in_a_shared_folder_is_computed_once(tmp_path):
 
     def ask():
         together.wait()
-        found.append(Memory(tmp_path / "cache").array(("sum", np.ones(2), 3), compute))
+        found.append(Cache(tmp_path / "cache").array(("sum", np.ones(2), 3), compute))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -329,14 +329,14 @@ def test_what_is_computed_in_a_shared_folder_is_computed_once(tmp_path):
     assert len(made) == 1
     assert all(np.array_equal(each, np.arange(3)) for each in found)
     for facts in (("sum", np.ones(2), 4), ("sum", np.ones(2, np.float32), 3), ("sum", np.ones((2, 1)), 3)):
-        Memory(tmp_path / "cache").array(facts, compute)
+        Cache(tmp_path / "cache").array(facts, compute)
     assert len(made) == 4
 
 
 def test_a_process_keeps_the_last_object_of_each_owner():
-    memory, made = Memory(), []
+    cache, made = Cache(), []
     for owner, wanted in [("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)]:
-        memory.object(owner, wanted, lambda: made.append(1))
+        cache.object(owner, wanted, lambda: made.append(1))
     assert len(made) == 4
 
 

@@ -16,8 +16,8 @@ import msgspec
 from blocks._waterfall.plan import Point, Until
 from blocks.phy import theory
 from flowgraph.api import Flowgraph
+from flowgraph.cache import Cache
 from flowgraph.journal import Journal
-from flowgraph.memory import Memory
 from flowgraph.pool import Pool
 from flowgraph.report import NoFolder, RunFailed
 from flowgraph.spec import GraphSpec
@@ -188,7 +188,7 @@ def _run(graph: GraphSpec) -> tuple[dict[str, Any], float, list[str]]:
             warnings.append(line)
 
     try:
-        report = Flowgraph.from_spec(graph, Memory()).run(NoFolder(), tell=tell)
+        report = Flowgraph.from_spec(graph, Cache()).run(NoFolder(), tell=tell)
     except RunFailed as failure:
         raise RoundFailed(str(failure)) from None
     return report.sections["link"], time.perf_counter() - began, warnings

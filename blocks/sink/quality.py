@@ -52,8 +52,8 @@ class QualityMeter(Block):
 
     def start(self) -> None:
         self.unmeasured: dict[str, str] = {}
-        self.lpips = self._attempt("lpips", lambda: self.kept(load_lpips))
-        self.clip = self._attempt("clip_score", lambda: self.kept(load_clip, self.params.clip))
+        self.lpips = self._attempt("lpips", lambda: self.cached(load_lpips))
+        self.clip = self._attempt("clip_score", lambda: self.cached(load_clip, self.params.clip))
         if self.params.clip and not self.clip:
             self.warn(f"clip_score stays null: {self.unmeasured['clip_score']}")
 

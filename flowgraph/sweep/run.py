@@ -14,8 +14,8 @@ import msgspec
 
 from flowgraph.api import Flowgraph
 from flowgraph.block import BlockError
+from flowgraph.cache import Cache
 from flowgraph.launch import environment_of
-from flowgraph.memory import Memory
 from flowgraph.report import NoFolder, RunFailed
 from flowgraph.spec import GraphSpec
 from flowgraph.supervisor import DONE, RUNNING
@@ -136,9 +136,9 @@ def _result(cell: Cell, code: str, future: Future) -> tuple[Entry, list[str]]:
 
 
 @functools.cache
-def _memory(cache: str) -> Memory:
+def _cache(folder: str) -> Cache:
     """Return what this process remembers; other machines have the folder only if they share it."""
-    return Memory(Path(cache) if Path(cache).is_dir() else None)
+    return Cache(Path(folder) if Path(folder).is_dir() else None)
 
 
 def run_cell(graph: bytes, key: str, code: str, cache: str) -> bytes:
@@ -151,7 +151,7 @@ def run_cell(graph: bytes, key: str, code: str, cache: str) -> bytes:
 
     spec = msgspec.json.decode(graph, type=GraphSpec)
     try:
-        report = Flowgraph.from_spec(spec, _memory(cache)).run(NoFolder(), tell=tell)
+        report = Flowgraph.from_spec(spec, _cache(cache)).run(NoFolder(), tell=tell)
     except RunFailed as failure:
         return msgspec.json.encode((Entry(key, code, fault=str(failure)), warnings[:-1]))
     return msgspec.json.encode((Entry.of(key, code, report), warnings))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-class Memory:
+class Cache:
     """Objects by owner, for this process; arrays by what they follow from, for all processes that share the folder."""
 
     def __init__(self, folder: Path | None = None):
