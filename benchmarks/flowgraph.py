@@ -1,8 +1,9 @@
 """The whole path as a flowgraph: bits -> 16QAM -> true Gaussian noise -> hard decisions -> error count.
 
 Speed is symbols per CPU-second of all processes of the run, start-up taken out: the run is done short and long, and the
-difference counts. A block computes in one thread, but for the last figure: what two cores gain over one, in seconds,
-with a thread for each block, and with the noise of a packet drawn in two threads besides.
+difference counts. All of it, peers too, is on one core, where threads do not slow each other down by what they share;
+but for the last figure: what two cores gain over one, in seconds, with a thread for each block, and with the noise of a
+packet drawn in two threads besides.
 
 GNU Radio does the same in the same run where /usr/bin/python3 has it (`gnuradio_chain.py`, in one flowgraph and in
 three over gr-zeromq); else the ratios are to figures stated below, from another machine. The loop that the flowgraph is
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,18 @@ WORKERS = {
 }
 
 
-def _run(graph: Path, packets: int, out: Path, threads: int, cpus: set[int]) -> tuple[float, float, float]:
+@contextmanager
+def on(cpus: Iterable[int]) -> Iterator[None]:
+    """Keep this process and those that it starts to some of the machine's cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _run(graph: Path, packets: int, out: Path, threads: int) -> tuple[float, float, float]:
     """Return CPU seconds, wall seconds and the bit error rate of one run, `threads` for a block's kernels."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
@@ -71,7 +85,6 @@ def _run(graph: Path, packets: int, out: Path, threads: int, cpus: set[int]) -> 
         ],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -79,18 +92,17 @@ def _run(graph: Path, packets: int, out: Path, threads: int, cpus: set[int]) -> 
     return cpu, time.perf_counter() - began, link["ber"]
 
 
-def measure(placement: str, threads: int = 1, cpus: set[int] | None = None) -> dict[str, float]:
+def measure(placement: str, threads: int = 1) -> dict[str, float]:
     """Return Msym per CPU-second and per second, medians over runs, for a placement of the blocks."""
-    cpus = cpus or os.sched_getaffinity(0)
     symbols = (LONG - SHORT) * PACKET_BYTES * 2 / 1e6
     per_cpu, per_second = [], []
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "graph.yaml")
         graph.write_text(GRAPH.format(workers=WORKERS[placement], bits=PACKET_BYTES * 8))
-        _run(graph, SHORT, Path(folder, "out"), threads, cpus)  # compiles the kernels
+        _run(graph, SHORT, Path(folder, "out"), threads)  # compiles the kernels
         for _ in range(RUNS):
-            short = _run(graph, SHORT, Path(folder, "out"), threads, cpus)
-            long = _run(graph, LONG, Path(folder, "out"), threads, cpus)
+            short = _run(graph, SHORT, Path(folder, "out"), threads)
+            long = _run(graph, LONG, Path(folder, "out"), threads)
             per_cpu.append(symbols / (long[0] - short[0]))
             per_second.append(symbols / (long[1] - short[1]))
     return {
@@ -180,20 +192,22 @@ def two_cores() -> dict[str, float]:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     if len(cpus) < 2:
         return {}
-    one = measure("inproc", 1, set(cpus[:1]))["msym_per_s"]
+    with on(cpus[:1]):
+        one = measure("inproc")["msym_per_s"]
     ways = {"a thread a block": 1, "the noise of a packet in two threads": 2}
-    return {way: measure("inproc", threads, set(cpus))["msym_per_s"] / one for way, threads in ways.items()}
+    with on(cpus):
+        return {way: measure("inproc", threads)["msym_per_s"] / one for way, threads in ways.items()}
 
 
 def main() -> dict[str, Any]:
-    results: dict[str, Any] = {placement: measure(placement) for placement in WORKERS}
-    results["gnuradio"] = measured = gnuradio("gnuradio_chain.py")
+    with on(sorted(os.sched_getaffinity(0))[:1]):
+        results: dict[str, Any] = {placement: measure(placement) for placement in WORKERS}
+        results["gnuradio"] = measured = gnuradio("gnuradio_chain.py")
+        results["kernels_in_a_loop_msym_per_cpu_s"] = loop = kernels_in_a_loop()
+        results["wire_us_per_packet"] = wire_cost()
     results["two_cores"] = two_cores()
-    loop = kernels_in_a_loop()
-    results["kernels_in_a_loop_msym_per_cpu_s"] = loop
     for placement in ("inproc", "fused"):
         results[placement]["share_of_loop"] = results[placement]["msym_per_cpu_s"] / loop
-    results["wire_us_per_packet"] = wire_cost()
     for placement, stated in GNURADIO_STATED.items():
         row = results[placement]
         row["gnuradio_msym_per_cpu_s"] = peer = (
