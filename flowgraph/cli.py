@@ -6,25 +6,28 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flowgraph.config.mistake import nearest, unknown
 
 if TYPE_CHECKING:
     from blocks._page.beside import Beside
     from flowgraph.report import Report
 
-COMMANDS = ("run", "sweep", "ber", "check", "graph", "blocks", "schema", "worker", "keys", "set", "watch")
 
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """Return the parser, and the names of all commands."""
     parser = argparse.ArgumentParser(
         prog="run_flowgraph.py",
         description="Run a flowgraph: images by meaning over radio.",
         epilog="`run_flowgraph.py CONFIG ...` is short for `run_flowgraph.py run CONFIG ...`.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"semflow {version('semflow')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("config", metavar="CONFIG", help="YAML file")
@@ -43,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
     run.add_argument("--probe", action="append", default=[], metavar="WIRE", help="tap a wire: BLOCK.OUTPUT")
     run.add_argument("--live", action="store_true", help="serve a live page, while the run lasts and until Ctrl-C")
+    run.set_defaults(command=_run)
     sweep = commands.add_parser(
         "sweep", parents=[config], help="run a grid over a flowgraph's variables, into one table"
     )
@@ -54,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ray", metavar="local|ADDRESS", help="run the cells on a Ray cluster: one of this machine, or that at ADDRESS"
     )
     sweep.add_argument("--quiet", action="store_true", help="no progress")
+    sweep.set_defaults(command=_sweep)
     ber = commands.add_parser("ber", parents=[config], help="draw a waterfall: error rates of links against Eb/N0")
     ber.add_argument(
         "--out", metavar="DIR", help="its folder, in which a run goes on where one stopped (default: runs/<waterfall>/)"
@@ -62,12 +67,17 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, metavar="N", help="points that are measured at a time (default: one a core)"
     )
     ber.add_argument("--quiet", action="store_true", help="no progress")
-    commands.add_parser("check", parents=[config], help="validate a config and print every mistake in it")
+    ber.set_defaults(command=_ber)
+    check = commands.add_parser("check", parents=[config], help="validate a config and print every mistake in it")
+    check.set_defaults(command=_check)
     graph = commands.add_parser("graph", parents=[config], help="draw a flowgraph as Mermaid text")
     graph.add_argument("--png", metavar="FILE", help="draw it as a picture instead")
+    graph.set_defaults(command=_graph)
     blocks = commands.add_parser("blocks", help="list the block types, or describe one")
     blocks.add_argument("name", nargs="?", metavar="NAME")
-    commands.add_parser("schema", help="print the JSON Schema of configs, for editors")
+    blocks.set_defaults(command=_blocks)
+    schema = commands.add_parser("schema", help="print the JSON Schema of configs, for editors")
+    schema.set_defaults(command=_schema)
     worker = commands.add_parser("worker", help="join a run on another host as one of its workers")
     worker.add_argument("name", metavar="NAME", help="the worker's name in the config")
     worker.add_argument("--connect", required=True, metavar="tcp://HOST:PORT", help="`network.listen` of the config")
@@ -75,30 +85,41 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument(
         "--insecure", action="store_true", help="no keys beyond this machine; the config must say so too"
     )
+    worker.set_defaults(command=_worker)
     keys = commands.add_parser("keys", help="make CURVE keys for runs over several hosts")
     keys.add_argument("folder", metavar="DIR")
+    keys.set_defaults(command=_keys)
     watch = commands.add_parser("watch", parents=[where], help="serve the live page of a run, of another host too")
     watch.add_argument("run", metavar="ADDRESS", help="as the run has printed it")
     watch.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
+    watch.set_defaults(command=_watch)
     turn = commands.add_parser("set", help="change a live parameter of a run")
     turn.add_argument("name", metavar="NAME", help="link.air.ebn0, or as much of its end as is clear")
     turn.add_argument("value", metavar="VALUE", help="with its unit, as in a config")
     turn.add_argument("--on", required=True, metavar="ADDRESS", help="as the run has printed it")
     turn.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
-    return parser
+    turn.set_defaults(command=_set)
+    return parser, commands.choices
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+    parser, commands = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    first = arguments[0]
+    if first not in commands and not first.startswith("-"):
+        if nearest(first, commands) and not Path(first).exists():
+            parser.error(unknown("a command or a config", first, commands))
         arguments.insert(0, "run")
-    options = _parser().parse_args(arguments)
+    options = parser.parse_args(arguments)
     from flowgraph.block import BlockError
     from flowgraph.console import printing
 
     try:
         with printing():
-            return globals()[f"_{options.command}"](options)
+            return options.command(options)
         return 0
     except BlockError as error:
         print(error, file=sys.stderr)
@@ -138,6 +159,19 @@ def _settings(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Tell of a folder that cannot be written."""
+    from flowgraph.block import BlockError
+
+    try:
+        yield
+    except OSError as error:
+        if Path(error.filename or "").is_file():
+            raise BlockError(f"--out must be a folder, not the file {error.filename}") from None
+        raise BlockError(f"--out: cannot write to {error.filename}: {error.strerror}") from None
+
+
 def _run(options: argparse.Namespace) -> int:
     spec = _load(options)
     if spec is None:
@@ -150,11 +184,8 @@ def _run(options: argparse.Namespace) -> int:
     progress = Progress(options.quiet)
     graph = Flowgraph.from_spec(spec)
     page = _page(options, spec.network.keys) if options.live else None
-    try:
+    with _writing():
         folder = RunFolder.for_run(spec.name, options.out)
-    except OSError as error:
-        print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
 
     def observe(report: Report) -> None:
         progress.observe(report)
@@ -241,11 +272,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from flowgraph.sweep.command import run
 
     _end_when_told()
-    try:
+    with _writing():
         table = run(sweep, options.out, options.workers, options.ray, options.quiet)
-    except OSError as error:
-        print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
     with printing():
         if table.faults:
             remedy = "the same command tries them again"
@@ -265,11 +293,8 @@ def _ber(options: argparse.Namespace) -> int:
     from flowgraph.report import RunFolder, folder_of
 
     _end_when_told()
-    try:
+    with _writing():
         folder = RunFolder(Path(options.out) if options.out else folder_of(waterfall.title))
-    except OSError as error:
-        print(f"--out: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
     try:
         run(waterfall, folder, options.workers, options.quiet)
     except RoundFailed as failure:

@@ -119,9 +119,22 @@ def test_a_mistake_on_the_command_line_is_one_sentence_and_2(cli, graph, argumen
 
 def test_an_out_folder_that_cannot_be_written_is_one_sentence(cli, graph):
     (cli.folder / "file").write_text("")
-    ended = cli.run(graph, "--out", "file/out")
+    for out, told in [
+        ("file/out", "--out: cannot write to file/out: Not a directory\n"),
+        ("file", "--out must be a folder, not the file file\n"),
+    ]:
+        ended = cli.run(graph, "--out", out)
+        assert (ended.returncode, ended.stderr) == (2, told)
+
+
+def test_a_command_that_is_misspelt_or_left_out_gets_help(cli):
+    ended = cli.run("chek", "graph.yaml")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("--out: cannot write to file/out: Not a directory")
+    assert "must be a command or a config, not 'chek' (did you mean 'check'?)" in ended.stderr
+    ended = cli.run()
+    assert ended.returncode == 2
+    assert "run a flowgraph" in ended.stderr
+    assert cli.run("--version").stdout.startswith("semflow 0.")
 
 
 def test_blocks_lists_and_describes(cli):
