@@ -202,11 +202,13 @@ class Supervisor:
                     member.spec, here, self.secret, self.spec.network.keys or "", self.folder.log_file
                 )
             else:
-                keys = f" --keys {self.spec.network.keys}" if self.spec.network.keys else ""
-                self.tell(
-                    f"waiting for worker {name}; on {member.spec.host} run: "
-                    f"semflow worker {name} --connect {self.spec.network.listen}{keys}"
-                )
+                network = self.spec.network
+                command = f"semflow worker {name} --connect {network.listen}"
+                if network.keys:
+                    command += f" --keys {network.keys} (its copy there)"
+                elif network.insecure:
+                    command += " --insecure"
+                self.tell(f"waiting for worker {name}; on {member.spec.host} run: {command}")
 
     # The run
 

@@ -51,15 +51,16 @@ def constellation(
     if len(finite) < len(symbols):
         notes.append(f"{len(symbols) - len(finite):,} are NaN or infinite")
     extent = (-reach, reach, -reach, reach)
-    shades = LogNorm(0.5, max(float(count.max()), 1.0))
-    axes.imshow(np.ma.masked_equal(count, 0), norm=shades, cmap=SHADES, origin="lower", extent=extent)
+    shades = LogNorm(0.5, max(float(count.max()), 1.0))  # on white paper, dark is dense
+    axes.imshow(np.ma.masked_equal(count, 0), norm=shades, cmap=f"{SHADES}_r", origin="lower", extent=extent)
     known = [constellation_of(each) for each in modulations]
     if len(known) == 1:
         lines = measure.boundaries(known[0])
         axes.add_collection(LineCollection(list(lines.view(float).reshape(-1, 2, 2)), colors="0.6", linewidths=0.5))
     for each, colour in zip(known, itertools.cycle(MARKS), strict=False):
         points = each.points
-        axes.plot(points.real, points.imag, "+", color=colour, markersize=5, markeredgewidth=0.8, label=each.name)
+        ring = {"markerfacecolor": "none", "markersize": 6, "markeredgewidth": 0.8}  # what lies on the point is seen
+        axes.plot(points.real, points.imag, "o", color=colour, label=each.name, **ring)
     if len(known) > 1:
         axes.legend(loc="upper right")
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")

@@ -83,6 +83,8 @@ class Show:
         if self.left and self.left < self.to_run:
             pace = (time.monotonic() - self.began) / (self.to_run - self.left)
             parts.append(f"{span(self.left * pace)} left")
+        elif self.left:
+            parts.append("the first are running, after their models and kernels have loaded")
         return ", ".join(parts)
 
     def observe(self, cell: Cell | None, fault: str | None) -> None:
