@@ -16,7 +16,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from blocks.fec import convolutional, crc
 from blocks.fec.ldpc import LARGEST, LdpcCode, base_graph
@@ -186,8 +186,17 @@ class _LdpcParams(BlockParams):
     block_bits: int = Field(
         8400, ge=64, le=8424, multiple_of=8, description="payload bits of a code block; long ones mend more errors"
     )
-    checksum: Literal["none", "crc16", "crc24b"] = Field("crc24b", description="checksum at the end of every block")
+    checksum: Literal["none", "crc16", "crc24a", "crc24b", "crc32"] = Field(
+        "crc24b", description="checksum at the end of every block"
+    )
     order: int = Field(4, ge=1, le=10, description="bits a symbol, which blocks are interleaved for: 4 for 16QAM")
+
+    @model_validator(mode="after")
+    def _fits(self) -> _LdpcParams:
+        most = LARGEST[1] - self._checksum_bits
+        if self.block_bits > most:
+            raise ValueError(f"must have block_bits of at most {most} with checksum: {self.checksum}")
+        return self
 
     def coded(self, bits: int) -> int:
         """Bits that a block of so many payload bits is sent as."""
