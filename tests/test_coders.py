@@ -1,10 +1,13 @@
 """Coding blocks: every length comes back, however it is cut; what is told of rates, errors and losses is true."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from blocks.fec.coders import Combiner, ConvolutionalEncoder, LdpcDecoder, LdpcEncoder, Repeater, ViterbiDecoder
 from blocks.fec.interleaver import Deinterleaver, Interleaver
+from blocks.phy import theory
 from blocks.phy.channel import AwgnChannel, ErasureChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from flowgraph.block import Context, Packet, Tag
@@ -14,6 +17,7 @@ PAIRS = {
     "ldpc": (LdpcEncoder, LdpcDecoder, {"block_bits": 512, "rate": "1/2"}),
     "ldpc 4/5": (LdpcEncoder, LdpcDecoder, {"block_bits": 800, "rate": 0.8, "checksum": "crc16"}),
     "ldpc 8/9 twice": (LdpcEncoder, LdpcDecoder, {"block_bits": 512, "rate": "8/9", "redundancy_versions": [0, 2]}),
+    "ldpc crc32": (LdpcEncoder, LdpcDecoder, {"block_bits": 512, "checksum": "crc32"}),
     "ldpc 1/5": (LdpcEncoder, LdpcDecoder, {"block_bits": 64, "rate": "1/5", "checksum": "none"}),
     "convolutional": (ConvolutionalEncoder, ViterbiDecoder, {"block_bits": 504}),
     "convolutional 5/6": (ConvolutionalEncoder, ViterbiDecoder, {"block_bits": 96, "rate": "5/6"}),
@@ -98,6 +102,41 @@ def test_the_channel_counts_with_the_codes_rate(pair, rate):
     told = run_block(AwgnChannel({"ebn0": 6.0}), {"symbols": symbols})["symbols"][0].tag("true_channel")
     assert told["esn0_db"] == pytest.approx(6 + 10 * np.log10(4 * rate))
     assert told["ebn0_db"] == pytest.approx(6 + 10 * np.log10(2))
+
+
+@pytest.mark.parametrize("pair", ["ldpc", "convolutional", "repetition"])
+@pytest.mark.parametrize("count", [8, 64, 300])
+def test_frames_shorter_than_a_block_tell_the_rate_that_they_have(pair, count):
+    (made,) = whole_frames(coded(pair, frames((count,))))
+    assert made.tag("link_rate") == pytest.approx(count / made.count, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "ebn0_db", "rest"), [("1/2", 3.3, 8), ("1/2", 3.3, 64), ("1/2", 3.3, 200), ("1/2", 3.3, 1000),
+                                  ("1/2", 3.3, 4200), ("1/5", 1.9, 64), ("4/5", 5.85, 500), ("9/10", 7.35, 64)],
+)  # fmt: skip
+def test_a_short_last_block_is_lost_no_more_often_than_a_full_one(rate, ebn0_db, rest):
+    """Of 300; at the rate of full ones nearly all would be."""
+    context, air = Context(seed=4), {"esn0": ebn0_db + theory.ratio_to_db(4 * float(Fraction(rate)))}
+    sent = frames((8400 + rest,) * 300, seed=rest)
+    stream = run_block(LdpcEncoder({"rate": rate}), {"bits": sent})["bits"]
+    stream = run_block(QamMapper(), {"bits": stream})["symbols"]
+    stream = run_block(AwgnChannel(air, "air", context), {"symbols": stream})["symbols"]
+    stream = run_block(QamDemapper({"output": "llr8"}), {"symbols": stream})["bits"]
+    back = whole_frames(run_block(LdpcDecoder({"rate": rate}), {"bits": stream})["bits"])
+    wrong = np.array([bits(a) != bits(b) for a, b in zip(sent, back, strict=True)])
+    full, last = (int(each.any(1).sum()) for each in np.split(wrong, [8400], axis=1))
+    assert 3 <= full <= 60
+    assert last <= 2 * full
+
+
+@pytest.mark.parametrize("checksum", ["none", "crc16", "crc24b"])
+@pytest.mark.parametrize(
+    ("rate", "block_bits"), [("1/5", 64), ("1/2", 8400), ("9/10", 64), ("9/10", 432), ("9/10", 8424)]
+)
+def test_a_blocks_length_is_known_from_what_is_sent_of_it(rate, block_bits, checksum):
+    code = LdpcEncoder.Params(rate=rate, block_bits=block_bits, checksum=checksum)
+    assert (np.diff([code.coded(bits) for bits in range(1, block_bits + 1)]) > 0).all()
 
 
 def test_codes_in_a_row_multiply_their_rates():
@@ -200,6 +239,7 @@ def test_a_code_block_of_which_nothing_came_is_missing_and_the_others_are_not():
         ({"rate": "95 %"}, 'must be a fraction such as "1/2" or 0.5'),
         ({"block_bits": 100}, "multiple of 8"),
         ({"block_bits": 9000}, "less than or equal to 8424"),
+        ({"block_bits": 8424, "checksum": "crc32"}, "must have block_bits of at most 8416 with checksum: crc32"),
         ({"redundancy_versions": [0, 4]}, r"must be a list of versions 0 to 3, with 0, .* not \[0, 4\]"),
         ({"redundancy_versions": [2]}, r"must be a list of versions 0 to 3, with 0, .* not \[2\]"),
         ({"redundancy_versions": []}, r"must be a list of versions 0 to 3, with 0, .* not \[\]"),

@@ -24,6 +24,8 @@ def run(waterfall: Waterfall, folder: RunFolder, workers: int | None = None, qui
     However it ends, table and figure show what was finished. Raises `RoundFailed`, and `BlockError` for a folder in
     which something else writes.
     """
+    import matplotlib.figure  # noqa: F401  (now, for Ctrl-C not to wait for it)
+
     workers = workers or len(os.sched_getaffinity(0))
     record = Record(folder.path)
     tallies = [Tally(point, record.of(point)) for point in waterfall.points]

@@ -2,7 +2,8 @@
 
 A frame is cut into code blocks of equal size, the last of which is what is left; every block can be told from the
 number of bits that came, so that nothing but the coded bits crosses the link. Coded frames begin with the tag
-`link_rate`, payload bits a sent bit, by which a channel with `ebn0` spreads the energy.
+`link_rate`, payload bits a sent bit, by which a channel with `ebn0` spreads the energy: that of a full block, or of a
+frame that is shorter than one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from blocks.fec import convolutional, crc
 from blocks.fec.ldpc import LARGEST, LdpcCode, base_graph
@@ -26,6 +27,7 @@ from flowgraph.block import Params as BlockParams
 SURE = 20  # quarters: the LLR that a hard decision is taken for
 CERTAIN = 127  # quarters: the largest LLR
 LEAST_CHECKS = 24  # bits by which the shortest LDPC block is longer than its payload and checksum
+DISPERSION = 3.0  # by which the rate of an LDPC block of n bits stays below capacity, times sqrt(n)
 
 
 def coded_length(code: Any, bits: int) -> int:
@@ -37,15 +39,11 @@ def coded_length(code: Any, bits: int) -> int:
 
 
 def even(code: Any, bits: int) -> Any:
-    """Return the parameters `code` with LDPC blocks of one length for a frame of so many bits.
-
-    A short last one would fail first: at rate 1/2 and Es/N0 2 dB (QPSK) one of 40 bits nearly always does, one of
-    4,000 or 8,400 almost never.
-    """
-    if not isinstance(code, _LdpcParams) or bits <= code.block_bits:
+    """Return the parameters `code` with LDPC blocks of one length, all at its rate, for a frame of so many bits."""
+    if not isinstance(code, _LdpcParams) or not bits:
         return code
     blocks = -(-bits // code.block_bits)
-    return code.model_copy(update={"block_bits": -(-bits // blocks // 8) * 8})
+    return code.model_copy(update={"block_bits": -(-bits // blocks)})
 
 
 class _Encoder(Block):
@@ -54,16 +52,16 @@ class _Encoder(Block):
     outputs = (Port("bits", "bits", "coded"),)
 
     def work(self, bits: Packet) -> Packet:
-        k = self.params.block_bits
+        payload, k = np.unpackbits(bits.data, count=bits.count), self.params.block_bits
         full, rest = divmod(bits.count, k)
         parts = [np.empty(0, np.uint8)]
         if full:
-            parts.append(self.encode(np.unpackbits(bits.data[: full * k // 8]).reshape(full, k)).ravel())
+            parts.append(self.encode(payload[: full * k].reshape(full, k)).ravel())
         if rest:
-            parts.append(self.encode(np.unpackbits(bits.data[full * k // 8 :], count=rest)[None])[0])
+            parts.append(self.encode(payload[full * k :][None])[0])
         coded, ratio = np.concatenate(parts), Fraction(self.params.coded(k), k)
         out = bits.derive(np.packbits(coded), ratio, len(coded), packed=True)
-        return _with_link_rate(out, bits, float(1 / ratio))
+        return _with_link_rate(out, bits, rest / len(coded) if rest and not full else float(1 / ratio))
 
     @abstractmethod
     def encode(self, bits: np.ndarray) -> np.ndarray:
@@ -177,7 +175,8 @@ class _LdpcParams(BlockParams):
     """A code, of which encoder and decoder must be told the same."""
 
     rate: Annotated[str | float, AfterValidator(_code_rate)] = Field(
-        "1/2", description="payload bits a sent bit of one redundancy version, 1/5 to 9/10; a checksum is no payload"
+        "1/2",
+        description="payload bits a sent bit of one version of a full block, 1/5 to 9/10; a checksum is no payload",
     )
     redundancy_versions: Annotated[tuple[int, ...], AfterValidator(_decodable)] = Field(
         (0,),
@@ -187,15 +186,33 @@ class _LdpcParams(BlockParams):
     block_bits: int = Field(
         8400, ge=64, le=8424, multiple_of=8, description="payload bits of a code block; long ones mend more errors"
     )
-    checksum: Literal["none", "crc16", "crc24b"] = Field("crc24b", description="checksum at the end of every block")
+    checksum: Literal["none", "crc16", "crc24a", "crc24b", "crc32"] = Field(
+        "crc24b", description="checksum at the end of every block"
+    )
     order: int = Field(4, ge=1, le=10, description="bits a symbol, which blocks are interleaved for: 4 for 16QAM")
+
+    @model_validator(mode="after")
+    def _fits(self) -> _LdpcParams:
+        most = LARGEST[1] - self._checksum_bits
+        if self.block_bits > most:
+            raise ValueError(f"must have block_bits of at most {most} with checksum: {self.checksum}")
+        return self
 
     def coded(self, bits: int) -> int:
         """Bits that a block of so many payload bits is sent as."""
         return len(self.redundancy_versions) * self._coded_once(bits)
 
     def _coded_once(self, bits: int) -> int:
-        return max(math.ceil(bits / Fraction(self.rate)), bits + self._checksum_bits + LEAST_CHECKS)
+        """Bits of a version: a block shorter than `block_bits` has the more checks for it, so as to be as safe.
+
+        At one SNR and error rate k = C n - c sqrt(n), with c the `DISPERSION`: the normal approximation of Y.
+        Polyanskiy, H. V. Poor and S. Verdu, "Channel coding rate in the finite blocklength regime", 2010.
+        """
+        k, longest = bits + self._checksum_bits, self.block_bits + self._checksum_bits
+        n = max(math.ceil(self.block_bits / Fraction(self.rate)), longest + LEAST_CHECKS)  # of a full block
+        capacity = longest / n + DISPERSION / math.sqrt(n)
+        root = (DISPERSION + math.sqrt(DISPERSION**2 + 4 * capacity * k)) / (2 * capacity)
+        return k + min(max(math.ceil(root**2) - k, LEAST_CHECKS), n - longest)
 
     @property
     def _checksum_bits(self) -> int:
@@ -211,8 +228,9 @@ class _LdpcParams(BlockParams):
 class LdpcEncoder(_Encoder):
     """Protect frames by the LDPC code of 5G NR (3GPP TS 38.212), in blocks of `block_bits`, each with a checksum.
 
-    A frame's last block is shorter. Of each block all `redundancy_versions` are sent before the next begins. Frames
-    begin with the tag `link_rate`, payload bits a sent bit, all versions counted.
+    A frame's last block is what is left, at a lower rate, so that it is lost no more often. Of each block all
+    `redundancy_versions` are sent before the next begins. Frames begin with the tag `link_rate`, payload bits a sent
+    bit, all versions counted.
     """
 
     Params = _LdpcParams

@@ -77,11 +77,13 @@ def axes_or_new(axes: Axes | None, width: float, height: float) -> tuple[Figure,
 @styled
 def files(figure: Figure, stem: str) -> dict[str, bytes]:
     """Return a figure as the files `stem`.pdf, in vectors, and `stem`.png, by name; the same figure, the same bytes."""
-    made = {}
+    made, layout = {}, figure.get_layout_engine()
     for ending in ("pdf", "png"):
         content = io.BytesIO()
         figure.savefig(content, format=ending, metadata={"CreationDate": None} if ending == "pdf" else None)
         made[f"{stem}.{ending}"] = content.getvalue()
+        figure.set_layout_engine("none")  # it is laid out: that takes as long as drawing
+    figure.set_layout_engine(layout)
     return made
 
 
