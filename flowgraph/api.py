@@ -37,6 +37,11 @@ class Flowgraph:
         self._spec = GraphSpec(name, seed, [], [], [WorkerSpec("main")])
         self._blocks: dict[str, Block] | None = {}
 
+    def __repr__(self) -> str:
+        spec = self._spec
+        counts = f"{len(spec.blocks)} blocks, {len(spec.wires)} wires, {len(spec.workers)} workers"
+        return f"<Flowgraph {spec.name!r}: {counts}, seed {spec.seed}>"
+
     @classmethod
     def load(
         cls, path: str | Path, overlays: Iterable[str | Path] = (), seed: int | None = None, **variables: Any

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flowgraph.cache import Cache
 
@@ -35,6 +35,10 @@ class BlockError(Exception):
     """A fault that a person can mend: one sentence, shown as it is with the block's name before it."""
 
     block = ""  # whose fault it is, where that is not the block that raised it
+
+
+class ParamsError(BlockError, ValueError):
+    """Parameters given in Python that a block cannot have: a sentence for each, one a line."""
 
 
 class Tag(NamedTuple):
@@ -222,9 +226,21 @@ class Block:
     def __init__(
         self, params: BaseModel | dict[str, Any] | None = None, name: str = "", context: Context | None = None
     ):
-        self.params: Any = params if isinstance(params, BaseModel) else self.Params(**(params or {}))
+        """Make a block of checked parameters, or of a dict. Raises `ParamsError` with all that is wrong with these."""
+        self.params: Any = params if isinstance(params, BaseModel) else self._checked(params or {})
         self.name = name or self.type_name()
         self.context = context or Context()
+
+    @classmethod
+    def _checked(cls, params: dict[str, Any]) -> BaseModel:
+        try:
+            return cls.Params.model_validate(params)
+        except ValidationError:
+            from flowgraph.config.validate import mistakes_in
+
+            name = cls.type_name()
+            mistakes = mistakes_in(params, cls.Params, name, f"a parameter of {name}")
+            raise ParamsError("\n".join(map(str, mistakes))) from None
 
     @classmethod
     def type_name(cls) -> str:

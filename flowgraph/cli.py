@@ -355,6 +355,8 @@ def _blocks(options: argparse.Namespace) -> int:
     width = max(map(len, blocks), default=0)
     for name, block in blocks.items():
         print(f"{name:{width}}  {block.summary()}")
+    for module, why in registry.failures().items():
+        print(f"{module} could not be imported: {why}", file=sys.stderr)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ from_supervisor = decoder(FromSupervisor)
 
 
 def matching_files(pattern: str, endings: Collection[str] = ()) -> list[Path]:
-    """Return the file that `pattern` names, the files of the folder, or those of the glob, sorted by name.
+    """Return the file that `pattern` names, the files of the folder, or those of the glob, sorted: 2.png before 10.png.
 
     Hidden files are left out, as by the shell. Of a folder or a glob only files with one of the `endings`, where any
     are given.
@@ -213,7 +214,13 @@ def matching_files(pattern: str, endings: Collection[str] = ()) -> list[Path]:
     if path.is_file():
         return [path]
     found = path.glob("[!.]*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-    return sorted(each for each in found if (not endings or each.suffix.lower() in endings) and each.is_file())
+    wanted = (each for each in found if (not endings or each.suffix.lower() in endings) and each.is_file())
+    return sorted(wanted, key=_by_numbers)
+
+
+def _by_numbers(path: Path) -> list[list[str | int]]:
+    """Return what sorts paths by the numbers in their names, whatever their number of digits."""
+    return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in path.parts]
 
 
 def read_file(path: Path) -> Content:

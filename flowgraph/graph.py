@@ -13,6 +13,7 @@ from flowgraph import registry
 from flowgraph.block import Block, BlockError, Port
 from flowgraph.config.document import Node
 from flowgraph.config.mistake import ConfigError, Mistake, unknown
+from flowgraph.config.validate import mistakes_in
 from flowgraph.spec import GraphSpec
 
 Side = Literal["inputs", "outputs"]
@@ -73,10 +74,8 @@ def check(spec: GraphSpec, blocks: Mapping[str, Block] | None = None) -> None:
         except BlockError as error:
             mistakes.append(at.wrong(str(error)))
             flat.blocks[each.name] = Part(None, None, at)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            mistakes.append(at.wrong(f"must have right parameters: {name}: {first['msg']}"))
+        except ValidationError:
+            mistakes += mistakes_in(each.params, cls.Params, each.name, f"a parameter of {each.type}")
             flat.blocks[each.name] = Part(None, None, at)
     for wire in spec.wires:
         at = Node(None, path=wire.name)

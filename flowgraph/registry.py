@@ -31,14 +31,19 @@ def find(type_name: str) -> type[Block]:
     found = _scan()
     classes = found.blocks.get(type_name, [])
     if not classes:
-        failures = "".join(f"; {name} could not be imported: {why}" for name, why in found.failures.items())
-        raise BlockError(unknown("a block type", type_name, sorted(found.blocks)) + failures)
+        missing = "".join(f"; {name} could not be imported: {why}" for name, why in failures().items())
+        raise BlockError(unknown("a block type", type_name, sorted(found.blocks)) + missing)
     return _the_one(type_name, classes)
 
 
 def all_blocks() -> dict[str, type[Block]]:
     """Return all block types by name, sorted. Raises `BlockError` when two bear the same name."""
     return {name: _the_one(name, classes) for name, classes in sorted(_scan().blocks.items())}
+
+
+def failures() -> dict[str, str]:
+    """Return why modules that offer blocks could not be imported, by name."""
+    return _scan().failures
 
 
 def _the_one(name: str, classes: list[type[Block]]) -> type[Block]:

@@ -48,6 +48,11 @@ def join(pieces: list[Packet]) -> Packet:
     return frame.with_erased(frame.erased())
 
 
+def _no_packet(output: object) -> str:
+    kind = type(output).__name__
+    return f"must hand out packets, not {kind}: `packet.derive(array)` makes one like the packet that came"
+
+
 def split(packet: Packet, at: int) -> tuple[Packet, Packet]:
     """Return the first `at` items of a packet, and the rest; views where the cut allows it."""
     cut = packet.offset + at
@@ -354,14 +359,18 @@ class Runner:
         elif isinstance(output, dict):
             for name, packet in output.items():
                 self._check_and_emit(name, packet)
-        else:
+        elif isinstance(output, Iterator | list | tuple):
             for each in output:
                 self._hand_out(each)
+        else:
+            raise BlockError(_no_packet(output))
 
     def _check_and_emit(self, name: str, packet: Packet) -> None:
         allowed = self.allowed.get(name)
         if allowed is None:
             raise BlockError(f"hands out {name!r}, which is none of its outputs: {', '.join(self.outputs) or 'none'}")
+        if not isinstance(packet, Packet):
+            raise BlockError(_no_packet(packet))
         if packet.dtype not in allowed:
             raise BlockError(f"output {name} must be {' or '.join(sorted(allowed))}, not {packet.dtype}")
         data = packet.data

@@ -208,7 +208,9 @@ def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, t
         assert noise.mean() == pytest.approx(1.0, abs=0.2)
         held = run.remote.set("ebn0", "2 dB")
         assert (held.name, held.value) == ("link.air.ebn0", 2.0)
-        rate = run.wait_for("report", condition=lambda r: (r["link"].get("ber_points") or [{}])[-1].get("ebn0_db") == 2.0)
+        rate = run.wait_for(
+            "report", condition=lambda r: (r["link"].get("ber_points") or [{}])[-1].get("ebn0_db") == 2.0
+        )
         two = rate["link"]["ber_points"][-1]
         assert two["bit_errors"] / two["bits"] == pytest.approx(0.0977, rel=0.1)  # theory for 16QAM at 2 dB
         for name, value, reason in (

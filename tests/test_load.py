@@ -761,9 +761,8 @@ FILES = {
     "files that a parameter names": (
         {"job": job("  a: {use: bits, images: ▸none/*.png}\n  b: {use: bits, images: ▸$i}", more="vars: {i: empty}")},
         [
-            "blocks.a.images: must be a file, a folder with files or a glob of files, not '{0}/none/*.png'",
-            "blocks.b.images: must be a file, a folder with files or a glob of files, not '{0}/empty' "
-            "(from vars.i = empty, {0}/job.yaml:2:11)",
+            "blocks.a.images: must be a glob that some file matches, not '{0}/none/*.png'",
+            "blocks.b.images: must be a folder with files, not '{0}/empty' (from vars.i = empty, {0}/job.yaml:2:11)",
         ],
     ),
 }

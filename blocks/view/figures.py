@@ -59,8 +59,10 @@ def constellation(
         axes.add_collection(LineCollection(list(lines.view(float).reshape(-1, 2, 2)), colors="0.6", linewidths=0.5))
     for each, colour in zip(known, itertools.cycle(MARKS), strict=False):
         points = each.points
-        ring = {"markerfacecolor": "none", "markersize": 6, "markeredgewidth": 0.8}  # what lies on the point is seen
-        axes.plot(points.real, points.imag, "o", color=colour, label=each.name, **ring)
+        axes.plot(  # rings, within which is seen what lies on the point
+            points.real, points.imag, "o", color=colour, label=each.name,
+            markerfacecolor="none", markersize=6, markeredgewidth=0.8,
+        )  # fmt: skip
     if len(known) > 1:
         axes.legend(loc="upper right")
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")

@@ -116,6 +116,13 @@ class _Laid:
     at: Node
 
 
+def _wanted_of(pattern: str) -> str:
+    """Return what a pattern that no file matches was to be."""
+    if os.path.isdir(pattern):
+        return "a folder with files"
+    return "a glob that some file matches" if glob.has_magic(pattern) else "a file or a folder that is there"
+
+
 class _Loader:
     """One load: collects the flat graph and the mistakes, level by level."""
 
@@ -266,11 +273,10 @@ class _Loader:
         if not os.path.exists(absolute) and not path.is_absolute():
             absolute = os.path.normpath(glob.escape(str(folder)) + os.sep + str(path))
         try:
-            why = "" if matching_files(absolute) else f", not {absolute!r}"
+            if not matching_files(absolute):
+                self.mistakes.add(node.wrong(f"must be {_wanted_of(absolute)}, not {absolute!r}"))
         except OSError as error:
-            why = f" that can be read, not {absolute!r}: {error.strerror}"
-        if why:
-            self.mistakes.add(node.wrong(f"must be a file, a folder with files or a glob of files{why}"))
+            self.mistakes.add(node.wrong(f"must be files that can be read, not {absolute!r}: {error.strerror}"))
         return replace(node, value=absolute, text=None)
 
     def _subgraph(self, level: _Level, name: str, node: Node) -> _Subgraph:

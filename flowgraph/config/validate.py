@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flowgraph.config.document import Mistakes, Node
+from flowgraph.config.document import Mistakes, Node, node_of
 from flowgraph.config.mistake import Mistake, nearest, shown, unknown
 from flowgraph.units import Unit
 
@@ -43,6 +43,12 @@ def validated(mistakes: Mistakes, model: type[BaseModel], owner: Node, given: di
     made, _, found = validate(model, owner, given, kind)
     mistakes.add(*found)
     return made
+
+
+def mistakes_in(params: Mapping[str, Any], model: type[BaseModel], path: str, kind: str) -> list[Mistake]:
+    """Return what is wrong with parameters that come from Python."""
+    given = {name: node_of(value, "", f"{path}.{name}", reading=False) for name, value in params.items()}
+    return validate(model, Node(given, path=path), given, kind)[2]
 
 
 def _fitting(node: Node, info: FieldInfo | None) -> Node:
