@@ -8,6 +8,7 @@ from flowgraph.spec import GraphSpec
 
 COLOURS = ("#dbe9f6", "#fde9d9", "#dff0d8", "#ece2f0", "#fff7c2", "#e5e5e5")
 WIDTH, STEP = 2.0, 2.5  # of a box, and from column to column
+LANE = 0.16  # from one wire that passes others to the next
 
 
 def mermaid(spec: GraphSpec) -> str:
@@ -63,22 +64,24 @@ def draw(spec: GraphSpec, path: Path) -> None:
         for column, names in rows.items()
         for row, name in enumerate(names)
     }
-    figure = Figure(figsize=(1.6 * len(rows), 1.2 + 0.9 * height), dpi=150)
+    far = [wire for wire in spec.wires if depth[wire.target_block] - depth[wire.source_block] != 1]
+    bottom = height - 0.4 + LANE * len(far)
+    figure = Figure(figsize=(1.6 * len(rows), 1.2 + 0.9 * bottom), dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     colour = {worker.name: COLOURS[number % len(COLOURS)] for number, worker in enumerate(spec.workers)}
+    arrow = {"arrowstyle": "-|>", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
     for wire in spec.wires:
         (x0, y0), (x1, y1) = place[wire.source_block], place[wire.target_block]
-        far = x1 - x0 > STEP  # over the heads of others: bowed, and fainter
-        arrow = {
-            "arrowstyle": "-|>",
-            "color": "#b0b0b0" if far else "#505050",
-            "lw": 0.9,
-            "shrinkA": 0,
-            "shrinkB": 0,
-            "connectionstyle": f"arc3,rad={0.12 if far else 0}",
-        }
-        axes.annotate("", (x1 - WIDTH / 2, y1), (x0 + WIDTH / 2, y0), arrowprops=arrow, zorder=1)
+        left, right = x0 + WIDTH / 2, x1 - WIDTH / 2
+        if wire not in far:
+            axes.annotate("", (right, y1), (left, y0), arrowprops={**arrow, "color": "#505050"}, zorder=1)
+            continue
+        number = far.index(wire)  # a lane of its own below all boxes, and down and up to it between two columns
+        lane, aside = height - 0.4 + LANE * number, (STEP - WIDTH) * (0.15 + 0.5 * number / len(far))
+        down, up = left + aside, right - (STEP - WIDTH) + aside
+        axes.plot([left, down, down, up, up], [y0, y0, lane, lane, y1], color="#a0a0a0", lw=0.7, zorder=0)
+        axes.annotate("", (right, y1), (up, y1), arrowprops={**arrow, "color": "#a0a0a0", "lw": 0.7}, zorder=0)
     for block in spec.blocks:
         x, y = place[block.name]
         corner = (x - WIDTH / 2 + 0.05, y - 0.22)
@@ -91,12 +94,12 @@ def draw(spec: GraphSpec, path: Path) -> None:
     for number, worker in enumerate(spec.workers):
         axes.text(
             number * 0.8 - WIDTH / 2,
-            height + 0.1,
+            bottom + 0.25,
             worker.name,
             fontsize=7,
             bbox={"fc": colour[worker.name], "ec": "none"},
         )
     axes.set_xlim(-WIDTH / 2 - 0.3, STEP * (len(rows) - 1) + WIDTH / 2 + 0.3)
-    axes.set_ylim(height + 0.4, -0.8)
+    axes.set_ylim(bottom + 0.5, -0.8)
     axes.axis("off")
     figure.savefig(path)

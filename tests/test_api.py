@@ -14,6 +14,7 @@ from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
 from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port
+from flowgraph.block import ParamsError
 from flowgraph.config.mistake import ConfigError
 from flowgraph.report import RunFailed
 
@@ -77,6 +78,21 @@ def test_blocks_made_in_a_notebook_need_no_package_and_keep_what_they_saw(tmp_pa
     graph.run(tmp_path)
     assert [list(data) for data in sink.kept] == [[0, 1, 2]]
     assert threading.active_count() == before
+
+
+def test_what_is_wrong_with_a_block_made_in_python_is_told_as_in_a_config():
+    with pytest.raises(ParamsError) as refusal:
+        AwgnChannel({"ebn0": "3 Hz", "ebno": 3})
+    assert str(refusal.value).splitlines() == [
+        "awgn_channel.ebno: must be a parameter of awgn_channel, not 'ebno' (did you mean 'ebn0'?)",
+        "awgn_channel.ebn0: must be in dB, not 'Hz'",
+    ]
+
+
+def test_a_graph_says_what_it_is():
+    graph = Flowgraph("demo", 7)
+    graph.connect(Ramp(), Keep())
+    assert repr(graph) == "<Flowgraph 'demo': 2 blocks, 1 wires, 1 workers, seed 7>"
 
 
 def test_two_blocks_of_a_kind_get_names_of_their_own():

@@ -52,7 +52,7 @@ def test_a_pattern_repeats_and_begins_with_every_frame():
     [
         ({"pattern": "xyz"}, "must be bytes in hex such as \"ff 00\", not 'xyz'"),
         ({"pattern": ""}, "must be bytes in hex"),
-        ({"bits": -1}, "greater than or equal to 0"),
+        ({"bits": -1}, "at least 0"),
         ({"bits": "5 Hz"}, "must be in bit, not 'Hz'"),
         ({"packet": 100}, "128"),
     ],

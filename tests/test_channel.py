@@ -274,7 +274,7 @@ def test_ebn0_without_a_mapper_is_refused():
         (channel.AwgnChannel, {"ebn0": 1, "esn0": 2}, "exactly one of ebn0, esn0 and snr"),
         (channel.AwgnChannel, {"ebn0": "5 Hz"}, "must be in dB, not 'Hz'"),
         (channel.AwgnChannel, {"ebn0": float("nan")}, "not NaN"),
-        (channel.AwgnChannel, {"ebn0": 301}, "less than or equal to 300"),
+        (channel.AwgnChannel, {"ebn0": 301}, "at most 300"),
         (channel.AwgnChannel, {"sigma": 5}, "sigma"),
         (channel.RayleighChannel, {"ebn0": 1, "fading": "block"}, "must have block_symbols with fading: block"),
         (channel.RayleighChannel, {"ebn0": 1, "block_symbols": 4}, "must have block_symbols with fading: block"),

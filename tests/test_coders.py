@@ -238,7 +238,7 @@ def test_a_code_block_of_which_nothing_came_is_missing_and_the_others_are_not():
         ({"rate": "1/6"}, "must be 1/5 to 9/10, not 1/6"),
         ({"rate": "95 %"}, 'must be a fraction such as "1/2" or 0.5'),
         ({"block_bits": 100}, "multiple of 8"),
-        ({"block_bits": 9000}, "less than or equal to 8424"),
+        ({"block_bits": 9000}, "at most 8424"),
         ({"block_bits": 8424, "checksum": "crc32"}, "must have block_bits of at most 8416 with checksum: crc32"),
         ({"redundancy_versions": [0, 4]}, r"must be a list of versions 0 to 3, with 0, .* not \[0, 4\]"),
         ({"redundancy_versions": [2]}, r"must be a list of versions 0 to 3, with 0, .* not \[2\]"),

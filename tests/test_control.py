@@ -59,3 +59,10 @@ def test_a_file_that_is_too_large_is_not_read_but_told(tmp_path):
         file.truncate(300 << 30)  # sparse: it takes no room
     content = control.read_file(tmp_path / "huge.png")
     assert (content.name, content.data, content.error) == ("huge.png", b"", "it has more than the 200 MiB allowed")
+
+
+def test_files_come_in_the_order_of_their_numbers(tmp_path):
+    names = ["1.png", "2.png", "10.png", "a.png", "img2_1.png", "img2_10.png", "img11_0.png"]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [path.name for path in control.matching_files(str(tmp_path))] == names

@@ -125,7 +125,7 @@ def test_items_of_another_type_are_refused(file):
     [
         ({"function": "f"}, "must have exactly one of file and module"),
         ({"function": "f", "file": "a.py", "module": "m"}, "must have exactly one of file and module"),
-        ({"function": "f", "file": "a.txt"}, "pattern"),
+        ({"function": "f", "file": "a.txt"}, "text of the form"),
         ({"function": "f", "module": "m", "ratio": "1/0"}, "must be a positive number of items out per item in"),
         ({"function": "f", "module": "m", "ratio": -1}, "must be a positive number of items out per item in"),
         ({"function": "f", "module": "m", "input": "float12"}, "complex128"),

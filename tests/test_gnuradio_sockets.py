@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import zmq
-from pydantic import ValidationError
+from flowgraph.block import ParamsError
 
 from blocks.sdr.gnuradio import GnuradioMessageSink, GnuradioMessageSource, GnuradioSink, GnuradioSource
 from blocks.sdr.pmt import Pair, encode
@@ -307,7 +307,7 @@ def test_lost_stretches_are_sent_as_zeros_and_the_tail_behind_all(endpoint):
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(params, sentence):
-    with pytest.raises(ValidationError, match=sentence):
+    with pytest.raises(ParamsError, match=sentence):
         GnuradioSink(params)
 
 

@@ -410,7 +410,7 @@ def test_gains_that_did_not_arrive_are_0():
         ({"modulation": [[2, 0], [-2, 0]]}, "must have unit mean power, not 4: divide the points by 2"),
         ({"modulation": [[1, 0], [1, 0]]}, "must have points that are finite and differ"),
         ({"modulation": [[1], [-1]]}, r"must be a list of points \[I, Q\], two numbers each"),
-        ({"noise": 0}, "greater than 0"),
+        ({"noise": 0}, "more than 0"),
         ({"noise": "guess"}, "'estimate' or 'known'"),
         ({"output": "soft"}, "'hard', 'llr' or 'llr8'"),
     ],

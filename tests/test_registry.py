@@ -87,6 +87,7 @@ def test_a_module_that_fails_is_told_when_a_block_is_missing(install):
     assert "; half.worse could not be imported: SyntaxError: " in said
     assert "; half.worst could not be imported: RuntimeError: two lines" in said
     assert "; not_there_at_all could not be imported: ModuleNotFoundError" in said
+    assert set(registry.failures()) == {"half.bad", "half.worse", "half.worst", "not_there_at_all"}
 
 
 def test_two_blocks_of_one_name_are_refused_with_both_places(install):

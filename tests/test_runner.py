@@ -289,3 +289,13 @@ def test_a_block_that_loses_what_its_ratio_promises_is_told_so(makes, message):
 
     with pytest.raises(BlockError, match=message):
         run_block(Loses(), {"x": [Packet(np.zeros(1000, np.uint8), last=True)]})
+
+
+@pytest.mark.parametrize("made", [np.zeros(3, np.uint8), {"bits": np.zeros(3)}, [np.zeros(3)], b"abc", 3])
+def test_what_is_no_packet_is_named_with_the_remedy(made):
+    class Hand(Aligned):
+        def work(self, bits):
+            return made
+
+    with pytest.raises(BlockError, match=r"^must hand out packets, not (ndarray|bytes|int): `packet.derive\(array\)`"):
+        run_block(Hand(), {"bits": [bits(24)]})

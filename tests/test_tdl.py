@@ -214,8 +214,8 @@ def test_absurd_snrs_give_finite_samples(esn0):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"profile": "F"}, "Input should be 'A', 'B', 'C', 'D' or 'E'"),
-        ({"delay_spread": "-1 ns"}, "greater than or equal to 0"),
+        ({"profile": "F"}, "must be 'A', 'B', 'C', 'D' or 'E'"),
+        ({"delay_spread": "-1 ns"}, "at least 0"),
         ({"delay_spread": "10 Hz"}, "must be in s, not 'Hz'"),
         ({"delay_spread": "1 s"}, r"must have a delay_spread of at most 1\.38e-05 s at this sample rate"),
         ({"doppler": "16 MHz"}, r"must have a doppler of at most half the sample rate, 1\.536e\+07 Hz"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blocks.sink import images
 from blocks.sink.images import MARGIN, ROWS, TEXT, TILE, TITLE, ImageWriter
 from flowgraph.block import Context, Packet
 from flowgraph.testing import run_block
@@ -115,13 +116,25 @@ def test_long_and_unprintable_captions_stay_in_their_place():
     assert (page["page.png"][-MARGIN:] == 255).all()
 
 
-def test_an_interrupted_run_leaves_the_page_of_what_was_there():
+def test_a_run_that_is_cut_off_leaves_the_page_of_what_was_there(monkeypatch):
+    monkeypatch.setattr(images, "PAGE_EVERY_S", 0.0)
     files = {}
     block = ImageWriter({}, "save", Context(keep=lambda path, data: files.update({path: data})))
     block.start()
     block.work(image=picture(0))
-    block.stop()  # no flush came
-    assert set(files) == {"images/0000_received.png", "page.png"}
+    block.work(image=picture(1))  # neither flush nor stop came
+    assert set(files) == {"images/0000_received.png", "images/0001_received.png", "page.png"}
+    assert opened(files["page.png"]).shape[0] == HEAD + 2 * (TILE + MARGIN)
+
+
+def test_the_title_stands_at_the_head_of_the_page():
+    heads = []
+    for title in ("", "Eb/N0 10 dB", "x " * 500):
+        kept = {}
+        context = Context(keep=lambda path, data, kept=kept: kept.update({path: data}))
+        run_block(ImageWriter({"title": title}, "save", context), {"image": [picture(0)]})
+        heads.append((opened(kept["page.png"])[:HEAD, 2 * MARGIN + TILE :] < 128).sum())
+    assert 0 == heads[0] < heads[1] < heads[2]
 
 
 def test_no_images_no_page():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import textwrap
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
 from flowgraph.block import Block, Packet, Port
+from flowgraph.block import Params as BlockParams
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 ROWS = 12
 TILE, MARGIN, TEXT = 256, 16, 480
 TITLE, BODY = 20, 16  # sizes of the font
+PAGE_EVERY_S = 1.0  # at most, while the run goes on
 LINE = 62  # characters of BODY that fit into TEXT
 INK, FAINT, ALARM = "#141414", "#6e6e6e", "#be1e1e"
 
@@ -36,10 +40,13 @@ class ImageWriter(Block):
     """Write images into the run's folder, and a page of the first twelve beside their captions.
 
     `images/0003_received.png` for frame 3, `images/0003_sent.png` and `images/0003_plain.png` where `sent` and
-    `plain` are wired, and `page.png` at the end of the run, however it ends. The page shows the packets' tags: `name`
-    and `caption` of the image sent, and `caption`, `mode`, `steps`, `psnr`, `ssim`, `status` and `reason` of the one
-    received.
+    `plain` are wired, and `page.png`, of what is there so far, however the run ends. The page shows the packets' tags:
+    `name` and `caption` of the image sent, and `caption`, `mode`, `steps`, `psnr`, `ssim`, `status` and `reason` of the
+    one received.
     """
+
+    class Params(BlockParams):
+        title: str = Field("", description="what stands at the head of the page")
 
     inputs = (
         Port("image", "uint8", "picture received, RGB", shape=(None, None, 3), whole=True),
@@ -49,6 +56,7 @@ class ImageWriter(Block):
 
     def start(self) -> None:
         self.rows: list[_Row] = []
+        self.drawn, self.drawn_at = 0, time.monotonic()  # rows of the page that was kept last, and when
 
     def work(self, image: Packet | None, sent: Packet | None = None, plain: Packet | None = None) -> None:
         frame = next(packet.frame for packet in (image, sent, plain) if packet is not None)
@@ -61,10 +69,16 @@ class ImageWriter(Block):
                 self.keep(f"images/{frame:04d}_{kind}.png", partial(png, packet.data[0]))
         if len(self.rows) < ROWS:
             self.rows.append(_Row(frame, sent, image))
+            if time.monotonic() > self.drawn_at + PAGE_EVERY_S:
+                self._keep_page()
 
     def stop(self) -> None:
-        if self.rows:
-            self.keep("page.png", lambda: png(_page(self.rows)))
+        if self.drawn < len(self.rows):
+            self._keep_page()
+
+    def _keep_page(self) -> None:
+        self.keep("page.png", lambda: png(_page(self.rows, self.params.title)))
+        self.drawn, self.drawn_at = len(self.rows), time.monotonic()
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -76,7 +90,7 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _page(rows: list[_Row]) -> np.ndarray:
+def _page(rows: list[_Row], title: str) -> np.ndarray:
     """Return the page, a row a frame: the image sent (if any was), the one received, and their captions."""
     from PIL import Image, ImageDraw
 
@@ -87,6 +101,7 @@ def _page(rows: list[_Row]) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     for left, heading in zip(lefts[:-1], ("sent", "received")[-len(lefts) + 1 :], strict=True):
         draw.text((left, MARGIN), heading, INK, _font(TITLE))
+    draw.text((lefts[-1], MARGIN), textwrap.shorten(_printable(title), 48), INK, _font(TITLE))
     for i, row in enumerate(rows):
         top = head + i * (TILE + MARGIN)
         for left, packet in zip(lefts[:-1], (row.sent, row.received)[-len(lefts) + 1 :], strict=True):
