@@ -7,12 +7,11 @@ import time
 import numpy as np
 import pytest
 import zmq
-from flowgraph.block import ParamsError
 
 from blocks.sdr.gnuradio import GnuradioMessageSink, GnuradioMessageSource, GnuradioSink, GnuradioSource
 from blocks.sdr.pmt import Pair, encode
 from blocks.sdr.stream_header import StreamTag, encode_header
-from flowgraph.block import Context, Packet, Tag
+from flowgraph.block import Context, Packet, ParamsError, Tag
 from flowgraph.testing import assert_same_stream, recut, run_block
 
 RNG = np.random.default_rng(4)
