@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blocks.sink import quality
-from blocks.sink.quality import QualityMeter, psnr, ssim
+from blocks.sink.quality import QualityMeter, psnr, ssim, ssim_tiles
 from flowgraph.block import Context, Packet
 from flowgraph.testing import run_block
 
@@ -69,6 +69,22 @@ def test_ssim_follows_its_definition():
     assert ssim(255 - PHOTO, PHOTO) < 0
 
 
+def test_ssim_of_tiles_follows_its_definition():
+    """Of 7x7 tiles side by side, those that are whole: the formula of Wang et al. with the tile's own moments."""
+    received = np.clip(PHOTO + rng.normal(0, 30, PHOTO.shape), 0, 255).astype(np.uint8)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    found = []
+    for top in range(0, 28, 7):
+        for left in range(0, 35, 7):
+            for channel in range(3):
+                x, y = (p[top : top + 7, left : left + 7, channel].astype(float).ravel() for p in (received, PHOTO))
+                mx, my, cov = x.mean(), y.mean(), np.cov(x, y, bias=True)
+                contrast = (2 * cov[0, 1] + c2) / (cov[0, 0] + cov[1, 1] + c2)
+                found.append((2 * mx * my + c1) / (mx**2 + my**2 + c1) * contrast)
+    assert ssim_tiles(received, PHOTO) == pytest.approx(np.mean(found), abs=1e-9)
+    assert ssim_tiles(PHOTO, PHOTO) == 1
+
+
 def test_figures_of_a_frame_are_reported_and_the_image_passes_on_with_them():
     received = PHOTO + np.uint8(5)
     z = np.zeros((4, 2, 3), np.float32)
@@ -113,7 +129,7 @@ def test_sizes_that_differ_are_told_with_the_frame():
 def test_tiny_pictures_have_no_ssim():
     tiny = PHOTO[:6, :6]
     _, rows, unmeasured, _ = run({"image": [packet(tiny)], "sent": [packet(tiny // 2)]})
-    assert rows[0]["ssim"] is None
+    assert rows[0]["ssim"] is rows[0]["ssim_tiles"] is None
     assert rows[0]["psnr"] > 0
     assert unmeasured["ssim"] == "ssim needs pictures of at least 7x7 pixels"
 
