@@ -376,3 +376,9 @@ def test_inception_without_its_weights_says_what_to_fetch(monkeypatch, tmp_path)
     assert rows["all"] == {"fid": None, "kid": None}
     fetch = f"fetch https://example.org/inception.pth into {tmp_path}/checkpoints"
     assert unmeasured["fid"] == unmeasured["kid"] == f"fid and kid need Inception-v3's weights: {fetch}"
+    weights = tmp_path / "checkpoints" / "inception.pth"
+    weights.parent.mkdir()
+    weights.write_bytes(b"cos\nabort\n(tR.")  # a pickle that would end this process
+    _, rows, unmeasured, _ = run({"image": [packet(PHOTO)], "sent": [packet(PHOTO)]})
+    assert rows["all"] == {"fid": None, "kid": None}
+    assert f"{weights} holds no weights: fetch https://example.org/inception.pth again" in unmeasured["fid"]

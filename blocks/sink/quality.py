@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -252,6 +253,11 @@ def load_set_distances() -> FeatureShare:
     weights = Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
     if not weights.exists():
         raise Unmeasured(f"fid and kid need Inception-v3's weights: fetch {URL_INCEPTION_V3} into {weights.parent}")
+    try:
+        torch.load(weights, weights_only=True)  # torch-fidelity would go on to run what a forged file says
+    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+        cause = str(error).partition("\n")[0]
+        raise Unmeasured(f"fid and kid: {weights} holds no weights: fetch {URL_INCEPTION_V3} again ({cause})") from None
     return set_distances(NoTrainInceptionV3("inception-v3-compat", ["2048"], str(weights)))
 
 
