@@ -1,9 +1,11 @@
 """The paper's figures: sweeps into tables and curves, by the commands that their files name."""
 
 import sys
+import tomllib
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 
 from configs.paper import figures
@@ -147,3 +149,9 @@ def test_a_variable_that_is_not_there_is_a_sentence(which, monkeypatch, capsys, 
     monkeypatch.setattr(sys, "argv", ["figures", which, "--set", "nosie=3", "--out", str(tmp_path / "out")])
     assert figures.main() == 2
     assert "must be a variable of " in capsys.readouterr().err
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert citation["references"][0]["doi"] == "10.1109/MLSP58920.2024.10734812"
