@@ -1,5 +1,7 @@
 """The paper's figures: sweeps into tables and curves, by the commands that their files name."""
 
+import hashlib
+import re
 import sys
 import tomllib
 
@@ -25,7 +27,7 @@ def row(flowgraph=BOTH, name="a", psnr=15.0, ssim=0.25, **values):
 
 def cells(table):
     """The cells of a Markdown table, without its head."""
-    return [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in table.splitlines()[2:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def by_method(names="abcd"):
@@ -155,3 +157,41 @@ def test_the_citation_names_this_version_and_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert citation["references"][0]["doi"] == "10.1109/MLSP58920.2024.10734812"
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The page on the paper, by heading."""
+    parts = (ROOT / "docs" / "paper.md").read_text().split("\n## ")
+    return {part.partition("\n")[0]: part for part in parts}
+
+
+def test_the_page_on_the_paper_is_made_again_with_four_photographs(page, tmp_path):
+    """Within what another machine's rounding does to a picture: 0.1 dB and 0.005 of SSIM."""
+    small = {"limit": 4, "size": "128x128"}
+    steps = tmp_path / "steps.yaml"
+    steps.write_text("vars: {guidance: [9], T: [10, 4, 0]}")
+    methods = Sweep.load(PAPER / "fig3.yaml", ebn0="7.5 dB", **small).run(tmp_path / "fig3", workers=2)
+    by_t = Sweep.load(PAPER / "fig5.yaml", overlays=[steps], **small).run(tmp_path / "fig5", workers=1)
+    made = [figures.by_method(methods.to_pylist()), figures.by_steps(by_t.to_pylist())]
+    _, *tables = page["Four photographs"].split("\n\n")[1:]
+    for again, written in zip(made, tables, strict=True):
+        assert again.splitlines()[0] == written.splitlines()[0]
+        for one, other in zip(cells(again), cells(written), strict=True):
+            for head, a, b in zip(again.splitlines()[0].strip("|").split("|"), one, other, strict=True):
+                tolerance = 0.005 if "SSIM" in head else 0.1
+                assert numbers(a) == pytest.approx(numbers(b), abs=tolerance), (head, a, b)
+
+
+def numbers(cell):
+    """The numbers in a cell: value and interval."""
+    return [float(part) for part in cell.removesuffix("dB").split("±") if part.strip()]
+
+
+def test_the_page_names_the_weights_that_it_was_measured_with(page):
+    [line] = [line for line in page["# The paper, figure by figure"].splitlines() if line.startswith("- Weights")]
+    told = dict(re.findall(r"(\w+) `(\w+)`", line))
+    for part, digest in told.items():
+        [file] = (ROOT / "models" / "embedded" / part).glob("*.safetensors")
+        assert hashlib.sha256(file.read_bytes()).hexdigest().startswith(digest)
+    assert set(told) == {"vae", "unet", "text_encoder", "captioner"}
