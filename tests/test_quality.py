@@ -10,7 +10,7 @@ import pytest
 from blocks.sink import quality
 from blocks.sink.quality import QualityMeter, psnr, ssim, ssim_tiles
 from flowgraph.block import Context, Packet
-from flowgraph.memory import Memory
+from flowgraph.cache import Cache
 from flowgraph.testing import run_block
 
 rng = np.random.default_rng(5)
@@ -352,7 +352,7 @@ def test_pictures_that_a_worker_kept_from_the_run_before_do_not_count(mean_colou
     """A sweep's worker keeps the network, not what it has seen."""
     sent, _ = colours(10, (120, 90), 30)
     other, _ = colours(10, (60, 200), 10)
-    context = Context(memory=Memory())
+    context = Context(cache=Cache())
     figures = []
     for received in (other, sent):
         context.report = lambda section, frame, values: section == "quality" and figures.append(values["fid"])

@@ -74,7 +74,7 @@ class QualityMeter(Block):
         if self.params.clip and not self.clip:
             self.warn(f"clip_score stays null: {self.unmeasured['clip_score']}")
         for metric in SET_METRICS:
-            self.sets = self._attempt(metric, lambda: self.kept(load_set_distances))
+            self.sets = self._attempt(metric, lambda: self.cached(load_set_distances))
         if self.sets:
             self.sets.reset()
 

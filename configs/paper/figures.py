@@ -19,8 +19,8 @@ import numpy as np
 from blocks.view import figures
 from blocks.view.style import COLOURS, SHAPES, files, new_figure, styled
 from flowgraph import ConfigError, Flowgraph, RunFailed, Sweep
+from flowgraph.cache import Cache
 from flowgraph.cli import main as semflow
-from flowgraph.memory import Memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,14 +210,14 @@ def strip(sweep: Sweep, out: Path) -> tuple[Figure, str]:
     """Run the cells of a sweep with their pictures, and return these side by side, a row a T or method, and a table."""
     from skimage.io import imread
 
-    memory = Memory(out / "cache")
+    cache = Cache(out / "cache")
     pictures: dict[int, dict[str, np.ndarray]] = {}
     words: dict[int, list[str]] = {}
     lines = []
     for cell in sweep.cells:
         name = f"T = {cell.values['T']}" if "T" in cell.values else METHODS[cell.graph.name]
         folder = out / "cells" / cell.key
-        for frame, row in Flowgraph.from_spec(cell.graph, memory).run(folder).frames.items():
+        for frame, row in Flowgraph.from_spec(cell.graph, cache).run(folder).frames.items():
             each = pictures.setdefault(frame, {"sent": imread(folder / f"images/{frame:04d}_sent.png")})
             each[name] = imread(folder / f"images/{frame:04d}_received.png")
             distance = f"LPIPS {row['lpips']:.2f}" if row["lpips"] is not None else f"SSIM {row['ssim']:.2f}"
