@@ -73,7 +73,7 @@ def test_figure_3_has_the_published_points_beside_ours():
     assert (bars.get_label(), bars[0].get_xydata().tolist()) == ("text + latent", [[7.5, 16.5]])
     assert not lpips.containers  # no weights: the published points alone
     assert max(line.get_ydata()[0] for line in fid.get_lines()) == 250
-    assert drawn.get_suptitle().endswith("not measured, for want of weights: LPIPS, CLIP score, FID")
+    assert drawn.get_suptitle().endswith("\nnot measured, for want of weights: LPIPS, CLIP score, FID")
 
 
 def test_what_is_neither_measured_nor_published_has_no_panel():

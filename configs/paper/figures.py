@@ -201,7 +201,7 @@ def curves(panels: list[tuple[str, str, list[Row]]], x: str, label: str, beside:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     images = len({row["name"] for *_, rows in panels for row in rows})
     model = panels[0][2][0]["vars.diffusion"]
-    lacking = f"; not measured, for want of weights: {', '.join(missing)}" if missing else ""
+    lacking = f"\nnot measured, for want of weights: {', '.join(missing)}" if missing else ""
     figure.suptitle(f"{images} images, model {model}: means and their 95 % intervals{lacking}", fontsize=9)
     return figure
 
