@@ -56,6 +56,10 @@ def test_steps_are_told_against_none_and_against_the_best():
     assert [line[4] for line in table] == ["-5.50 ± 0.98", "", "-1.50 ± 0.98"]
 
 
+def test_a_noisy_caption_does_not_break_its_table():
+    assert figures.markdown(["caption"], [["a dog | cat"]]).splitlines()[2] == r"| a dog \| cat |"
+
+
 def test_means_have_the_intervals_of_their_images():
     """Of a unit normal's 10,000 draws the half-width is 1.96 / 100."""
     mean, spread = figures.mean_and_interval(list(np.random.default_rng(1).normal(3, 1, 10_000)))

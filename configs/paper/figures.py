@@ -92,7 +92,7 @@ def where(rows: list[Row], **values: Any) -> list[Row]:
 def markdown(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
     """Return a table as Markdown."""
     heads = list(heads)
-    rows = [heads, ["---"] * len(heads), *lines]
+    rows = [heads, ["---"] * len(heads), *([cell.replace("|", r"\|") for cell in line] for line in lines)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -233,6 +233,7 @@ def strip(sweep: Sweep, out: Path) -> tuple[Figure, str]:
 
 
 def fig3(rows: list[Row]) -> tuple[Figure, str]:
+    """Return both methods against Eb/N0, as figure and table."""
     for row in rows:
         row["curve"] = METHODS[row["flowgraph"]]
     panels = [(name, metric, rows) for metric, name in METRICS.items()]
@@ -240,6 +241,7 @@ def fig3(rows: list[Row]) -> tuple[Figure, str]:
 
 
 def fig5(rows: list[Row]) -> tuple[Figure, str]:
+    """Return quality against T, as figure and table."""
     for row in rows:
         row["curve"] = f"guidance {row['vars.guidance']}"
     panels = [(name, metric, rows) for metric, name in METRICS.items()]
@@ -247,6 +249,7 @@ def fig5(rows: list[Row]) -> tuple[Figure, str]:
 
 
 def channels(rows: list[Row]) -> tuple[Figure, str]:
+    """Return what flips and real modulation do, as figure and table."""
     for row in rows:
         row["curve"] = CHANNELS[row["flowgraph"]]
         row["intact"] = float(row["caption_received"] == row["caption_sent"])
