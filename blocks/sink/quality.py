@@ -34,7 +34,7 @@ class QualityMeter(Block):
 
     psnr        10 log10(255^2 / mean squared error over all values), dB; null where they are identical
     ssim        structural similarity in 7x7 windows around every pixel, mean over the channels (Wang et al., 2004)
-    ssim_tiles  the same in 7x7 tiles side by side, as the SSIM-PIL package has it, which the paper quotes
+    ssim_tiles  the same in 7x7 tiles side by side, as SSIM-PIL has it, by which the paper measured
     lpips       learned perceptual distance with AlexNet (Zhang et al., 2018), by torchmetrics
     clip_score  100 max(cos, 0) of the image received and the caption sent (Hessel et al., 2021)
     latent_mse  mean squared error of the latent received
