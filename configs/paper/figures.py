@@ -1,7 +1,7 @@
 """The paper's figures and table, each from one command: `python -m configs.paper.figures fig3 --set images=FOLDER`.
 
 The sweep beside this file is run, or goes on where it stopped, and what it found is drawn into its folder. `--overlay`,
-`--workers` and `--ray` are those of `semflow sweep`; figures of pictures, which run at once and here, have none of them.
+`--workers` and `--ray` are those of `semflow sweep`; figures of pictures, which run here at once, have none of them.
 """
 
 from __future__ import annotations
