@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from blocks.sink import quality
-from blocks.sink.quality import QualityMeter, psnr, ssim
+from blocks.sink.quality import QualityMeter, psnr, ssim, ssim_tiles
 from flowgraph.block import Context, Packet
+from flowgraph.cache import Cache
 from flowgraph.testing import run_block
 
 rng = np.random.default_rng(5)
@@ -37,6 +38,8 @@ def run(inputs, **params):
         json.dumps(values, allow_nan=False)
         if section == "frames":
             rows.setdefault(frame, {}).update(values)
+        elif section == "quality":
+            rows["all"] = values
         else:
             assert section == "unmeasured"
             assert not set(values) & set(unmeasured)  # told once
@@ -69,6 +72,22 @@ def test_ssim_follows_its_definition():
     assert ssim(255 - PHOTO, PHOTO) < 0
 
 
+def test_ssim_of_tiles_follows_its_definition():
+    """Of 7x7 tiles side by side, those that are whole: the formula of Wang et al. with the tile's own moments."""
+    received = np.clip(PHOTO + rng.normal(0, 30, PHOTO.shape), 0, 255).astype(np.uint8)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    found = []
+    for top in range(0, 28, 7):
+        for left in range(0, 35, 7):
+            for channel in range(3):
+                x, y = (p[top : top + 7, left : left + 7, channel].astype(float).ravel() for p in (received, PHOTO))
+                mx, my, cov = x.mean(), y.mean(), np.cov(x, y, bias=True)
+                contrast = (2 * cov[0, 1] + c2) / (cov[0, 0] + cov[1, 1] + c2)
+                found.append((2 * mx * my + c1) / (mx**2 + my**2 + c1) * contrast)
+    assert ssim_tiles(received, PHOTO) == pytest.approx(np.mean(found), abs=1e-9)
+    assert ssim_tiles(PHOTO, PHOTO) == 1
+
+
 def test_figures_of_a_frame_are_reported_and_the_image_passes_on_with_them():
     received = PHOTO + np.uint8(5)
     z = np.zeros((4, 2, 3), np.float32)
@@ -91,6 +110,9 @@ def test_figures_of_a_frame_are_reported_and_the_image_passes_on_with_them():
     assert unmeasured == {
         "lpips": "lpips needs torchvision and torchmetrics: pip install 'semflow[metrics]'",
         "clip_score": "clip_score needs a CLIP model: set `clip` to its folder",
+        **dict.fromkeys(
+            ("fid", "kid"), "fid and kid need torchmetrics and torch-fidelity: pip install 'semflow[metrics]'"
+        ),
     }
     assert not warnings
 
@@ -113,7 +135,7 @@ def test_sizes_that_differ_are_told_with_the_frame():
 def test_tiny_pictures_have_no_ssim():
     tiny = PHOTO[:6, :6]
     _, rows, unmeasured, _ = run({"image": [packet(tiny)], "sent": [packet(tiny // 2)]})
-    assert rows[0]["ssim"] is None
+    assert rows[0]["ssim"] is rows[0]["ssim_tiles"] is None
     assert rows[0]["psnr"] > 0
     assert unmeasured["ssim"] == "ssim needs pictures of at least 7x7 pixels"
 
@@ -135,7 +157,7 @@ def test_lost_frames_are_null_and_a_grey_stand_in_is_measured():
     assert rows[2]["latent_mse"] is None
     assert rows[0]["psnr"] is None  # identical: no bound
     assert rows[0]["ssim"] == 1
-    assert set(unmeasured) == {"lpips", "clip_score"}
+    assert set(unmeasured) == {"lpips", "clip_score", "fid", "kid"}
 
 
 @pytest.fixture
@@ -273,3 +295,90 @@ def test_a_clip_model_that_is_missing_is_told(tmp_path):
     assert rows[0]["clip_score"] is None
     assert f"{tmp_path} is no CLIP model at hand" in unmeasured["clip_score"]
     assert warnings == [f"clip_score stays null: {unmeasured['clip_score']}"]
+
+
+@pytest.fixture
+def mean_colours(monkeypatch):
+    """A network whose features are the means of red and green, in the place of Inception-v3."""
+    pytest.importorskip("torchmetrics", reason="pip install torchmetrics")
+    import torch
+
+    class Colours(torch.nn.Module):
+        num_features = 2
+
+        def forward(self, pictures):
+            return pictures[:, :2].double().mean((2, 3)) / 100
+
+    monkeypatch.setattr(quality, "load_set_distances", lambda: quality.set_distances(Colours()))
+
+
+def colours(count, means, deviation):
+    """Flat pictures whose red and green are correlated, and their features, float64 [count, 2]."""
+    draws = rng.normal(0, 1, (count, 2)) @ np.array([[1, 0.6], [0, 0.8]])
+    values = np.clip(np.array(means) + deviation * draws, 0, 255).astype(np.uint8)
+    return [np.full((8, 8, 3), [*value, 0], np.uint8) for value in values], values / 100
+
+
+def test_fid_is_the_distance_of_two_gaussians_and_kid_that_of_two_kernel_means(mean_colours):
+    """In two dimensions tr (S S')^1/2 = (tr S S' + 2 det^1/2 S S')^1/2; KID as the sums that define it."""
+    sent, x = colours(40, (120, 90), np.array([20, 30]))
+    received, y = colours(40, (150, 80), np.array([35, 15]))
+    inputs = {
+        "image": [packet(p, i) for i, p in enumerate(received)],
+        "sent": [packet(p, i) for i, p in enumerate(sent)],
+    }
+    _, rows, unmeasured, _ = run(inputs)
+    s, t = np.cov(x.T), np.cov(y.T)
+    root = np.sqrt(np.trace(s @ t) + 2 * np.sqrt(np.linalg.det(s @ t)))
+    fid = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(s + t) - 2 * root
+    assert rows["all"]["fid"] == pytest.approx(fid, rel=1e-9)
+    kernel = [(a @ b.T / 2 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+    within = sum((k.sum() - np.trace(k)) / (40 * 39) for k in kernel[:2])
+    assert rows["all"]["kid"] == pytest.approx(within - 2 * kernel[2].mean(), rel=1e-9)
+    assert not {"fid", "kid"} & set(unmeasured)
+
+
+def test_a_set_has_no_distance_from_itself_and_one_picture_is_no_set(mean_colours):
+    sent, _ = colours(10, (120, 90), 30)
+    same = [packet(p, i) for i, p in enumerate(sent)]
+    _, rows, _, _ = run({"image": same, "sent": same})
+    assert rows["all"]["fid"] == pytest.approx(0, abs=1e-9)
+    _, rows, unmeasured, _ = run({"image": same[:1], "sent": same[:1]})
+    assert rows["all"] == {"fid": None, "kid": None}
+    assert unmeasured["fid"] == "fid needs two pictures or more"
+
+
+def test_pictures_that_a_worker_kept_from_the_run_before_do_not_count(mean_colours):
+    """A sweep's worker keeps the network, not what it has seen."""
+    sent, _ = colours(10, (120, 90), 30)
+    other, _ = colours(10, (60, 200), 10)
+    context = Context(cache=Cache())
+    figures = []
+    for received in (other, sent):
+        context.report = lambda section, frame, values: section == "quality" and figures.append(values["fid"])
+        frames = [[packet(p, i) for i, p in enumerate(pictures)] for pictures in (received, sent)]
+        run_block(QualityMeter({}, "score", context), dict(zip(("image", "sent"), frames, strict=True)))
+    assert figures[0] > 0.5
+    assert figures[1] == pytest.approx(0, abs=1e-9)
+
+
+def test_inception_without_its_weights_says_what_to_fetch(monkeypatch, tmp_path):
+    pytest.importorskip("torchmetrics", reason="pip install torchmetrics")
+    import torch
+
+    module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.URL_INCEPTION_V3 = "https://example.org/inception.pth"
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(quality, "find_spec", lambda name: object() if name != "torchvision" else None)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    _, rows, unmeasured, _ = run({"image": [packet(PHOTO)], "sent": [packet(PHOTO)]})
+    assert rows["all"] == {"fid": None, "kid": None}
+    fetch = f"fetch https://example.org/inception.pth into {tmp_path}/checkpoints"
+    assert unmeasured["fid"] == unmeasured["kid"] == f"fid and kid need Inception-v3's weights: {fetch}"
+    weights = tmp_path / "checkpoints" / "inception.pth"
+    weights.parent.mkdir()
+    weights.write_bytes(b"cos\nabort\n(tR.")  # a pickle that would end this process
+    _, rows, unmeasured, _ = run({"image": [packet(PHOTO)], "sent": [packet(PHOTO)]})
+    assert rows["all"] == {"fid": None, "kid": None}
+    assert f"{weights} holds no weights: fetch https://example.org/inception.pth again" in unmeasured["fid"]

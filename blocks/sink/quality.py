@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +17,11 @@ from blocks.model import NAMED
 from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
 
+if TYPE_CHECKING:
+    import torch
+    from torchmetrics.wrappers import FeatureShare
+
+SET_METRICS = ("fid", "kid")  # of all pictures of a run
 _UNWIRED = Packet(np.empty(0, np.uint8), last=True)  # what an unconnected input gives
 
 
@@ -25,12 +33,21 @@ class QualityMeter(Block):
     """Measure received images against the ones sent, and pass them on tagged `psnr` and `ssim`.
 
     psnr        10 log10(255^2 / mean squared error over all values), dB; null where they are identical
-    ssim        structural similarity in 7x7 windows, mean over the channels (Wang et al., 2004)
+    ssim        structural similarity in 7x7 windows around every pixel, mean over the channels (Wang et al., 2004)
+    ssim_tiles  the same in 7x7 tiles side by side, as SSIM-PIL has it, by which the paper measured
     lpips       learned perceptual distance with AlexNet (Zhang et al., 2018), by torchmetrics
     clip_score  100 max(cos, 0) of the image received and the caption sent (Hessel et al., 2021)
     latent_mse  mean squared error of the latent received
 
-    A frame's figure that cannot be had is null; the report's section `unmeasured` says why a metric lacks
+    Of all pictures of a run, in its section `quality`:
+
+    fid         |m - m'|^2 + tr(S + S' - 2 (S S')^1/2) for mean m and covariance S of Inception-v3's 2,048 features of
+                the pictures sent and received (Heusel et al., 2017). Far too high for few pictures: compare it
+                between runs of as many
+    kid         squared maximum mean discrepancy of these features with the kernel (x.y / 2048 + 1)^3, without bias
+                whatever the number of pictures, and so at times below 0 (Binkowski et al., 2018)
+
+    A figure that cannot be had is null; the report's section `unmeasured` says why a metric lacks
     figures, once. The grey image that stands for a lost one is measured too: leaving it out would flatter the
     mean.
     """
@@ -56,6 +73,10 @@ class QualityMeter(Block):
         self.clip = self._attempt("clip_score", lambda: self.cached(load_clip, self.params.clip))
         if self.params.clip and not self.clip:
             self.warn(f"clip_score stays null: {self.unmeasured['clip_score']}")
+        for metric in SET_METRICS:
+            self.sets = self._attempt(metric, lambda: self.cached(load_set_distances))
+        if self.sets:
+            self.sets.reset()
 
     def work(
         self,
@@ -68,12 +89,22 @@ class QualityMeter(Block):
         figures = {
             "psnr": self._compare("psnr", psnr, image, sent),
             "ssim": self._compare("ssim", ssim, image, sent),
+            "ssim_tiles": self._compare("ssim_tiles", ssim_tiles, image, sent),
             "lpips": self.lpips and self._compare("lpips", self.lpips, image, sent),
             "clip_score": self.clip and self._attempt("clip_score", lambda: self._clip_score(image, sent)),
             "latent_mse": self._compare("latent_mse", latent_mse, latent, sent_latent),
         }
         self.report("frames", frame, **figures)
+        if self.sets and image and sent and image.count and sent.count:
+            self.sets.update(_batch(sent.data), real=True)
+            self.sets.update(_batch(image.data), real=False)
         return image and image.tagged(psnr=figures["psnr"], ssim=figures["ssim"])
+
+    def flush(self) -> None:
+        figures = {
+            name: self.sets and self._attempt(name, partial(set_figure, self.sets, name)) for name in SET_METRICS
+        }
+        self.report("quality", **figures)
 
     def _attempt(self, metric: str, get: Callable[[], Any]) -> Any:
         """Return what `get` returns; where it cannot be had, None, and say why, once."""
@@ -131,6 +162,27 @@ def ssim(received: np.ndarray, sent: np.ndarray) -> float:
     return float(structural_similarity(received, sent, channel_axis=2, data_range=255))
 
 
+def ssim_tiles(received: np.ndarray, sent: np.ndarray) -> float:
+    """Return the mean structural similarity of 7x7 tiles side by side; pixels beyond the last whole tile do not count.
+
+    Variances are those of the 49 pixels (divided by 49, not 48), as in SSIM-PIL.
+    """
+    from skimage.metrics import structural_similarity
+
+    height, width = (size // 7 * 7 for size in sent.shape[:2])
+    if not (height and width):
+        raise Unmeasured("ssim_tiles needs pictures of at least 7x7 pixels")
+    _, around = structural_similarity(
+        received[:height, :width],
+        sent[:height, :width],
+        channel_axis=2,
+        data_range=255,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return float(around[3::7, 3::7].mean())
+
+
 def latent_mse(received: np.ndarray, sent: np.ndarray) -> float:
     """Return the mean squared error of a latent."""
     return float(np.mean((received.astype(np.float64) - sent) ** 2))
@@ -153,7 +205,7 @@ def load_lpips() -> Callable[[np.ndarray, np.ndarray], float]:
     distance = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
 
     def lpips(received: np.ndarray, sent: np.ndarray) -> float:
-        pair = torch.from_numpy(np.stack([received, sent])).permute(0, 3, 1, 2) / 255
+        pair = _batch(np.stack([received, sent])) / 255
         with torch.inference_mode():
             return float(distance(pair[:1], pair[1:]))
 
@@ -186,3 +238,54 @@ def load_clip(model: str | None) -> Callable[[np.ndarray, str], float]:
             return max(100 * float(torch.nn.functional.cosine_similarity(image, text)), 0.0)
 
     return clip_score
+
+
+def load_set_distances() -> FeatureShare:
+    """Return FID and KID on Inception-v3, of pictures that are still to come; raise `Unmeasured` without its parts."""
+    if not (find_spec("torchmetrics") and find_spec("torch_fidelity")):
+        raise Unmeasured("fid and kid need torchmetrics and torch-fidelity: pip install 'semflow[metrics]'")
+    try:
+        import torch
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+        from torchmetrics.image.fid import NoTrainInceptionV3
+    except (ImportError, RuntimeError) as error:
+        raise Unmeasured(f"fid and kid need a torchvision that goes with the torch installed: {error}") from None
+    weights = Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
+    if not weights.exists():
+        raise Unmeasured(f"fid and kid need Inception-v3's weights: fetch {URL_INCEPTION_V3} into {weights.parent}")
+    try:
+        torch.load(weights, weights_only=True)  # torch-fidelity would go on to run what a forged file says
+    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+        cause = str(error).partition("\n")[0]
+        raise Unmeasured(f"fid and kid: {weights} holds no weights: fetch {URL_INCEPTION_V3} again ({cause})") from None
+    return set_distances(NoTrainInceptionV3("inception-v3-compat", ["2048"], str(weights)))
+
+
+def set_distances(network: torch.nn.Module) -> FeatureShare:
+    """Return FID and KID on the features [N, D] that a network has of pictures, uint8 [N, 3, H, W]."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+    from torchmetrics.wrappers import FeatureShare
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that KID holds 8 KiB a picture
+        return FeatureShare(
+            {"fid": FrechetInceptionDistance(network), "kid": KernelInceptionDistance(network, subsets=1)}
+        )
+
+
+def set_figure(sets: FeatureShare, metric: str) -> float:
+    """Return `fid` or `kid` of the pictures that were taken in."""
+    count = int(sets["fid"].real_features_num_samples)  # type: ignore[arg-type]
+    if count < 2:
+        raise Unmeasured(f"{metric} needs two pictures or more")
+    sets["kid"].subset_size = count  # all at once, where torchmetrics draws from more
+    value = sets[metric].compute()
+    return float(value[0] if metric == "kid" else value)
+
+
+def _batch(pictures: np.ndarray) -> torch.Tensor:
+    """Return pictures, RGB uint8 [N, H, W, 3], as torch has them: [N, 3, H, W]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))

@@ -1,18 +1,25 @@
 """The paper's figures and table, each from one command: `python -m configs.paper.figures fig3 --set images=FOLDER`.
 
-The sweep beside this file is run, or goes on where it stopped, and what it found is drawn into its folder.
+The sweep beside this file is run, or goes on where it stopped, and what it found is drawn into its folder. `--overlay`,
+`--workers` and `--ray` are those of `semflow sweep`; figures of pictures, which run here at once, have none of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blocks.view.style import COLOURS, files, new_figure, styled
+from blocks.view import figures
+from blocks.view.style import COLOURS, SHAPES, files, new_figure, styled
+from flowgraph import ConfigError, Flowgraph, RunFailed, Sweep
+from flowgraph.cache import Cache
 from flowgraph.cli import main as semflow
 
 if TYPE_CHECKING:
@@ -20,7 +27,20 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 METHODS = {"the paper, text and latent": "text + latent", "the paper, text only": "text only"}
-METRICS = {"ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "clip_score": "CLIP score"}
+CHANNELS = {
+    "the paper, text and latent": "flips, the paper's formula",
+    "the paper, exact flips": "flips, exact rate",
+    "the paper, modulated": "16QAM over AWGN",
+}
+METRICS = {
+    "ssim": "SSIM",
+    "psnr": "PSNR, dB",
+    "lpips": "LPIPS",
+    "clip_score": "CLIP score",
+    "quality.fid": "FID",
+}
+
+Row = dict[str, Any]
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float]:
@@ -29,7 +49,7 @@ def mean_and_interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(spread)
 
 
-def points(rows: list[dict[str, Any]], x: str, metric: str) -> np.ndarray:
+def points(rows: list[Row], x: str, metric: str) -> np.ndarray:
     """Return x, mean and interval of a metric: float64 [3, points], of as many points as have it."""
     found: dict[float, list[float]] = {}
     for row in rows:
@@ -38,7 +58,24 @@ def points(rows: list[dict[str, Any]], x: str, metric: str) -> np.ndarray:
     return np.array([(at, *mean_and_interval(values)) for at, values in sorted(found.items())]).reshape(-1, 3).T
 
 
-def published() -> list[dict[str, Any]]:
+def gain(rows: Iterable[Row], over: Iterable[Row], metric: str) -> str:
+    """Return by how much rows exceed others in a metric, image by image: mean and 95 % interval as text."""
+    base = {row["name"]: row[metric] for row in over}
+    pairs = [(row[metric], base.get(row["name"])) for row in rows]
+    return told([None if None in pair else pair[0] - pair[1] for pair in pairs], metric, "+")
+
+
+def told(values: Iterable[float | None], metric: str, sign: str = "") -> str:
+    """Return mean and 95 % interval as text, in as many digits as suit the metric, of what was measured."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return "not measured"
+    digits = f"{sign}.{3 if metric == 'ssim' else 2}f"
+    mean, spread = mean_and_interval(values)
+    return f"{mean:{digits}} ± {spread:{digits.removeprefix('+')}}"
+
+
+def published() -> list[Row]:
     """Return the points of the paper's Figure 3."""
     lines = [line for line in (HERE / "published.csv").read_text().splitlines() if not line.startswith("#")]
     return [
@@ -47,42 +84,71 @@ def published() -> list[dict[str, Any]]:
     ]
 
 
-@styled
-def draw(rows: list[dict[str, Any]], x: str, label: str, beside: list[dict[str, Any]]) -> Figure:
-    """Return a figure, a panel a metric; `beside` are published points."""
-    figure = new_figure(12, 3.6)
-    for axes, (metric, name) in zip(figure.subplots(1, len(METRICS)), METRICS.items(), strict=True):
-        axes.set(xlabel=label, ylabel=name)
-        axes.grid()
-        seen = False
-        for (flowgraph, method), colour in zip(METHODS.items(), COLOURS, strict=False):
-            at, mean, spread = points([row for row in rows if row["flowgraph"] == flowgraph], x, metric)
-            if len(at):
-                seen = True
-                axes.errorbar(at, mean, spread, fmt="o-", color=colour, markersize=4, capsize=2.5, label=method)
-            paper = [row for row in beside if row["method"] == method and metric in row]
-            if paper:
-                axes.plot(
-                    [row["ebn0_db"] for row in paper],
-                    [row[metric] for row in paper],
-                    "s--",
-                    color=colour,
-                    markerfacecolor="white",
-                    markersize=4,
-                    linewidth=0.8,
-                    label=f"{method}, published",
-                )
-        if not seen:
-            axes.set_title("not measured: its weights are not here", fontsize=8)
-    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
-    images = len({row["name"] for row in rows})
-    model = rows[0]["vars.diffusion"]
-    figure.suptitle(f"{images} images, model {model}: means and their 95 % intervals", fontsize=9)
-    return figure
+def where(rows: list[Row], **values: Any) -> list[Row]:
+    """Return the rows of these values: of `flowgraph`, or of variables."""
+    return [row for row in rows if all(row.get(f"vars.{k}", row.get(k)) == v for k, v in values.items())]
 
 
-def payloads(rows: list[dict[str, Any]]) -> str:
+def markdown(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """Return a table as Markdown."""
+    heads = list(heads)
+    rows = [heads, ["---"] * len(heads), *([cell.replace("|", r"\|") for cell in line] for line in lines)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+# Tables
+
+
+def by_method(rows: list[Row]) -> str:
+    """Return what text + latent gains over text alone, image by image, for each Eb/N0."""
+    both, alone = (where(rows, flowgraph=flowgraph) for flowgraph in METHODS)
+    lines = []
+    for ebn0 in sorted({row["vars.ebn0"] for row in rows}):
+        one, other = where(both, ebn0=ebn0), where(alone, ebn0=ebn0)
+        cells = [f"{ebn0:g} dB"]
+        for metric in ("psnr", "ssim"):
+            cells += [told([row[metric] for row in each], metric) for each in (one, other)] + [gain(one, other, metric)]
+        lines.append(cells)
+    heads = [f"{metric}, {what}" for metric in ("PSNR", "SSIM") for what in (*METHODS.values(), "gain")]
+    return markdown(["Eb/N0", *heads], lines)
+
+
+def by_steps(rows: list[Row]) -> str:
+    """Return quality by T and guidance, and the gain over T = 0 and over the T of the best PSNR, image by image."""
+    lines = []
+    for guidance in sorted({row["vars.guidance"] for row in rows}, reverse=True):
+        by_t: dict[int, list[Row]] = {}
+        for row in where(rows, guidance=guidance):
+            by_t.setdefault(row["vars.T"], []).append(row)
+        best = max(by_t, key=lambda steps: np.mean([row["psnr"] for row in by_t[steps]]))
+        for steps, found in sorted(by_t.items(), reverse=True):
+            cells = [f"{guidance}", f"{steps}"]
+            for metric in ("psnr", "ssim"):
+                cells.append(told([row[metric] for row in found], metric))
+                cells += [gain(found, by_t[base], metric) if steps != base else "" for base in (0, best)]
+            lines.append(cells)
+    heads = [f"{metric}{what}" for metric in ("PSNR", "SSIM") for what in ("", ", over T = 0", ", over the best T")]
+    return markdown(["guidance", "T", *heads], lines)
+
+
+def by_channel(rows: list[Row]) -> str:
+    """Return what each channel does to bits, captions and latents, for each Eb/N0."""
+    heads = ["Eb/N0", "channel", "bit error rate", "captions intact", "MSE, float64 latents", "MSE, quant8 latents"]
+    lines = []
+    for ebn0 in sorted({row["vars.ebn0"] for row in rows}):
+        for flowgraph, channel in CHANNELS.items():
+            found = where(rows, flowgraph=flowgraph, ebn0=ebn0)
+            cells = [f"{ebn0:g} dB", channel]
+            cells.append(f"{np.mean([row['link.ber'] for row in where(found, latent='float64')]):.5f}")
+            cells.append(f"{np.mean([row['intact'] for row in found]):.1%}")
+            for latent in ("float64", "quant8"):
+                mean, spread = mean_and_interval([row["latent_mse"] for row in where(found, latent=latent)])
+                cells.append(f"{mean:.4f} ± {spread:.4f}")
+            lines.append(cells)
+    return markdown(heads, lines)
+
+
+def payloads(rows: list[Row]) -> str:
     """Return what each method sends, as Markdown: bytes, 16QAM symbols, and shares of the image.
 
     The paper counts 77 characters of 8 bits as 616 bytes; they are 616 bits, 77 bytes.
@@ -90,46 +156,145 @@ def payloads(rows: list[dict[str, Any]]) -> str:
     size = rows[0]["vars.size"]
     height, width = map(int, size.split("x"))
     values = 3 * height * width
-    heads = (
-        "caption, bytes",
-        "latent, bytes",
-        "symbols",
-        "channel uses a value",
-        "of a float64 image",
-        "of an 8-bit image",
-    )
-    lines = [" | ".join([f"| a {size} image", *heads]) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = []
     for flowgraph, method in METHODS.items():
         row = next(row for row in rows if row["flowgraph"] == flowgraph)
         caption, latent, overhead = (row[f"payload.{part}_bytes"] or 0 for part in ("caption", "latent", "overhead"))
         sent = caption + latent + overhead
         counts = [f"{count:.0f}" for count in (caption, latent, 2 * sent)]
-        shares = [f"{2 * sent / values:.4f}", f"{sent / (8 * values):.3%}", f"{sent / values:.2%}"]
-        lines.append(" | ".join([f"| {method}", *counts, *shares]) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(
+            [method, *counts, f"{2 * sent / values:.4f}", f"{sent / (8 * values):.3%}", f"{sent / values:.2%}"]
+        )
+    heads = ("caption, bytes", "latent, bytes", "symbols", "channel uses a value")
+    return markdown([f"a {size} image", *heads, "of a float64 image", "of an 8-bit image"], lines)
+
+
+# Figures
+
+
+@styled
+def curves(panels: list[tuple[str, str, list[Row]]], x: str, label: str, beside: Sequence[Row] = ()) -> Figure:
+    """Return a figure, a panel for each name, metric and rows, a curve for each `curve` of the rows.
+
+    `beside` are published points. What has neither them nor a measurement is left out, and named.
+    """
+    measured = [any(row.get(metric) is not None for row in rows) for _, metric, rows in panels]
+    missing = [name for (name, *_), there in zip(panels, measured, strict=True) if not there]
+    if not beside:
+        panels = [panel for panel, there in zip(panels, measured, strict=True) if there]
+    figure = new_figure(max(2.4 * len(panels), 6.4), 3.6)
+    names = list(dict.fromkeys(row["curve"] for *_, rows in panels for row in rows))
+    for axes, (name, metric, rows) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        axes.set(xlabel=label, ylabel=name)
+        axes.grid()
+        paper = [row for row in beside if metric.removeprefix("quality.") in row]
+        for curve, colour, shape in zip(names, COLOURS, SHAPES, strict=False):
+            at, mean, spread = points([row for row in rows if row["curve"] == curve], x, metric)
+            if len(at):
+                style = {"color": colour, "markersize": 4, "capsize": 2.5}
+                axes.errorbar(at, mean, spread, fmt=f"{shape}-", label=curve, **style)
+            there = [(row["ebn0_db"], row[metric.removeprefix("quality.")]) for row in paper if row["method"] == curve]
+            if there:
+                style = {"color": colour, "markerfacecolor": "white", "markersize": 4, "linewidth": 0.8}
+                axes.plot(*zip(*there, strict=True), "s--", label=f"{curve}, published", **style)
+    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    images = len({row["name"] for *_, rows in panels for row in rows})
+    model = panels[0][2][0]["vars.diffusion"]
+    lacking = f"\nnot measured, for want of weights: {', '.join(missing)}" if missing else ""
+    figure.suptitle(f"{images} images, model {model}: means and their 95 % intervals{lacking}", fontsize=9)
+    return figure
+
+
+def strip(sweep: Sweep, out: Path) -> tuple[Figure, str]:
+    """Run the cells of a sweep with their pictures, and return these side by side, a row a T or method, and a table."""
+    from skimage.io import imread
+
+    cache = Cache(out / "cache")
+    pictures: dict[int, dict[str, np.ndarray]] = {}
+    words: dict[int, list[str]] = {}
+    lines = []
+    for cell in sweep.cells:
+        name = f"T = {cell.values['T']}" if "T" in cell.values else METHODS[cell.graph.name]
+        folder = out / "cells" / cell.key
+        for frame, row in Flowgraph.from_spec(cell.graph, cache).run(folder).frames.items():
+            each = pictures.setdefault(frame, {"sent": imread(folder / f"images/{frame:04d}_sent.png")})
+            each[name] = imread(folder / f"images/{frame:04d}_received.png")
+            distance = f"LPIPS {row['lpips']:.2f}" if row["lpips"] is not None else f"SSIM {row['ssim']:.2f}"
+            words.setdefault(frame, textwrap.wrap(row["caption_sent"], 26)).append(f"{name}: {distance}")
+            scores = [f"{row[key]:.{digits}f}" for key, digits in (("psnr", 1), ("ssim", 3))]
+            lines.append([row["name"], name, *scores, row["caption_sent"], row["caption_received"]])
+    heads = ["image", "received as", "PSNR, dB", "SSIM", "caption sent", "caption received"]
+    rows = [("\n".join(words[frame]), pictures[frame]) for frame in sorted(pictures)]
+    return figures.pictures(rows), markdown(heads, lines)
+
+
+# Commands
+
+
+def fig3(rows: list[Row]) -> tuple[Figure, str]:
+    """Return both methods against Eb/N0, as figure and table."""
+    for row in rows:
+        row["curve"] = METHODS[row["flowgraph"]]
+    panels = [(name, metric, rows) for metric, name in METRICS.items()]
+    return curves(panels, "vars.ebn0", "Eb/N0, dB", published()), by_method(rows)
+
+
+def fig5(rows: list[Row]) -> tuple[Figure, str]:
+    """Return quality against T, as figure and table."""
+    for row in rows:
+        row["curve"] = f"guidance {row['vars.guidance']}"
+    panels = [(name, metric, rows) for metric, name in METRICS.items()]
+    return curves(panels, "vars.T", "denoising steps T"), by_steps(rows)
+
+
+def channels(rows: list[Row]) -> tuple[Figure, str]:
+    """Return what flips and real modulation do, as figure and table."""
+    for row in rows:
+        row["curve"] = CHANNELS[row["flowgraph"]]
+        row["intact"] = float(row["caption_received"] == row["caption_sent"])
+    panels = [("bit error rate", "link.ber", where(rows, latent="float64")), ("captions intact", "intact", rows)]
+    panels += [(f"MSE, {latent} latents", "latent_mse", where(rows, latent=latent)) for latent in ("float64", "quant8")]
+    drawn = curves(panels, "vars.ebn0", "Eb/N0, dB")
+    drawn.axes[0].set_yscale("log")
+    return drawn, by_channel(rows)
+
+
+SWEPT = {"fig3": fig3, "fig5": fig5, "channels": channels, "table1": lambda rows: (None, payloads(rows))}
+PICTURED = ("fig4", "fig5_pictures")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m configs.paper.figures", description=__doc__.splitlines()[0])
-    parser.add_argument("which", choices=("fig3", "fig5", "table1"))
+    parser.add_argument("which", choices=(*SWEPT, *PICTURED))
     parser.add_argument("--out", type=Path, help="its folder (default: runs/WHICH)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the sweep")
     arguments, rest = parser.parse_known_args()
-    out = arguments.out or Path("runs") / arguments.which
-    code = semflow(["sweep", str(HERE / f"{arguments.which}.yaml"), "--out", str(out), *rest])
-    if code not in (0, 1):
-        return code
-    from pyarrow import parquet
+    which, code = arguments.which, 0
+    file, out = HERE / f"{which}.yaml", arguments.out or Path("runs", which)
+    if which in SWEPT:
+        settings = [f"--set={pair}" for pair in arguments.set]
+        code = semflow(["sweep", str(file), "--out", str(out), *settings, *rest])
+        if code not in (0, 1):
+            return code
+        from pyarrow import parquet
 
-    rows = [row for row in parquet.read_table(out / "table.parquet").to_pylist() if row["fault"] is None]
-    if rows and arguments.which == "table1":
-        (out / "table1.md").write_text(payloads(rows))
-        print(payloads(rows), end="")
-    elif rows:
-        x, label = ("vars.ebn0", "Eb/N0, dB") if arguments.which == "fig3" else ("vars.T", "denoising steps T")
-        drawn = draw(rows, x, label, published() if arguments.which == "fig3" else [])
-        for name, data in files(drawn, arguments.which).items():
-            (out / name).write_bytes(data)
-            print(out / name)
+        rows = [row for row in parquet.read_table(out / "table.parquet").to_pylist() if row["fault"] is None]
+        if not rows:
+            return code
+        drawn, table = SWEPT[which](rows)
+    else:
+        try:
+            parser.parse_args([which, *rest])  # these are run here and now: there is nothing more to choose
+            drawn, table = strip(Sweep.load(file, **dict(pair.partition("=")[::2] for pair in arguments.set)), out)
+        except (ConfigError, RunFailed) as error:
+            print(error, file=sys.stderr)
+            return 2 if isinstance(error, ConfigError) else 1
+    (out / f"{which}.md").write_text(table)
+    print(table, end="")
+    for name, data in files(drawn, which).items() if drawn else ():
+        (out / name).write_bytes(data)
+        print(out / name)
     return code
 
 
