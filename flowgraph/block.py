@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -51,10 +50,11 @@ class Tag(NamedTuple):
 
 def _scaled(tag: Tag, ratio: Fraction | int) -> Tag:
     """Return a tag of items as one of those made of them, `ratio` for each; what is missing in part is missing."""
-    begin = math.floor(tag.offset * ratio)
+    over, under = ratio.numerator, ratio.denominator  # in whole numbers: fractions take their time
+    begin = tag.offset * over // under
     if tag.key != ERASED:
         return Tag(begin, tag.key, tag.value)
-    return Tag(begin, ERASED, math.ceil((tag.offset + tag.value) * ratio) - begin)
+    return Tag(begin, ERASED, -(-(tag.offset + tag.value) * over // under) - begin)
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class Packet:
         if ratio == 1:
             offset, kept = self.offset, self.tags
         else:
-            offset = int(self.offset * ratio)
+            offset = self.offset * ratio.numerator // ratio.denominator
             kept = tuple(_scaled(tag, ratio) for tag in self.tags)
         added = tuple(Tag(offset, k, v) for k, v in tags.items())
         return Packet(data, self.frame, offset, count, packed, kept + added, self.last)

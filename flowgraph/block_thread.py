@@ -30,16 +30,16 @@ class Call:
     dropped = 0
 
     def __init__(self, spec: WireSpec, target: Stage):
-        self.spec, self.target = spec, target
+        self.spec, self.target, self.port = spec, target, spec.target_port
         self.packets = self.bytes = 0
 
     def send(self, packet: Packet) -> None:
         self.packets += 1
         self.bytes += packet.data.nbytes
-        self.target.take(self.spec.target_port, packet)
+        self.target.take(self.port, packet)
 
     def end(self) -> None:
-        self.target.take(self.spec.target_port, End(0, 0))
+        self.target.take(self.port, End(0, 0))
 
 
 class Stage:
@@ -215,7 +215,7 @@ class BlockThread(threading.Thread):
         while runner.open:
             wanted = [wire for wire in self.inputs.values() if not wire.ended]
             if runner.pairing:
-                ahead = [wire for wire in wanted if self._runs_ahead(runner, wire.spec)]
+                ahead = [wire for wire in wanted if self._runs_ahead(runner, wire)]
                 for wire in wanted:
                     poller.modify(wire.socket, 0 if wire in ahead else zmq.POLLIN)
                 wanted = [wire for wire in wanted if wire not in ahead]
@@ -235,23 +235,23 @@ class BlockThread(threading.Thread):
                 raise Stopped
             for wire in ready:
                 for message in wire.messages():
-                    first.take(wire.spec.target_port, message)
+                    first.take(wire.port, message)
                     if self.stop.is_set():
                         raise Stopped
-                    if runner.pairing and self._runs_ahead(runner, wire.spec):
+                    if runner.pairing and self._runs_ahead(runner, wire):
                         break  # what has come meanwhile waits with its sender
                 if wire.ended:
                     poller.unregister(wire.socket)
 
-    def _runs_ahead(self, runner: Runner, spec: WireSpec) -> bool:
+    def _runs_ahead(self, runner: Runner, wire: Incoming) -> bool:
         """Tell whether an input should wait for the others: it is far ahead, and they do not depend on its sources.
 
         Where they share a source, waiting could keep the late input from ever coming. What comes by the way back of a
         loop depends on frames that have been worked on, and on none that is still to come.
         """
-        if runner.held(spec.target_port) < min(PATIENCE_BYTES, runner.memory // 2):
+        if runner.held(wire.port) < min(PATIENCE_BYTES, runner.memory // 2):
             return False
-        behind = runner.behind(spec.target_port)
+        behind = runner.behind(wire.port)
         if not behind:
-            return not spec.delay and bool(runner.lacks_late())
-        return all(self.origins[spec.target_port].isdisjoint(self.origins[name]) for name in behind)
+            return not wire.spec.delay and bool(runner.lacks_late())
+        return all(self.origins[wire.port].isdisjoint(self.origins[name]) for name in behind)

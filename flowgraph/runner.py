@@ -381,7 +381,7 @@ class Runner:
         packet.data.flags.writeable = False  # others may read the same memory
         if packet.last and self.came:
             came = self.came.pop(packet.frame, 0)
-            if packet.end < came * self.ratio - self.rest:
+            if (packet.end + self.rest) * self.ratio.denominator < came * self.ratio.numerator:
                 raise BlockError(
                     f"must hand out {self.ratio} items for each that comes, as its ratio says, and has made "
                     f"{packet.end:,} of the {came:,} of frame {packet.frame}"

@@ -292,7 +292,7 @@ class Incoming:
     """The receiving end of a wire."""
 
     def __init__(self, hub: Hub, spec: WireSpec):
-        self.hub, self.spec = hub, spec
+        self.hub, self.spec, self.port = hub, spec, spec.target_port
         self.peer = _identity(hub, spec)
         self.socket: zmq.Socket | None = None
         self.monitor: zmq.Socket | None = None

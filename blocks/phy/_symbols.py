@@ -311,36 +311,53 @@ def _next_amplitude(x, half_step, levels):
     return half_step * (float32(2) * place - float32(levels - 1))
 
 
-@njit(types.UniTuple(int64, 2)(FLOATS_IN, float32, int64), **FLAGS)
-def decision_errors(y, half_step, levels):
+@njit(inline="always", **FLAGS)
+def _sampled(begin, offset, stretch, sampled):
+    """Of symbols from `offset` of a frame on, where those sampled end that begin at `begin`, and its stretch."""
+    at = (offset + begin) % stretch
+    end = begin + stretch - at
+    return (end if offset + begin < stretch else begin + max(sampled - at, 0)), end
+
+
+@njit(types.UniTuple(int64, 2)(FLOATS_IN, int64, int64, int64, float32, int64), **FLAGS)
+def decision_errors(y, offset, stretch, sampled, half_step, levels):
     """Sum of |y - next point|^2 in units of 2^-20, each at most 2^10, and the number of symbols that are finite.
 
-    Whole numbers, so that the sum over a frame is the same however it is cut.
+    Whole numbers, so that the sum over a frame is the same however it is cut. Of symbols from `offset` of the frame on
+    are looked at: all of its first `stretch`, and the first `sampled` of each further one.
     """
     total = int64(0)
     count = int64(0)
-    for s in range(y.size // 2):
-        i = y[2 * s]
-        q = y[2 * s + 1]
-        usable = _finite(i, q)
-        a = i - _next_amplitude(i, half_step, levels)
-        b = q - _next_amplitude(q, half_step, levels)
-        error = min(a * a + b * b, float32(1 << 10))
-        total += int64(int32(error * float32(1 << 20) + float32(0.5))) if usable else int64(0)
-        count += int64(usable)
+    begin = int64(0)
+    while begin < y.size // 2:
+        stop, end = _sampled(begin, offset, stretch, sampled)
+        for s in range(begin, min(stop, y.size // 2)):
+            i = y[2 * s]
+            q = y[2 * s + 1]
+            usable = _finite(i, q)
+            a = i - _next_amplitude(i, half_step, levels)
+            b = q - _next_amplitude(q, half_step, levels)
+            error = min(a * a + b * b, float32(1 << 10))
+            total += int64(int32(error * float32(1 << 20) + float32(0.5))) if usable else int64(0)
+            count += int64(usable)
+        begin = end
     return total, count
 
 
-@njit(types.UniTuple(int64, 2)(FLOATS_IN, complex64[::1]), **FLAGS)
-def decision_errors_table(y, points):
+@njit(types.UniTuple(int64, 2)(FLOATS_IN, int64, int64, int64, complex64[::1]), **FLAGS)
+def decision_errors_table(y, offset, stretch, sampled, points):
     """As `decision_errors`, for any points."""
     total = int64(0)
     count = int64(0)
-    for s in range(y.size // 2):
-        if _finite(y[2 * s], y[2 * s + 1]):
-            _, error = _nearest(y[2 * s], y[2 * s + 1], points)
-            total += int64(min(error, 1024.0) * 1048576.0 + 0.5)
-            count += 1
+    begin = int64(0)
+    while begin < y.size // 2:
+        stop, end = _sampled(begin, offset, stretch, sampled)
+        for s in range(begin, min(stop, y.size // 2)):
+            if _finite(y[2 * s], y[2 * s + 1]):
+                _, error = _nearest(y[2 * s], y[2 * s + 1], points)
+                total += int64(min(error, 1024.0) * 1048576.0 + 0.5)
+                count += 1
+        begin = end
     return total, count
 
 

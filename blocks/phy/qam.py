@@ -346,18 +346,13 @@ class NoiseEstimator:
         """Take in symbols from `offset` of the frame on."""
         from blocks.phy import _symbols
 
-        end = offset + len(y)
-        for stretch in range(offset - offset % STRETCH, end, STRETCH):
-            a = max(stretch, offset) - offset
-            b = min(stretch + (SAMPLED if stretch else STRETCH), end) - offset
-            if a < b:
-                part = y[a:b].view(np.float32)
-                if self.half_step is None:
-                    total, count = _symbols.decision_errors_table(part, self.points)
-                else:
-                    total, count = _symbols.decision_errors(part, self.half_step, self.levels)
-                self.total += total
-                self.symbols += count
+        where = y.view(np.float32), offset, STRETCH, SAMPLED
+        if self.half_step is None:
+            total, count = _symbols.decision_errors_table(*where, self.points)
+        else:
+            total, count = _symbols.decision_errors(*where, self.half_step, self.levels)
+        self.total += total
+        self.symbols += count
         self._n0 = None
 
     def weigh(self, y: np.ndarray, h: np.ndarray, n0: float | None = None) -> None:
