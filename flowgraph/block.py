@@ -139,6 +139,7 @@ class Port:
     dtype     a NumPy dtype's name or `"bits"`; a tuple where several are understood (or can be made)
     shape     shape of one item, in which None stands for any length; `()` is a plain stream, None alone any shape
     align     (inputs) packets come in multiples of so many items, the end of a frame excepted
+    octets    (inputs) so do bits, of 8, and other items as they come
     whole     (inputs) a packet is always a whole frame; where several are connected, all are
     optional  may stay unconnected
     chosen    (outputs) picks the one dtype out of several from the block's parameters
@@ -150,6 +151,7 @@ class Port:
     shape: tuple[int | None, ...] | None = ()
     unit: str = ""
     align: int | Callable[[Any], int] = 1
+    octets: bool = False
     whole: bool = False
     optional: bool = False
     chosen: Callable[[Any], str] | None = None
@@ -259,6 +261,8 @@ class Block:
         return int.from_bytes(digest, "little")
 
     def align(self, port: Port) -> int:
+        if port.octets:
+            return 8
         return port.align(self.params) if callable(port.align) else port.align
 
     def start(self) -> None:

@@ -92,22 +92,26 @@ def _truncated(packet: Packet) -> Packet:
 class _Aligned:
     """Hands packets on that begin and end on multiples of `align` items of the frame, its end excepted.
 
-    Around a loss, the items that share a multiple with lost ones are lost too.
+    Around a loss, the items that share a multiple with lost ones are lost too. With `octets` it is about bits alone.
     """
 
-    def __init__(self, align: int):
-        self.align = align
+    def __init__(self, align: int, octets: bool = False):
+        self.align, self.octets = align, octets
         self.rest: Packet | None = None
+
+    def of(self, packet: Packet) -> int:
+        """Return how many items a packet's must be a multiple of."""
+        return 1 if self.octets and not packet.packed else self.align
 
     def push(self, packet: Packet) -> Iterator[Packet]:
         rest, self.rest = self.rest, None
         if rest is not None and (rest.frame, rest.end) == (packet.frame, packet.offset):
             packet = self._merge(rest, packet)
-        elif packet.offset % self.align:
+        elif packet.offset % self.of(packet):
             _, packet = split(packet, min(-packet.offset % self.align, packet.count))
             if not packet.count and not packet.last:
                 return
-        odd = 0 if packet.last else packet.end % self.align
+        odd = 0 if packet.last else packet.end % self.of(packet)
         if odd:
             packet, self.rest = split(packet, max(packet.count - odd, 0))
         if packet.count or packet.last:
@@ -221,7 +225,7 @@ class Runner:
         # Of a late input, the numbers of the frames whose turn comes next; -1 where there is none
         self.due = {name: deque([-1] * delay) for name, delay in (delays or {}).items()}
         self.aligned = {
-            n: _Aligned(block.align(ports[n]))
+            n: _Aligned(block.align(ports[n]), ports[n].octets)
             for n in self.connected
             if n not in self.collected and block.align(ports[n]) > 1
         }
@@ -305,7 +309,7 @@ class Runner:
         while self.changes.waiting:
             self.changes.take_place(packet.frame, packet.offset)
             at = self.changes.next_within(packet.frame, packet.offset, packet.end)
-            align = self.aligned[name].align if name in self.aligned else 1
+            align = self.aligned[name].of(packet) if name in self.aligned else 1
             cut = 0 if at is None else -(-(at - packet.offset) // align) * align
             if not 0 < cut < packet.count:
                 break

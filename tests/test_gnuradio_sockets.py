@@ -286,13 +286,13 @@ def test_malformed_requests_are_ignored_and_no_more_is_sent_than_was_asked_for(e
 
 
 def test_lost_stretches_are_sent_as_zeros_and_the_tail_behind_all(endpoint):
-    packets = [Packet(np.ones(8, np.uint8), offset=8), Packet(np.ones(2, np.uint8), offset=24, last=True)]
+    packets = [Packet(np.ones(8, np.uint8), offset=5), Packet(np.ones(2, np.uint8), offset=21, last=True)]
     made = transfer(
         GnuradioSink({"endpoint": endpoint, "tail": 3}),
-        GnuradioSource({"endpoint": endpoint, "item": "uint8", "items": 29}),
+        GnuradioSource({"endpoint": endpoint, "item": "uint8", "items": 26}),
         packets,
     )
-    assert np.concatenate([p.data for p in made]).tolist() == [0] * 8 + [1] * 8 + [0] * 8 + [1] * 2 + [0] * 3
+    assert np.concatenate([p.data for p in made]).tolist() == [0] * 5 + [1] * 8 + [0] * 8 + [1] * 2 + [0] * 3
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class GnuradioSink(Block):
                 raise ValueError("must have a tail of at least one item with end_tag")
             return self
 
-    inputs = (Port("items", (BITS, *NUMBERS), "what to send", shape=None, align=8),)
+    inputs = (Port("items", (BITS, *NUMBERS), "what to send", shape=None, octets=True),)
 
     def start(self) -> None:
         self.told = _Told(self)
