@@ -183,7 +183,8 @@ Output = Packet | dict[str, Packet] | None  # a packet for the only output, pack
 class Context:
     """What a block is given of the run: its seed, and the ways to hand things to the person who started it.
 
-    `keep` is None where nobody keeps files, `cache` where no other run follows in the process.
+    `keep` is None where nobody keeps files, `cache` where no other run follows in the process; `graph` returns
+    the graph as YAML, nothing for a block that runs without one.
     """
 
     seed: int = 0
@@ -193,6 +194,7 @@ class Context:
     files: Callable[[str, Collection[str]], Iterable[tuple[str, bytes | OSError]]] = lambda pattern, endings: ()
     checkpoint: Callable[[], None] = lambda: None
     cache: Cache | None = None
+    graph: Callable[[], str] = lambda: ""
 
 
 class Block:

@@ -27,6 +27,7 @@ from flowgraph import control, registry
 from flowgraph.block import Block, BlockError, Context, Packet
 from flowgraph.block_thread import BlockThread, Call, Stage
 from flowgraph.changes import Changes
+from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.place import endpoint
 from flowgraph.probe import Tap
@@ -133,6 +134,7 @@ class Worker:
             warn,
             files,
             checkpoint,
+            graph=lambda: dump(setup.spec),
         )
 
     def _distant_files(self, pattern: str, endings: Collection[str]) -> Iterator[control.Content]:

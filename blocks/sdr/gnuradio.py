@@ -91,7 +91,7 @@ class GnuradioSink(Block):
         self.silence: np.ndarray | None = None  # one item of the kind that is sent
 
     def work(self, items: Packet) -> None:
-        packet = _as_bytes(items) if items.packed else items
+        packet = as_bytes(items) if items.packed else items
         if self.params.length_tag is None:
             self._send(packet)
             return
@@ -155,7 +155,7 @@ class GnuradioSink(Block):
                 self.told.tell(f"the tag {tag.key} is left out: {error}")
 
 
-def _as_bytes(bits: Packet) -> Packet:
+def as_bytes(bits: Packet) -> Packet:
     """Return packed bits as bytes, with a tag that tells how many bits of a frame's last byte are none."""
     whole = bits.derive(bits.data, Fraction(1, 8))
     pad = -bits.count % 8
@@ -387,7 +387,7 @@ class GnuradioMessageSink(Block):
         self.sender.open()
 
     def work(self, items: Packet) -> None:
-        packet = _as_bytes(items) if items.packed else items
+        packet = as_bytes(items) if items.packed else items
         metadata = {tag.key: tag.value for tag in packet.tags} | {FRAME: packet.frame}
         try:
             message = encode(Pair(metadata, packet.data))

@@ -41,7 +41,8 @@ class BurstModulator(Block):
     Samples are one stream without end, frame 0: bursts with silence behind each. Symbols have unit energy, so that
     white noise of power N0 a sample is N0 a symbol behind the receiver's filter. The stream begins with the tag
     `link_rate`, payload bits over all bits that the symbols of a full packet could carry, by which a channel with
-    `ebn0` counts; shorter packets cost more. Raises `BlockError` for a frame of 2^28 bits or more.
+    `ebn0` counts; shorter packets cost more. The tag `burst` at a burst's first sample tells its frame, its sequence
+    number and its count of samples. Raises `BlockError` for a frame of 2^28 bits or more.
     """
 
     class Params(_WaveformParams):
@@ -77,7 +78,9 @@ class BurstModulator(Block):
         p = self.params
         parts = [burst.PREAMBLE, burst.header_symbols(header), burst.body_symbols(payload, header)]
         samples = pulse.shape(np.concatenate(parts), p.samples_per_symbol, p.rolloff)
-        return self._packet(np.concatenate([samples, np.zeros(p.gap * p.samples_per_symbol, np.complex64)]))
+        told = {"frame": header.frame, "sequence": header.sequence, "count": len(samples)}
+        silence = np.zeros(p.gap * p.samples_per_symbol, np.complex64)
+        return self._packet(np.concatenate([samples, silence])).tagged(burst=told)
 
     def _packet(self, samples: np.ndarray, last: bool = False) -> Packet:
         p, made = self.params, Packet(samples, 0, self.sent, last=last)

@@ -260,7 +260,8 @@ class _Loader:
     def _path(self, node: Node, info: FieldInfo | None) -> Node:
         """Return the value of a parameter that names files, made absolute; of any other as it is.
 
-        What may be a path or a name (`path: maybe`) is a path if there is something.
+        What may be a path or a name (`path: maybe`) is a path if there is something; what is written, or comes before
+        the run, need not be there (`path: any`).
         """
         extra = info.json_schema_extra if info else None
         kind = extra.get("path") if isinstance(extra, dict) else None
@@ -270,6 +271,8 @@ class _Loader:
         absolute = os.path.normpath(folder / path)
         if kind == "maybe":
             return replace(node, value=absolute, text=None) if os.path.exists(absolute) else node
+        if kind == "any":
+            return replace(node, value=absolute, text=None)
         if not os.path.exists(absolute) and not path.is_absolute():
             absolute = os.path.normpath(glob.escape(str(folder)) + os.sep + str(path))
         try:
