@@ -295,6 +295,11 @@ class Block:
     def stop(self) -> None:
         """Give back what `start()` got; called wherever `start()` was, even where that failed."""
 
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Return what is attached to this machine for such a block to work with, a line each."""
+        return []
+
     # What a block tells the person who runs the graph
 
     def report(self, section: str, frame: int | None = None, **values: Any) -> None:

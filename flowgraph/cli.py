@@ -76,6 +76,8 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     blocks = commands.add_parser("blocks", help="list the block types, or describe one")
     blocks.add_argument("name", nargs="?", metavar="NAME")
     blocks.set_defaults(command=_blocks)
+    devices = commands.add_parser("devices", help="list the radios that are attached to this machine")
+    devices.set_defaults(command=_devices)
     schema = commands.add_parser("schema", help="print the JSON Schema of configs, for editors")
     schema.set_defaults(command=_schema)
     worker = commands.add_parser("worker", help="join a run on another host as one of its workers")
@@ -357,6 +359,14 @@ def _blocks(options: argparse.Namespace) -> int:
         print(f"{name:{width}}  {block.summary()}")
     for module, why in registry.failures().items():
         print(f"{module} could not be imported: {why}", file=sys.stderr)
+    return 0
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from flowgraph import registry
+
+    found = [line for block in registry.all_blocks().values() for line in block.devices()]
+    print("\n".join(found or ["no radio is attached, or none that its driver finds"]))
     return 0
 
 

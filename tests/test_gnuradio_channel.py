@@ -86,7 +86,7 @@ def program(folder, text):
         ("exit 1", r"must have GNU Radio for .*it ended by itself.*apt-get"),
         ('echo \'{"version": "3.8.2.0"}\'', r"must have GNU Radio 3.10 or newer for .*, not 3.8.2.0"),
         ('echo \'{"version": "3.10.5.1"}\'; read order', "GNU Radio ended by itself with exit code 0"),
-        ('echo \'{"version": "3.10.5.1"}\'; cat >/dev/null', "GNU Radio 3.10.5.1 has given nothing back for 0.2 s"),
+        ('echo \'{"version": "3.10.5.1"}\'; cat >/dev/null', "GNU Radio 3.10.5.1 has given nothing for 0.2 s"),
     ],
 )
 def test_a_gnuradio_that_is_absent_old_dead_or_deaf_is_one_sentence(tmp_path, text, sentence):

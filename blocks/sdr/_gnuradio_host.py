@@ -1,8 +1,8 @@
-"""A GNU Radio flowgraph as the child of a block: samples in over ZeroMQ, through a channel, and out again.
+"""A GNU Radio flowgraph as the child of a block: a channel between two ZeroMQ sockets, or a radio on one or both.
 
-Runs under the Python that GNU Radio is installed for, never in ours. The parent speaks through stdin: a line of JSON
-says what to run, further ones how strong the noise is now, and the end of it, which comes however the parent ends, that
-the flowgraph must go. A line of JSON on stdout says which GNU Radio is here, or why there is none.
+Runs under the Python that GNU Radio is installed for, never in ours. The parent speaks through stdin, in lines of JSON:
+what to open, then (a channel's noise, or nothing) when to start and what to change; the end of it, which comes however
+the parent ends, ends the flowgraph. Lines of JSON on stdout answer: which GNU Radio is here, and what could not be.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 TIMEOUT_MS = 1  # by default a ZMQ source of GNU Radio 3.10.5 holds items back for 100 ms
 COMPLEX64 = 8
 SINUSOIDS = 8  # that make up fading
+PLUTO_SAMPLES = 1 << 15  # of a buffer
 
 
 def channel(stages):
@@ -27,29 +28,156 @@ def channel(stages):
     return made
 
 
+def within(what, value, low, high):
+    """Refuse what the device that is attached cannot do."""
+    if not low <= value <= high:
+        raise ValueError(f"{what} must be within {low:g} to {high:g} on this device, not {value:g}")
+
+
+def usrp(order, transmits):
+    """Return the receiver or the transmitter of a USRP."""
+    from gnuradio import uhd
+
+    make = uhd.usrp_sink if transmits else uhd.usrp_source
+    radio = make(order["address"], uhd.stream_args(cpu_format="fc32", channels=[0]))
+    side = "transmit" if transmits else "receive"
+    radio.set_clock_source(order["clock_source"], 0)
+    radio.set_time_source(order["time_source"], 0)
+    radio.set_samp_rate(order["sample_rate"])
+    for what, limits in (("frequency", radio.get_freq_range(0)), (f"{side}_gain", radio.get_gain_range(0))):
+        within(what, order[what], limits.start(), limits.stop())
+    radio.set_center_freq(uhd.tune_request(order["frequency"]), 0)
+    radio.set_gain(order[f"{side}_gain"], 0)
+    if order[f"{side}_antenna"]:
+        radio.set_antenna(order[f"{side}_antenna"], 0)
+    return radio
+
+
+def soapy(order, transmits):
+    """Return the receiver or the transmitter of a device that SoapySDR has a driver for."""
+    from gnuradio import soapy
+
+    radio = (soapy.sink if transmits else soapy.source)(order["address"], "fc32", 1, "", "", [""], [""])
+    side = "transmit" if transmits else "receive"
+    for what in ("clock_source", "time_source"):
+        if order[what] != "internal":
+            getattr(radio, f"set_{what}")(order[what])
+    radio.set_sample_rate(0, order["sample_rate"])
+    frequencies, gains = radio.get_frequency_range(0), radio.get_gain_range(0)
+    within("frequency", order["frequency"], frequencies[0].minimum(), frequencies[-1].maximum())
+    within(f"{side}_gain", order[f"{side}_gain"], gains.minimum(), gains.maximum())
+    radio.set_frequency(0, order["frequency"])
+    radio.set_gain_mode(0, False)
+    radio.set_gain(0, order[f"{side}_gain"])
+    if order[f"{side}_antenna"]:
+        radio.set_antenna(0, order[f"{side}_antenna"])
+    return radio
+
+
+def pluto(order, transmits):
+    """Return the receiver or the transmitter of an ADALM-Pluto, whose transmit gain is an attenuation."""
+    from gnuradio import iio
+
+    address = order["address"] or iio.get_pluto_uri()
+    if transmits:
+        radio = iio.fmcomms2_sink_fc32(address, [True, True], PLUTO_SAMPLES, False)
+        radio.set_attenuation(0, -order["transmit_gain"])
+    else:
+        radio = iio.fmcomms2_source_fc32(address, [True, True], PLUTO_SAMPLES)
+        radio.set_gain_mode(0, "manual")
+        radio.set_gain(0, order["receive_gain"])
+        radio.set_quadrature(True)
+        radio.set_rfdc(True)
+        radio.set_bbdc(True)
+    radio.set_frequency(int(order["frequency"]))
+    radio.set_samplerate(int(order["sample_rate"]))
+    radio.set_filter_params("Auto", "", 0, 0)
+    return radio
+
+
+RADIOS = {"usrp": usrp, "soapy": soapy, "pluto": pluto}
+
+
+def opened(order):
+    """Return the flowgraph of an order, and the block whose noise can be changed."""
+    from gnuradio import blocks, gr, zeromq
+
+    top, noisy = gr.top_block(), None
+    sink = zeromq.push_sink(COMPLEX64, 1, order["send"], TIMEOUT_MS)
+    source = zeromq.pull_source(COMPLEX64, 1, order["receive"], TIMEOUT_MS) if order["receive"] else None
+    if "driver" not in order:
+        between = channel(order)
+        noisy = between[-1]
+        top.connect(source, *between, sink)
+        return top, noisy
+    radio = RADIOS[order["driver"]]
+    top.connect(radio(order, False), sink)
+    if source:
+        top.connect(source, blocks.multiply_const_cc(1 / order["full_scale"]), radio(order, True))
+    return top, noisy
+
+
+def devices():
+    """Return what is attached, a line each."""
+    found = []
+    try:
+        from gnuradio import uhd
+
+        found += [f"usrp   address: {each.to_string()}" for each in uhd.find(uhd.device_addr(""))]
+    except (ImportError, RuntimeError) as error:
+        found.append(f"usrp   cannot be looked for: {error}")
+    try:
+        import SoapySDR
+
+        found += [f"soapy  address: {each}" for each in SoapySDR.Device.enumerate()]
+    except ImportError:
+        found.append("soapy  cannot be looked for: apt-get install python3-soapysdr")
+    try:
+        from gnuradio import iio
+
+        found.append(f"pluto  address: {iio.get_pluto_uri()}")
+    except ImportError as error:
+        found.append(f"pluto  cannot be looked for: {error}")
+    except RuntimeError:  # none, or more than one
+        pass
+    return found
+
+
 def main():
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed belongs into the log
+
+    def say(**facts):
+        answer.write(json.dumps(facts) + "\n")
+        answer.flush()
+
     try:
-        from gnuradio import gr, zeromq
+        from gnuradio import gr
     except ImportError as error:
-        answer.write(json.dumps({"missing": str(error)}) + "\n")
+        say(missing=str(error))
         return
-    answer.write(json.dumps({"version": gr.version()}) + "\n")
-    answer.flush()
-    order = sys.stdin.readline()
-    if not order:
+    say(version=gr.version())
+    line = sys.stdin.readline()
+    if not line:
         return
-    stages = json.loads(order)
-    top = gr.top_block()
-    source = zeromq.pull_source(COMPLEX64, 1, stages["receive"], TIMEOUT_MS)
-    sink = zeromq.push_sink(COMPLEX64, 1, stages["send"], TIMEOUT_MS)
-    between = channel(stages)
-    top.connect(source, *between, sink)
-    top.start()
+    order = json.loads(line)
+    if "devices" in order:
+        say(devices=devices())
+        return
+    try:
+        top, noisy = opened(order)
+    except Exception as error:  # of whatever kind the drivers have
+        say(fault=" ".join(str(error).split()) or type(error).__name__)
+        return
+    say(opened=True)
+    running = False
     for line in sys.stdin:
-        between[-1].set_noise_voltage(json.loads(line)["noise"])
-    shutil.rmtree(stages["folder"], ignore_errors=True)
+        if "noise" in (change := json.loads(line)):
+            noisy.set_noise_voltage(change["noise"])
+        if not running:
+            top.start()
+            running = True
+    shutil.rmtree(order["folder"], ignore_errors=True)
     os._exit(0)  # nobody listens any more: a sink that waits for its peer is not waited for
 
 

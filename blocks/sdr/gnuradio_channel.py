@@ -69,7 +69,8 @@ class GnuradioChannel(_NoisyChannel):
     def work(self, samples: Packet) -> Iterator[Packet]:
         n0, tags = self._look(samples, kind="gnuradio", fading=self.params.fading, block_symbols=None)
         if self.n0 is None:
-            self.host.run(self._stages(n0))
+            self.host.open(self._stages(n0))
+            self.host.begin()
         elif n0 != self.n0:
             self.host.tell({"noise": n0**0.5})
         self.n0 = n0

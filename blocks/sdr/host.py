@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ OLDEST = (3, 10)
 INSTALL = "`apt-get install --no-install-recommends gnuradio`"
 CHUNK = 1 << 15  # samples of a message
 STARTS_WITHIN_S = 60.0
+LATE = re.compile(r"(?<![A-Za-z])(?:s?[OU])+(?![A-Za-z])")  # gr-uhd: O, U; gr-soapy: sO, sU
 
 
 class _End(PeerParams):
@@ -33,10 +37,11 @@ class _End(PeerParams):
 
 
 class Host:
-    """A GNU Radio flowgraph from samples to samples, in a process that does not outlive this one.
+    """A GNU Radio flowgraph that gives samples, in a process that does not outlive this one.
 
-    `start()` finds GNU Radio, `run()` gives it its flowgraph, `send()` and `flush()` yield the samples that have come
-    back. Raises `BlockError` where there is no GNU Radio, or it is too old, or has died, or hangs for `wait` seconds.
+    `start()` finds GNU Radio, `open()` gives it its flowgraph and `begin()` starts that; `send()`, `flush()` and
+    `receive()` yield the samples that have come. Raises `BlockError` where there is no GNU Radio, or it is too old, or
+    cannot do what is asked for, or has died, or hangs for `wait` seconds.
     """
 
     def __init__(self, python: str, wait: float, checkpoint: Callable[[], None]):
@@ -44,6 +49,8 @@ class Host:
         self.process: subprocess.Popen | None = None
         self.sender: Sender | None = None
         self.receiver: Receiver | None = None
+        self.listener: threading.Thread | None = None
+        self.late: Counter[str] = Counter()  # O, samples taken too late, and U, given too late
         self.folder = ""
         self.version = ""
         self.heard = 0.0  # when samples last came, or began to be due
@@ -52,46 +59,72 @@ class Host:
         # Without this process's own packages, and those beside the program, one of which is called gnuradio as well
         command = [self.python, "-I", str(PROGRAM)]
         try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         except OSError as error:
             raise self._absent(error.strerror or str(error)) from None
-        answer = self._answer()
+        self.listener = threading.Thread(target=self._listen, args=(self.process.stderr,), daemon=True)
+        self.listener.start()
+        answer = self._answer(STARTS_WITHIN_S)
         if "version" not in answer:
             raise self._absent(answer.get("missing", "it ended by itself"))
         self.version = answer["version"]
         if tuple(int(part) for part in self.version.split(".")[:2]) < OLDEST:
             raise BlockError(f"must have GNU Radio 3.10 or newer for {self.python}, not {self.version}: {INSTALL}")
 
+    def _listen(self, errors: Any) -> None:
+        """Hand on what the program says, and count the letters by which its drivers tell of late samples."""
+        for text in iter(lambda: os.read(errors.fileno(), 4096), b""):
+            os.write(2, text)
+            for letters in LATE.findall(text.decode(errors="replace")):
+                self.late.update(letters.replace("s", ""))
+
     def _absent(self, why: str) -> BlockError:
         return BlockError(f"must have GNU Radio for {self.python} ({why}): {INSTALL}, or set python")
 
-    def _answer(self) -> dict[str, Any]:
-        """Wait for what the program says of itself."""
+    def _answer(self, within_s: float) -> dict[str, Any]:
+        """Wait for a line of the program's; nothing where it ends, or says none in time."""
         assert self.process
         assert self.process.stdout
         os.set_blocking(self.process.stdout.fileno(), False)
-        text, until = b"", time.monotonic() + STARTS_WITHIN_S
+        text, until = b"", time.monotonic() + within_s
         while not text.endswith(b"\n"):
             self.checkpoint()
             piece = self.process.stdout.read()
             text += piece or b""
-            if piece == b"" or time.monotonic() > until:  # it has ended, or hangs
+            if piece == b"" or time.monotonic() > until:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(0.5 if piece == b"" else 0)  # it is ending
                 return {}
             time.sleep(0.02)
         return json.loads(text)
 
-    def run(self, stages: dict[str, Any]) -> None:
-        """Start the flowgraph with these stages between its ends."""
+    def devices(self) -> list[str]:
+        """Return what radios are attached, a line each."""
+        self.tell({"devices": True})
+        return self._answer(STARTS_WITHIN_S).get("devices", [])
+
+    def open(self, order: dict[str, Any], receive: str | None = "") -> None:
+        """Open a flowgraph, which takes samples from here, from the endpoint `receive`, or (None) from nowhere."""
         self.folder = private_folder()
         to, back = (f"ipc://{self.folder}/{name}" for name in ("to", "back"))
-        self.sender = Sender(_End.model_validate({"endpoint": to, "socket": "push", "bind": True}), self.checkpoint)
+        if receive == "":
+            self.sender = Sender(_End.model_validate({"endpoint": to, "socket": "push", "bind": True}), self.checkpoint)
+            self.sender.open()
+        self.tell({**order, "receive": to if receive == "" else receive, "send": back, "folder": self.folder})
+        answer = self._answer(self.wait)
+        if "fault" in answer:
+            raise BlockError(answer["fault"])
+        if not answer:
+            raise self._lost()
         ours = _End.model_validate({"endpoint": back, "socket": "pull", "bind": False})
         self.receiver = Receiver(ours, self.checkpoint, CHUNK)
-        self.sender.open()
         self.receiver.open()
-        self.tell({**stages, "receive": to, "send": back, "folder": self.folder})
+
+    def begin(self) -> None:
+        """Start the flowgraph."""
+        self.heard = time.monotonic()
+        self.tell({})
 
     def tell(self, what: dict[str, Any]) -> None:
         """Give the program a line: its flowgraph, or then what is to change in it."""
@@ -122,26 +155,40 @@ class Host:
             self.sender.put(silence)
             yield from self._received()
 
+    def receive(self) -> Iterator[np.ndarray]:
+        """Yield what comes, for as long as the caller wants more; nothing where nothing came for a moment."""
+        while True:
+            came = list(self._received())
+            yield came[0] if came else np.empty(0, np.complex64)
+
     def _received(self) -> Iterator[np.ndarray]:
         """Wait a moment for samples; see whether GNU Radio is still there."""
         assert self.process
         assert self.receiver
         message = self.receiver.receive()
-        now = time.monotonic()
         if message is not None:
-            self.heard = now
-            yield np.frombuffer(message, "<c8")
-        elif self.process.poll() is not None:
-            raise BlockError(f"GNU Radio {how_it_ended(self.process.returncode)}")
-        elif now > self.heard + self.wait:
-            raise BlockError(f"GNU Radio {self.version} has given nothing back for {self.wait:g} s")
+            self.heard = time.monotonic()
+            samples = np.frombuffer(message, "<c8")
+            yield samples if samples.flags.aligned else samples.copy()
+        elif self.process.poll() is not None or time.monotonic() > self.heard + self.wait:
+            raise self._lost()
+
+    def _lost(self) -> BlockError:
+        """Return the fault of a program that has died, or hangs."""
+        assert self.process
+        code = self.process.poll()
+        if code is None:
+            return BlockError(f"GNU Radio {self.version} has given nothing for {self.wait:g} s")
+        return BlockError(f"GNU Radio {how_it_ended(code)}")
 
     def stop(self) -> None:
         """End the process, wherever it has come."""
         if self.process:
             self.process.kill()
             self.process.wait()
-            for pipe in (self.process.stdin, self.process.stdout):
+            if self.listener:
+                self.listener.join(1.0)
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
                 with contextlib.suppress(OSError):
                     if pipe:
                         pipe.close()

@@ -1,0 +1,189 @@
+"""Radios through GNU Radio's drivers, as far as that goes without one: limits, faults, a loop in a radio's place."""
+
+import subprocess
+import sys
+from unittest.mock import MagicMock
+
+import pytest
+from conftest import ROOT
+from test_gnuradio import PYTHON, missing
+
+from blocks.sdr import _gnuradio_host
+from blocks.sdr.gnuradio_radio import GnuradioRadio
+from flowgraph import Flowgraph
+from flowgraph.block import BlockError, Context, ParamsError
+from flowgraph.testing import run_block
+
+with_gnuradio = pytest.mark.skipif(
+    missing(), reason="needs GNU Radio: apt-get install --no-install-recommends gnuradio"
+)
+USRP = {"driver": "usrp", "frequency": "2.45 GHz"}
+
+# A program in the place of the one that holds the radio: what is sent comes back, with what drivers print now and then
+LOOP = """\
+import json, sys, zmq
+print(json.dumps({"version": "3.10.5.1"}), flush=True)
+order = json.loads(sys.stdin.readline())
+print(json.dumps({"opened": True}), flush=True)
+sys.stdin.readline()
+context = zmq.Context()
+to, back = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+back.bind(order["send"])
+print("[INFO] [UHD] OK\\nUUO", file=sys.stderr, flush=True)
+print("sO", file=sys.stderr, flush=True)
+if order["receive"]:
+    to.connect(order["receive"])
+    while True:
+        back.send(to.recv())
+back.send(bytes(8 * 100))
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def loop(tmp_path):
+    (tmp_path / "loop.py").write_text(LOOP)
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/loop.py\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        (USRP | {"frequency": "9 GHz"}, "must have a frequency within 0 to 8.4e\\+09 Hz on usrp, not 9e\\+09"),
+        (USRP | {"receive_gain": "95 dB"}, "must have a receive_gain within 0 to 90 dB on usrp, not 95"),
+        (USRP | {"driver": "pluto", "frequency": "100 MHz"}, "frequency within 3.25e\\+08 to 3.8e\\+09 Hz on pluto"),
+        (USRP | {"driver": "pluto", "transmit_gain": "1 dB"}, "transmit_gain within -89.75 to 0 dB on pluto, not 1"),
+        (USRP | {"driver": "pluto", "sample_rate": "100 MHz"}, "sample_rate within 521000 to 6.144e\\+07 Hz on pluto"),
+        (USRP | {"driver": "pluto", "clock_source": "external"}, "must have internal as clock_source"),
+        (USRP | {"transmit_from": "tcp://10.0.0.1:5557", "transmit": True}, "endpoint on this machine"),
+    ],
+)
+def test_what_no_such_radio_can_do_is_refused_before_anything_starts(params, sentence):
+    with pytest.raises(ParamsError, match=sentence):
+        GnuradioRadio(params)
+
+
+def test_nothing_is_sent_that_was_not_allowed(tmp_path):
+    params = USRP | {"python": str(tmp_path / "never"), "transmit_from": "tcp://127.0.0.1:5557"}
+    with pytest.raises(BlockError, match="must have transmit: true to send anything"):
+        run_block(GnuradioRadio(params))
+
+
+@with_gnuradio
+@pytest.mark.parametrize("driver", ["usrp", "soapy", "pluto"])
+def test_a_device_that_is_not_there_is_one_sentence(driver):
+    address = {"usrp": "serial=0000", "soapy": "driver=nobody", "pluto": "ip:127.0.0.1"}[driver]
+    params = {"driver": driver, "address": address, "frequency": "2.45 GHz"}
+    with pytest.raises(BlockError, match=f"cannot open the {driver} '{address}': .*; `devices` lists") as error:
+        run_block(GnuradioRadio(params))
+    assert "\n" not in str(error.value)
+
+
+@with_gnuradio
+def test_devices_are_listed(cli):
+    ended = cli.run("devices")
+    assert (ended.returncode, ended.stderr.count("Traceback")) == (0, 0)
+    assert ended.stdout.strip()
+
+
+def test_late_samples_are_counted_told_and_reported(loop):
+    told, figures = [], {}
+    context = Context(warn=told.append, report=lambda section, frame, values: figures.update(values))
+    params = USRP | {"python": loop, "duration": "0.3 s"}
+    made = run_block(GnuradioRadio(params, "radio", context))["samples"]
+    assert sum(packet.count for packet in made) == 100
+    assert [packet.last for packet in made] == [False] * (len(made) - 1) + [True]
+    assert (made[0].tag("sample_rate"), made[0].tag("center_frequency")) == (1e6, 2.45e9)
+    assert told == ["the radio lost samples: 2 overruns, 2 underruns"]
+    assert figures["radio"] == {"version": "3.10.5.1", "samples": 100, "overruns": 2, "underruns": 2}
+
+
+def test_a_radio_that_gives_nothing_is_told_of(loop):
+    with pytest.raises(BlockError, match=r"GNU Radio 3\.10\.5\.1 has given nothing for 0.3 s"):
+        run_block(GnuradioRadio(USRP | {"python": loop, "wait": "0.3 s"}))
+
+
+def test_bits_pass_the_link_that_the_overlays_name(tmp_path, loop):
+    """`configs/links/radio.yaml` in `configs/radio_check.yaml`, with a loop in the radio's place."""
+    (tmp_path / "loop.yaml").write_text(f"""\
+subgraph: a loop in a radio's place
+extends: {ROOT}/configs/links/radio.yaml
+vars: {{endpoint: "ipc://{tmp_path}/to"}}
+blocks:
+  radio:
+    {{use: gnuradio_radio, driver: $driver, frequency: $frequency, python: {loop}, transmit: $transmit,
+      transmit_from: $endpoint, duration: $duration}}
+""")
+    link = f"{{graph: {tmp_path}/loop.yaml, transmit: true, duration: 4 s}}"
+    (tmp_path / "overlay.yaml").write_text(f"blocks: {{link: {link}}}\n")
+    check = Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=[tmp_path / "overlay.yaml"], bits="200 kbit")
+    link = check.run(tmp_path / "out").sections["link"]
+    assert (link["bits"], link["bit_errors"], link["packets_lost"]) == (200_000, 0, 0)
+
+
+# What the program asks of the drivers
+
+ORDER = {
+    "address": "ip:10.0.0.2", "frequency": 2.45e9, "sample_rate": 2e6, "receive_gain": 20.0, "transmit_gain": -30.0,
+    "receive_antenna": "RX2", "transmit_antenna": "TX", "clock_source": "external", "time_source": "external",
+}  # fmt: skip
+CLASSES = {
+    ("usrp", False): "uhd.usrp_source",
+    ("usrp", True): "uhd.usrp_sink",
+    ("soapy", False): "soapy.source",
+    ("soapy", True): "soapy.sink",
+    ("pluto", False): "iio.fmcomms2_source_fc32",
+    ("pluto", True): "iio.fmcomms2_sink_fc32",
+}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return a function that returns a driver's stand-in, which notes what it is asked."""
+    gnuradio = MagicMock()
+    monkeypatch.setitem(sys.modules, "gnuradio", gnuradio)
+
+    def ask(driver, transmits, low=-90.0, high=6e9):
+        radio = MagicMock()
+        module, name = CLASSES[driver, transmits].split(".")
+        setattr(getattr(gnuradio, module), name, MagicMock(return_value=radio))
+        for limits in (radio.get_freq_range(), radio.get_gain_range()):
+            limits.start.return_value, limits.stop.return_value = low, high
+        radio.get_frequency_range.return_value = [radio.get_gain_range.return_value]
+        radio.get_gain_range().minimum.return_value, radio.get_gain_range().maximum.return_value = low, high
+        radio.reset_mock()
+        assert _gnuradio_host.RADIOS[driver](ORDER, transmits) is radio
+        return {name: args for name, args, _ in radio.method_calls if "()" not in name}
+
+    return ask
+
+
+@pytest.mark.parametrize(("driver", "transmits"), CLASSES)
+def test_drivers_are_asked_for_what_the_parameters_say(asked, driver, transmits):
+    said = asked(driver, transmits)
+    gain = (-30.0 if transmits else 20.0,)
+    if driver == "pluto":
+        assert said["set_frequency"] == (2_450_000_000,)
+        assert said["set_samplerate"] == (2_000_000,)
+        assert said["set_attenuation" if transmits else "set_gain"] == (0, 30.0 if transmits else 20.0)
+    else:
+        place = (lambda *value: (*value, 0)) if driver == "usrp" else (lambda *value: (0, *value))
+        assert said["set_gain"] == place(*gain)
+        assert said["set_antenna"] == place("TX" if transmits else "RX2")
+        assert said["set_clock_source"][0] == said["set_time_source"][0] == "external"
+    if missing():
+        return
+    names = sorted({name.split(".")[0] for name in said})
+    absent = f"[name for name in {names} if not hasattr({CLASSES[driver, transmits]}, name)]"
+    program = f"from gnuradio import uhd, soapy, iio; print({absent})"
+    found = subprocess.run([PYTHON, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip().splitlines()[-1] == "[]", found.stdout
+
+
+@pytest.mark.parametrize("driver", ["usrp", "soapy"])
+def test_what_the_device_itself_cannot_do_is_refused(asked, driver):
+    with pytest.raises(ValueError, match=r"frequency must be within 0 to 1e\+09 on this device, not 2.45e\+09"):
+        asked(driver, False, 0.0, 1e9)
