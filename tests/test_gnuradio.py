@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -140,13 +141,20 @@ def test_pdus_pass_through_gnuradio(example, pattern, item):
 
 @pytest.mark.parametrize("pattern", OTHER)
 def test_a_flowgraph_that_is_killed_and_started_anew_goes_on(example, pattern):
-    """What was under way in it is lost; what comes is in order, ends with the last item, and repeats nothing."""
+    """What was under way in it is lost; what comes is in order, ends with the last item, and repeats nothing.
+
+    No more is sent until the way back is open again: GNU Radio's PUB Sink would drop it, and it could be all there is.
+    """
     peer = example("streams.py", "--item", "int32", "--pattern", pattern, "--tags")
     numbers = np.arange(300_000, dtype=np.int32)
+
+    open_again = threading.Event()
+    open_again.set()
 
     class Slow(GnuradioSink):
         def work(self, items):
             time.sleep(0.01)
+            open_again.wait(20)
             super().work(items)
 
     end = {"tags": True, "end_tag": "end"}
@@ -160,8 +168,15 @@ def test_a_flowgraph_that_is_killed_and_started_anew_goes_on(example, pattern):
     for packet in source.produce():
         came.append(packet.data)
         if len(came) == 20:
+            open_again.clear()
             peer.kill()
+            handshakes = source.receiver.request_lost
+            while handshakes.poll(0):
+                handshakes.recv_multipart()
             peer.start()
+            assert handshakes.poll(20_000)
+            time.sleep(0.2)
+            open_again.set()
     source.stop()
     sending.join()
     came = np.concatenate(came)
