@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sigmf
-import skimage
-from conftest import ROOT
 
 from blocks.sdr.sigmf import RecordingSink, RecordingSource
 from flowgraph import Flowgraph
@@ -374,17 +372,3 @@ def test_a_recorded_link_gives_the_same_bits_with_the_same_errors(tmp_path):
     assert sum(each["core:label"] == "burst" for each in meta["annotations"]) == 7
     (tmp_path / "again.yaml").write_text(meta["global"]["semflow:flowgraph"].replace(str(tmp_path / "air"), "second"))
     assert "burst_modulator" in meta["global"]["semflow:flowgraph"]
-
-
-def test_photographs_come_back_the_same_from_a_recording(tmp_path):
-    """`configs/overlays/record.yaml` over the main job, and `configs/replay.yaml`."""
-    skimage.io.imsave(tmp_path / "cat.png", skimage.data.chelsea()[:256, 100:356])
-    job = {"images": str(tmp_path / "cat.png"), "latent": "quant8", "steps": "0"}
-    overlays = [ROOT / f"configs/overlays/{name}.yaml" for name in ("one_worker", "record")]
-    Flowgraph.load(ROOT / "configs/main.yaml", overlays=overlays, recording=str(tmp_path / "air"), **job).run(
-        tmp_path / "live"
-    )
-    recording = str(tmp_path / "air.sigmf-meta")
-    Flowgraph.load(ROOT / "configs/replay.yaml", recording=recording, steps="0").run(tmp_path / "replay")
-    live, replay = ((tmp_path / run / "images/0000_received.png").read_bytes() for run in ("live", "replay"))
-    assert live == replay
