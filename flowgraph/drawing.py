@@ -102,4 +102,4 @@ def draw(spec: GraphSpec, path: Path) -> None:
     axes.set_xlim(-WIDTH / 2 - 0.3, STEP * (len(rows) - 1) + WIDTH / 2 + 0.3)
     axes.set_ylim(bottom + 0.5, -0.8)
     axes.axis("off")
-    figure.savefig(path)
+    figure.savefig(path, format=path.suffix[1:] or "png")

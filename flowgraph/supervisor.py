@@ -129,14 +129,17 @@ class Supervisor:
             self._finish()
             status = "interrupted" if self.interrupted else "failed" if self.fault else "done"
             self.report.result |= {"status": status, **({"fault": self.fault} if self.fault else {})}
-            self.report.result["files"] = sorted(self.folder.written | {"report.json"})
         finally:
             self._close()
         try:
-            self.folder.write("report.json", self.report.as_json)
+            self._write_report()
         except OSError as error:
             self.fault = self.fault or _sentence(error)
         self.tell(f"run {status}" + (f": {self.fault}" if self.fault not in ("", status) else ""))
+
+    def _write_report(self) -> None:
+        self.report.result["files"] = sorted(self.folder.written | {"report.json"})
+        self.folder.write("report.json", self.report.as_json)
 
     def tell(self, line: str) -> None:
         self.folder.log(line)
@@ -205,9 +208,10 @@ class Supervisor:
                 network = self.spec.network
                 command = f"semflow worker {name} --connect {network.listen}"
                 if network.keys:
-                    command += f" --keys {network.keys} (its copy there)"
+                    command += f" --keys {network.keys}"
                 elif network.insecure:
                     command += " --insecure"
+                self.report.starting[name] = f"waiting for worker {name} on {member.spec.host}"
                 self.tell(f"waiting for worker {name}; on {member.spec.host} run: {command}")
 
     # The run
@@ -231,7 +235,7 @@ class Supervisor:
                 self.live_server.turn(self.report, states == {"running"})
             if time.monotonic() > self.write_at:
                 began = time.monotonic()
-                self.folder.write("report.json", self.report.as_json)
+                self._write_report()
                 self.write_at = time.monotonic() + max(WRITE_EVERY_S, 20 * (time.monotonic() - began))
 
     def _more_may_fail_to_start(self) -> bool:
@@ -284,6 +288,7 @@ class Supervisor:
                 self.fault = f"worker {name} runs Semflow {message.version}, not {version('semflow')}: install the same"
             else:
                 member.address, member.state = (socket, identity), "joined"
+                self.report.starting.pop(name, None)
                 spec = structs.replace(self.spec, network=NetworkSpec()) if by_hand else self.spec
                 setup = control.Setup(spec, name, self.token, "" if by_hand else self.directory, self.folder.keeps)
                 self._say(member, control.Stop() if self.fault else setup)

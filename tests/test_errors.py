@@ -272,4 +272,4 @@ def test_the_constellation_shows_where_symbols_are_and_says_what_it_leaves_out()
     def coloured(pixels):
         return (np.ptp(pixels, axis=2) > 60).mean()
 
-    assert coloured(picture(received)) > 2 * coloured(picture(np.full_like(sent, np.nan)))
+    assert coloured(picture(received)) > 1.5 * coloured(picture(np.full_like(sent, np.nan)))

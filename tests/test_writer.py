@@ -127,15 +127,5 @@ def test_a_run_that_is_cut_off_leaves_the_page_of_what_was_there(monkeypatch):
     assert opened(files["page.png"]).shape[0] == HEAD + 2 * (TILE + MARGIN)
 
 
-def test_the_title_stands_at_the_head_of_the_page():
-    heads = []
-    for title in ("", "Eb/N0 10 dB", "x " * 500):
-        kept = {}
-        context = Context(keep=lambda path, data, kept=kept: kept.update({path: data}))
-        run_block(ImageWriter({"title": title}, "save", context), {"image": [picture(0)]})
-        heads.append((opened(kept["page.png"])[:HEAD, 2 * MARGIN + TILE :] < 128).sum())
-    assert 0 == heads[0] < heads[1] < heads[2]
-
-
 def test_no_images_no_page():
     assert run([]) == ({}, {})

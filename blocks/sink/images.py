@@ -10,10 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from flowgraph.block import Block, Packet, Port
-from flowgraph.block import Params as BlockParams
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -45,9 +43,6 @@ class ImageWriter(Block):
     one received.
     """
 
-    class Params(BlockParams):
-        title: str = Field("", description="what stands at the head of the page")
-
     inputs = (
         Port("image", "uint8", "picture received, RGB", shape=(None, None, 3), whole=True),
         Port("sent", "uint8", "picture sent, RGB", shape=(None, None, 3), whole=True, optional=True),
@@ -77,7 +72,7 @@ class ImageWriter(Block):
             self._keep_page()
 
     def _keep_page(self) -> None:
-        self.keep("page.png", lambda: png(_page(self.rows, self.params.title)))
+        self.keep("page.png", lambda: png(_page(self.rows)))
         self.drawn, self.drawn_at = len(self.rows), time.monotonic()
 
 
@@ -90,7 +85,7 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _page(rows: list[_Row], title: str) -> np.ndarray:
+def _page(rows: list[_Row]) -> np.ndarray:
     """Return the page, a row a frame: the image sent (if any was), the one received, and their captions."""
     from PIL import Image, ImageDraw
 
@@ -101,7 +96,6 @@ def _page(rows: list[_Row], title: str) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     for left, heading in zip(lefts[:-1], ("sent", "received")[-len(lefts) + 1 :], strict=True):
         draw.text((left, MARGIN), heading, INK, _font(TITLE))
-    draw.text((lefts[-1], MARGIN), textwrap.shorten(_printable(title), 48), INK, _font(TITLE))
     for i, row in enumerate(rows):
         top = head + i * (TILE + MARGIN)
         for left, packet in zip(lefts[:-1], (row.sent, row.received)[-len(lefts) + 1 :], strict=True):

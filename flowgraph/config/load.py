@@ -433,6 +433,9 @@ class _Loader:
             text = self.mistakes.expect(node, str, "an output, 'block.port'")
             if text is not None:
                 end = text.partition("->")[0].strip()  # a wire means the output that it comes from
+                if "." not in end:
+                    self.mistakes.add(node.wrong(f"must be an output, 'block.port', not {text!r}"))
+                    continue
                 inside = end.rpartition(".")[0] in self.flat.blocks
                 inner = replace(level, names={**level.names, **self.flat.blocks}) if inside else level
                 found += self._end(inner, end, node, "outputs")
