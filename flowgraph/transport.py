@@ -394,7 +394,7 @@ class Incoming:
             elif event == zmq.Event.DISCONNECTED and self.shaken:
                 self.shaken -= 1
             elif event == zmq.Event.DISCONNECTED and not self.ended:
-                self._refuse("a connection that broke off before it spoke ZeroMQ, or sent more than a message may hold")
+                self._refuse("a connection that broke off, spoke no ZeroMQ, or sent more than a message may hold")
 
     def close(self) -> None:
         """Close the socket; the monitor, which another thread may read, goes with the context."""

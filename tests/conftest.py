@@ -14,6 +14,14 @@ ROOT = Path(__file__).parent.parent
 LAB = ROOT / "tests" / "lab"
 
 
+def program(folder, text):
+    """A shell script that stands for another program, GNU Radio's Python say."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 class CommandLine:
     """Runs `run_flowgraph.py` in a scratch folder, and finds what a run leaves behind."""
 

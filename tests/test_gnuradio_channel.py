@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, program
 from skimage import data, io
 from test_gnuradio import missing
 
@@ -67,13 +67,6 @@ def test_frames_lengths_and_tags_stay_and_the_same_seed_makes_the_same_noise():
     assert {(t.offset, t.key) for p in made for t in p.tags} >= {(7, "mine"), (49_999, "late"), (0, "true_channel")}
     for a, b in zip(made, again, strict=True):
         np.testing.assert_array_equal(a.data, b.data)
-
-
-def program(folder, text):
-    path = folder / "python"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 @pytest.mark.parametrize(

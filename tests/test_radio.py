@@ -5,7 +5,7 @@ import sys
 from unittest.mock import MagicMock
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, program
 from test_gnuradio import PYTHON, missing
 
 from blocks.sdr import _gnuradio_host
@@ -43,10 +43,7 @@ sys.stdin.read()
 @pytest.fixture
 def loop(tmp_path):
     (tmp_path / "loop.py").write_text(LOOP)
-    path = tmp_path / "python"
-    path.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/loop.py\n")
-    path.chmod(0o755)
-    return str(path)
+    return program(tmp_path, f"exec {sys.executable} {tmp_path}/loop.py")
 
 
 @pytest.mark.parametrize(
