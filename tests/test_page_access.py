@@ -233,7 +233,7 @@ def test_the_window_draws_what_the_history_has(history):
     point = {"ebn0_db": 7.0, "bits": 10_000, "bit_errors": 150, "ber": 0.015, "ber_low": 0.012, "ber_high": 0.018}
     for t in (0.0, 1.0, 2.0):
         made = report(t, int(10_000 * t), int(150 * t))
-        made["link"]["ber_points"] = [point | {"ber_theory": 0.0163}]
+        made["link"]["ber_points"] = [point | {"ber_theory": 0.01697}]
         made["frames"] = [{"frame": 3, "name": "dog", "psnr": 21.0, "status": "ok", "caption_received": "a dog"}]
         history.add("report", made)
     for kind in ("sent", "received"):
@@ -246,7 +246,7 @@ def test_the_window_draws_what_the_history_has(history):
     rates = {line.get_label(): line.get_ydata() for line in axes["time, s"].get_lines()}
     assert rates["bits"][-1] == pytest.approx(0.015)
     (form,) = (line for line in axes["Eb/N0, dB"].get_lines() if line.get_label() == "closed form, uncoded")
-    assert np.interp(7.0, *form.get_data()) == pytest.approx(0.0163, rel=0.01)
+    assert np.interp(7.0, *form.get_data()) == pytest.approx(0.01697, rel=0.01)
     assert figure.get_suptitle().startswith(
         "running · time 2.0 s · frames 4 · Eb/N0 7.00 dB · BER, last second 1.50e-02"
     )

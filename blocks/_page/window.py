@@ -45,9 +45,8 @@ class Window:
         panels += [(_draw_rates, 1), (_draw_ebn0, 1)] if "error_meter" in types else []
         panels += [(_draw_spectrum, 1)] if choice.received else []
         panels += [(_draw_pictures, 2)] if "image_writer" in types else []
-        columns = min(sum(width for _, width in panels), COLUMNS)
-        rows = -(-sum(width for _, width in panels) // COLUMNS)
-        grid, at = figure.add_gridspec(rows, columns) if panels else None, 0
+        wide, at = max(sum(width for _, width in panels), 1), 0
+        grid = figure.add_gridspec(-(-wide // COLUMNS), min(wide, COLUMNS))
         self.panels = []
         for draw, width in panels:
             row, column = divmod(at, COLUMNS)
