@@ -260,7 +260,8 @@ def test_the_window_draws_what_the_history_has(history):
 )
 def test_a_window_without_a_display_is_refused_before_anything_starts(cli, command):
     (cli.folder / "live.yaml").write_text(GRAPH)
-    cli.environment |= {"DISPLAY": "", "WAYLAND_DISPLAY": "", "MPLBACKEND": ""}
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
+        cli.environment.pop(name, None)
     refused = cli.run(*command)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("--window needs a display, and one of matplotlib's toolkits (apt-get install ")
