@@ -12,8 +12,8 @@ def quality_of_pictures(names):
 
 def rates_by_theory(names):
     """Those of the runs, and of the one that was turned while it ran."""
-    assert len(names["points"]) == 3
-    for point in [*names["points"], names["samples"][-1] | {"ber_theory": names["samples"][-1]["theory"]}]:
+    assert [point["ebn0_db"] for point in names["points"]] == [10, 8, 6, 3]
+    for point in [names["link"], *names["points"]]:
         assert point["ber"] == pytest.approx(point["ber_theory"], rel=0.1)
     assert names["samples"][-1]["ber"] > 10 * names["samples"][0]["ber"]
 
