@@ -45,7 +45,9 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     run.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/<flowgraph>-<time>/)")
     run.add_argument("--quiet", action="store_true", help="no progress, no tables")
     run.add_argument("--probe", action="append", default=[], metavar="WIRE", help="tap a wire: BLOCK.OUTPUT")
-    run.add_argument("--live", action="store_true", help="serve a live page, while the run lasts and until Ctrl-C")
+    seen = run.add_mutually_exclusive_group()
+    seen.add_argument("--live", action="store_true", help="serve a live page, while the run lasts and until Ctrl-C")
+    seen.add_argument("--window", action="store_true", help="show the run in a desktop window, without a browser")
     run.set_defaults(command=_run)
     sweep = commands.add_parser(
         "sweep", parents=[config], help="run a grid over a flowgraph's variables, into one table"
@@ -93,6 +95,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     keys.set_defaults(command=_keys)
     watch = commands.add_parser("watch", parents=[where], help="serve the live page of a run, of another host too")
     watch.add_argument("run", metavar="ADDRESS", help="as the run has printed it")
+    watch.add_argument("--window", action="store_true", help="show it in a desktop window instead, without a browser")
     watch.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
     watch.set_defaults(command=_watch)
     turn = commands.add_parser("set", help="change a live parameter of a run")
@@ -185,18 +188,18 @@ def _run(options: argparse.Namespace) -> int:
     _end_when_told()
     progress = Progress(options.quiet)
     graph = Flowgraph.from_spec(spec)
-    page = _page(options, spec.network.keys) if options.live else None
+    beside = _beside(options, spec.network.keys)
     with _writing():
         folder = RunFolder.for_run(spec.name, options.out)
 
     def observe(report: Report) -> None:
         progress.observe(report)
-        if page:
-            page.observe(report)
+        if beside:
+            beside.observe(report)
 
-    with page or nullcontext():
+    with beside or nullcontext():
         try:
-            report = graph.run(folder, observe=observe, tell=progress.tell, live=options.live)
+            report = graph.run(folder, observe=observe, tell=progress.tell, live=beside is not None)
             code = 0
         except RunFailed as failure:
             report = failure.report
@@ -206,18 +209,26 @@ def _run(options: argparse.Namespace) -> int:
                 print_summary(report, folder)
             elif code:
                 print(report.result["fault"], file=sys.stderr)
-        if page and code != 130:
-            page.stay()
+        if beside and code != 130:
+            beside.stay()
     return code
 
 
-def _page(options: argparse.Namespace, keys: str | None) -> Beside:
-    from blocks._page.beside import Beside
+def _beside(options: argparse.Namespace, keys: str | None) -> Beside | None:
+    """Return the page or the window that is wanted beside a run."""
+    if not (options.live or options.window):
+        return None
+    from blocks._page import beside
 
-    return Beside(options.address, options.port, keys)
+    return beside.window(keys) if options.window else beside.page(options.address, options.port, keys)
 
 
 def _watch(options: argparse.Namespace) -> int:
+    if options.window:
+        from blocks._page.window import show
+
+        show(options.run, options.keys)
+        return 0
     from blocks._page.beside import check_installed
 
     check_installed()

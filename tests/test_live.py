@@ -1,9 +1,13 @@
 """Taps on wires, live parameters and what viewers are told, while the graph runs; its log repeats it bit for bit."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,7 +18,7 @@ from blocks.phy.channel import AwgnChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
-from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag, registry
+from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag, live, registry
 from flowgraph.cache import Cache
 from flowgraph.changes import Changes, with_change
 from flowgraph.config.load import loads
@@ -283,6 +287,86 @@ def test_a_viewer_that_does_not_read_stops_nothing(link, tmp_path):
         assert answer.value == 5.0
         asleep.close()
         assert (run.report.sections["link"]["bits"] or 0) > before
+
+
+VIEWER = """
+import sys
+from flowgraph.live import Remote
+remote = Remote(sys.argv[1])
+while True:
+    remote.watch("paced.x")
+    for what, value in remote.news(0.5):
+        print(what, flush=True)
+"""
+
+
+@pytest.fixture
+def stopped_viewer():
+    """Starts a viewer in a process of its own, and once it has seen something stops it as Ctrl-Z would."""
+    started = []
+
+    def start(address):
+        viewer = subprocess.Popen([sys.executable, "-c", VIEWER, address], stdout=subprocess.PIPE, text=True)
+        started.append(viewer)
+        assert viewer.stdout.readline()
+        viewer.send_signal(signal.SIGSTOP)
+
+    yield start
+    for viewer in started:
+        viewer.kill()
+        viewer.communicate()
+
+
+class Paced(Block):
+    """Send a picture's worth of bytes, a hundred times a second."""
+
+    outputs = (Port("x", "uint8", shape=(None,)),)
+
+    def produce(self):
+        for frame in range(100_000):
+            yield Packet(np.zeros((1, 1 << 20), np.uint8), frame, last=True)
+            time.sleep(0.01)
+
+
+class Sink(Block):
+    """Take what comes."""
+
+    inputs = (Port("x", "uint8", shape=(None,)),)
+
+    def work(self, x):
+        pass
+
+
+def test_a_viewer_that_is_stopped_neither_slows_the_data_path_nor_fills_the_memory(
+    stopped_viewer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(live, "BEHIND", 8)  # of a megabyte each
+    monkeypatch.setattr(live, "SAMPLE_EVERY_S", 0.02)
+    graph = Flowgraph("paced")
+    graph.connect(Paced(name="paced"), Sink(name="sink"))
+    with Running(graph, tmp_path) as run:
+
+        def frames_in(seconds):
+            """Return the frames that came through meanwhile, and the pieces that a viewer who reads saw."""
+            before, seen, until = run.report.blocks["sink"].packets, 0, time.monotonic() + seconds
+            while time.monotonic() < until:
+                run.remote.watch("paced.x")
+                seen += sum(what == "paced.x" for what, _ in run.remote.news(0.1))
+            return run.report.blocks["sink"].packets - before, seen
+
+        frames_in(0.5)
+        freely, _ = frames_in(1.5)
+        stopped_viewer(run.report.result["live"])
+        before = resident_bytes()
+        beside_it, seen = frames_in(3.0)
+        assert seen > 40  # megabytes that were not kept for the one that is stopped
+        assert resident_bytes() - before < 30 << 20
+        assert beside_it > freely  # in twice the time: one that waited for it would have stood still
+
+
+def resident_bytes():
+    """Return the memory of this process, in which the supervisor runs."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_mistakes_in_probes_and_changes_are_told_with_their_places(link):

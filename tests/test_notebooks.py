@@ -6,6 +6,21 @@ import pytest
 from conftest import ROOT
 
 
+def quality_of_pictures(names):
+    assert all(5 < each < 40 for each in names["psnr"].values())
+
+
+def rates_by_theory(names):
+    """Those of the runs, and of the one that was turned while it ran."""
+    assert [point["ebn0_db"] for point in names["points"]] == [10, 8, 6, 3]
+    for point in [names["link"], *names["points"]]:
+        assert point["ber"] == pytest.approx(point["ber_theory"], rel=0.1)
+    assert names["samples"][-1]["ber"] > 10 * names["samples"][0]["ber"]
+
+
+CLAIMS = {"deepjscc.ipynb": quality_of_pictures, "watching.ipynb": rates_by_theory}
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "docs").rglob("*.ipynb")), ids=lambda path: path.name)
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
     """Its training is cut short, and nothing is left in its folder."""
@@ -18,4 +33,4 @@ def test_notebook_runs(notebook, tmp_path, monkeypatch):
         if cell["cell_type"] == "code":
             source = "".join(cell["source"]).replace("STEPS, BATCH, SIDE = 600", "STEPS, BATCH, SIDE = 3")
             exec(compile(source, f"{notebook.name}[{number}]", "exec"), names)
-    assert all(5 < each < 40 for each in names["psnr"].values())
+    CLAIMS[notebook.name](names)

@@ -6,14 +6,17 @@ import socket
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from blocks._page.choice import choose
 from blocks._page.history import History
 from blocks._page.pictures import marked
 from blocks._page.server import serve
+from blocks._page.window import SIZE, Window
 from flowgraph import BlockError, Packet, registry
 from flowgraph.config.load import load
 from flowgraph.live import Parameter, Run
+from flowgraph.spec import BlockSpec
 
 GRAPH = """
 flowgraph: watched
@@ -213,6 +216,56 @@ def test_values_in_force_are_those_that_others_have_turned_too(history):
     change = {"block": "link.air", "parameter": "ebn0", "value": 3.0, "frame": 1, "offset": 0}
     history.add("report", report(1.0, 100, 1, changes=[change]))
     assert history.in_force["link.air.ebn0"] == 3.0
+
+
+def test_the_window_draws_what_the_history_has(history):
+    from blocks.phy import noise, qam
+    from blocks.sink.images import png
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    history.run.spec.blocks.append(BlockSpec("save", "image_writer", {}, "main"))
+    window = Window(history, figure)
+    assert window.update()
+    assert not window.update()  # nothing is new
+    symbols = noise.awgn(qam.map_symbols(noise.random_bytes(512, 1), 4096), 0.05, 5, 0, 0)
+    channel = {"kind": "awgn", "modulation": "16qam", "bits_per_symbol": 4, "n0": 0.05, "esn0_db": 13.0}
+    history.add("link.air.symbols", Packet(symbols).tagged(modulation="16qam", true_channel=channel))
+    point = {"ebn0_db": 7.0, "bits": 10_000, "bit_errors": 150, "ber": 0.015, "ber_low": 0.012, "ber_high": 0.018}
+    for t in (0.0, 1.0, 2.0):
+        made = report(t, int(10_000 * t), int(150 * t))
+        made["link"]["ber_points"] = [point | {"ber_theory": 0.01697}]
+        made["frames"] = [{"frame": 3, "name": "dog", "psnr": 21.0, "status": "ok", "caption_received": "a dog"}]
+        history.add("report", made)
+    for kind in ("sent", "received"):
+        history.add(f"images/0003_{kind}.png", png(np.full((16, 16, 3), 90, np.uint8)))
+    assert window.update()
+    figure.canvas.draw()
+    axes = {each.get_xlabel(): each for each in figure.get_axes()}
+    assert set(axes) >= {"in-phase", "time, s", "Eb/N0, dB", "frequency, cycles a sample", "21.0 dB\na dog"}
+    assert "SNR 13" in axes["in-phase"].get_title(loc="left")
+    rates = {line.get_label(): line.get_ydata() for line in axes["time, s"].get_lines()}
+    assert rates["bits"][-1] == pytest.approx(0.015)
+    (form,) = (line for line in axes["Eb/N0, dB"].get_lines() if line.get_label() == "closed form, uncoded")
+    assert np.interp(7.0, *form.get_data()) == pytest.approx(0.01697, rel=0.01)
+    assert figure.get_suptitle().startswith(
+        "running · time 2.0 s · frames 4 · Eb/N0 7.00 dB · BER, last second 1.50e-02"
+    )
+    history.add("report", made | {"status": "failed", "fault": "block x: it broke"})
+    assert window.update()
+    assert "the run has ended after 2.0 s: block x: it broke" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "live.yaml", "--window", "--out", "out"], ["watch", "ipc:///x", "--window"]]
+)
+def test_a_window_without_a_display_is_refused_before_anything_starts(cli, command):
+    (cli.folder / "live.yaml").write_text(GRAPH)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
+        cli.environment.pop(name, None)
+    refused = cli.run(*command)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("--window needs a display, and one of matplotlib's toolkits (apt-get install ")
+    assert not (cli.folder / "out").exists()
 
 
 def test_states_are_told_apart(history):

@@ -1,1 +1,1 @@
-"""The live page: a run as a browser shows it, in a process of its own that knows the run by `flowgraph.live` alone."""
+"""What shows a run, a page or a window: a process of its own that knows the run by `flowgraph.live` alone."""

@@ -1,4 +1,4 @@
-"""Starts the page beside a run of the command line, and lets it stay until Ctrl-C."""
+"""Starts what shows a run beside a run of the command line, and lets it stay until a person has seen enough."""
 
 from __future__ import annotations
 
@@ -18,28 +18,42 @@ def check_installed() -> None:
         raise BlockError("the live page needs Bokeh: pip install 'semflow[live]'")
 
 
-class Beside:
-    """The page's process; `observe` starts it as soon as a run has an address for viewers.
+def check_display() -> None:
+    """Raise `BlockError` with the remedy where no window can be opened."""
+    import matplotlib
+    from matplotlib.backends import backend_registry
 
-    Raises `BlockError` where the page cannot be.
+    try:
+        if backend_registry.resolve_backend(matplotlib.get_backend())[1]:
+            return
+        reason = ""
+    except ImportError as error:
+        reason = f" ({error})"
+    toolkit = "one of matplotlib's toolkits (apt-get install python3-tk, or pip install PySide6)"
+    raise BlockError(f"--window needs a display, and {toolkit}{reason}; --live serves a page instead")
+
+
+class Beside:
+    """A process that shows a run; `observe` starts it as soon as the run has an address for viewers.
+
+    `module` is given that address and the `arguments`; `stays` says what becomes of it after the run has ended.
     """
 
-    def __init__(self, host: str, port: int, keys: str | None):
-        check_installed()
-        self.arguments = [host, str(port_for(host, port)), keys or ""]
+    def __init__(self, module: str, arguments: list[str], stays: str):
+        self.module, self.arguments, self.stays = module, arguments, stays
         self.process: subprocess.Popen | None = None
 
     def observe(self, report: Report) -> None:
-        """Start the page, once."""
+        """Start the process, once."""
         if self.process is None:
-            command = [sys.executable, "-P", "-m", "blocks._page.server", report.result["live"], *self.arguments]
-            # A session of its own: Ctrl-C reaches the run alone, and the page sees how that ends.
+            command = [sys.executable, "-P", "-m", self.module, report.result["live"], *self.arguments]
+            # A session of its own: Ctrl-C reaches the run alone, and the process sees how that ends.
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def stay(self) -> None:
-        """Wait until a person has seen enough, if the page is there at all."""
+        """Wait until a person has seen enough, if there is anything to see at all."""
         if self.process is not None and self.process.poll() is None:
-            print("the live page stays until Ctrl-C", file=sys.stderr)
+            print(self.stays, file=sys.stderr)
             try:
                 self.process.wait()
             except KeyboardInterrupt:
@@ -52,3 +66,16 @@ class Beside:
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
+
+
+def page(host: str, port: int, keys: str | None) -> Beside:
+    """Return the live page beside a run. Raises `BlockError` where it cannot be."""
+    check_installed()
+    arguments = [host, str(port_for(host, port)), keys or ""]
+    return Beside("blocks._page.server", arguments, "the live page stays until Ctrl-C")
+
+
+def window(keys: str | None) -> Beside:
+    """Return the window beside a run. Raises `BlockError` where it cannot be."""
+    check_display()
+    return Beside("blocks._page.window", [keys or ""], "the window stays until it is closed, or Ctrl-C")

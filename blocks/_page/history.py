@@ -30,7 +30,8 @@ WINDOW_S = 1.0  # over which an error rate is measured
 COUNTS = ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")  # of which rates are made
 STALE_S = 2.0  # without a word from the run
 PICTURES = 60  # frames whose pictures are kept
-PICTURE = re.compile(r"images/(\d+)_(sent|plain|received)\.png")
+KINDS = ("sent", "plain", "received")  # of pictures
+PICTURE = re.compile(rf"images/(\d+)_({'|'.join(KINDS)})\.png")
 
 
 class Row(NamedTuple):
@@ -39,6 +40,20 @@ class Row(NamedTuple):
     time: float
     duration: float
     decibel: np.ndarray
+
+
+class Channel(NamedTuple):
+    """A simulated channel, uncoded."""
+
+    modulation: Any
+    bits_per_symbol: int
+    fades: bool
+    k_factor: float
+
+    def bit_error_rates(self, ebn0_db: np.ndarray) -> np.ndarray:
+        """Return the closed form, for each Eb/N0."""
+        esn0_db = ebn0_db + theory.ratio_to_db(self.bits_per_symbol)
+        return np.array([theory.bit_error_rate(float(x), self.modulation, self.fades, self.k_factor) for x in esn0_db])
 
 
 class Stream:
@@ -171,7 +186,7 @@ class History:
             self.pictures[what] = value
             frames = dict.fromkeys(PICTURE.fullmatch(each)[1] for each in self.pictures)  # type: ignore[index]
             for frame in list(frames)[:-PICTURES]:
-                for kind in ("sent", "plain", "received"):
+                for kind in KINDS:
                     self.pictures.pop(f"images/{frame}_{kind}.png", None)
 
     def _stream(self, output: str) -> Stream:
@@ -186,6 +201,47 @@ class History:
         if name not in self.in_force or self.in_force[name] != value:
             self.in_force[name] = value
             self.turned += 1
+
+    def figures(self) -> dict[str, str]:
+        """Return the main figures of the run, as they are shown, by name."""
+        report, link = self.report, self.report["link"]
+        figures = {"time": f"{report.get('elapsed_s', 0.0):.1f} s"}
+        frames = [row for row in report["frames"] if row.get("name")]
+        if frames:
+            figures["frames"] = str(max((row["frame"] for row in frames if row.get("status")), default=-1) + 1)
+        if points := link.get("ber_points"):
+            figures["Eb/N0"] = f"{points[-1]['ebn0_db']:.2f} dB"
+        sample = self.samples[-1] if self.samples else {}
+        if sample.get("ber") is not None:
+            bound = f"0 of {sample['window_bits']:,}"
+            figures["BER, last second"] = f"{sample['ber']:.2e}" if sample["ber"] else bound
+        if link.get("ber") is not None:
+            figures["BER, all"] = f"{link['ber']:.2e}"
+        if report.get("changes"):
+            change = report["changes"][-1]
+            value = f"{change['block']}.{change['parameter']} = {change['value']}"
+            figures["last change"] = f"{value} from item {change['offset']:,} of frame {change['frame']}"
+        return figures
+
+    def frames_received(self) -> dict[int, dict[str, str]]:
+        """Return the paths of pictures by kind, of the frames that were received, by number."""
+        numbers = sorted(int(found[1]) for path in self.pictures if (found := PICTURE.fullmatch(path)))
+        frames = {
+            number: {kind: path for kind in KINDS if (path := f"images/{number:04d}_{kind}.png") in self.pictures}
+            for number in numbers
+        }
+        return {number: kinds for number, kinds in frames.items() if "received" in kinds}
+
+    def channel(self) -> Channel | None:
+        """Return the simulated channel that is in use, where there is a closed form of it."""
+        for stream in self.streams.values():
+            told = stream.channel
+            if told and told.get("modulation") and told.get("kind") in ("awgn", "rayleigh", "rician"):
+                modulation = told["modulation"]
+                points = modulation if isinstance(modulation, str) else tuple(map(tuple, modulation))
+                k_factor = theory.db_to_ratio(told["k_factor"]) if told.get("k_factor") is not None else 0.0
+                return Channel(points, told["bits_per_symbol"], told["kind"] != "awgn", k_factor)
+        return None
 
     def _add_report(self, report: dict[str, Any]) -> None:
         before, self.report = self.report, report

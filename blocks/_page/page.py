@@ -50,29 +50,11 @@ class Header:
     def update(self, history: History) -> None:
         """Show what has changed."""
         state, sentence = history.state()
-        report, link = history.report, history.report["link"]
-        sample = history.samples[-1] if history.samples else {}
-        figures = {"time": f"{report.get('elapsed_s', 0.0):.1f} s"}
-        frames = [row for row in report["frames"] if row.get("name")]
-        if frames:
-            last = max((row["frame"] for row in frames if row.get("status")), default=-1)
-            figures["frames"] = str(last + 1)
-        points = link.get("ber_points") or []
-        if points:
-            figures["Eb/N0"] = f"{points[-1]['ebn0_db']:.2f} dB"
-        if sample.get("ber") is not None:
-            bound = f"0 of {sample['window_bits']:,}"
-            figures["BER, last second"] = f"{sample['ber']:.2e}" if sample["ber"] else bound
-        if link.get("ber") is not None:
-            figures["BER, all"] = f"{link['ber']:.2e}"
-        if report.get("changes"):
-            change = report["changes"][-1]
-            value = f"{change['block']}.{change['parameter']} = {change['value']}"
-            figures["last change"] = f"{value} from item {change['offset']:,} of frame {change['frame']}"
         parts = [f'<span class="pill {state}">{WORDS.get(state, state)}</span>']
         parts += [f"<span>{escape(sentence)}</span>"] if sentence else []
         parts += [
-            f'<span class="figure"><span>{name}</span> <b>{escape(value)}</b></span>' for name, value in figures.items()
+            f'<span class="figure"><span>{name}</span> <b>{escape(value)}</b></span>'
+            for name, value in history.figures().items()
         ]
         text = f'<div class="bar">{"".join(parts)}</div>'
         if text != self.root.text:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bokeh.models import Div, InlineStyleSheet
 
-from blocks._page.history import PICTURE, History
+from blocks._page.history import History
 from blocks._page.look import View
 
 KINDS = {"sent": "sent", "plain": "decoded as it came", "received": "received"}
@@ -56,11 +56,8 @@ class PictureView(View):
     def update(self, history: History) -> None:
         """Show what is new."""
         rows = {row["frame"]: row for row in history.report["frames"]}
-        frames: dict[int, dict[str, str]] = {}
-        for path in history.pictures:
-            if found := PICTURE.fullmatch(path):
-                frames.setdefault(int(found[1]), {})[found[2]] = path.removeprefix("images/")
-        whole = sorted(number for number, kinds in frames.items() if "received" in kinds)
+        frames = history.frames_received()
+        whole = list(frames)
         if not whole:
             return
         told = (number for number in reversed(whole) if rows.get(number, {}).get("status"))
@@ -84,7 +81,9 @@ class PictureView(View):
 
 
 def _images(kinds: Mapping[str, str], wanted: tuple[str, ...]) -> str:
-    return "".join(f'<img src="pictures/{kinds[kind]}" alt="{kind}">' for kind in wanted if kind in kinds)
+    return "".join(
+        f'<img src="pictures/{kinds[kind].removeprefix("images/")}" alt="{kind}">' for kind in wanted if kind in kinds
+    )
 
 
 def _words(frame: int, row: Mapping[str, Any]) -> str:

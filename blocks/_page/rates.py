@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource
 
-from blocks._page.history import SAMPLES, History
+from blocks._page.history import SAMPLES, Channel, History
 from blocks._page.look import Look, View, legend_above, plot
-from blocks.phy import theory
 
 SPANS_S = (15.0, 30.0, 60.0)  # of the axis of time: as short as shows all, then the last minute
 LOWEST, BEGIN = 1e-9, 1e-4  # rates that an axis reaches at most, and in the beginning
@@ -76,14 +75,14 @@ class RateOverEbn0(View):
         self.bound_key = self.root.legend[0].items[2]
         self.bound_key.visible = False
         self.seen: Any = None
-        self.channel: Any = None
+        self.channel: Channel | None = None
 
     def update(self, history: History) -> None:
         """Show the points that were collected, and the closed form of the channel that is in use."""
-        channel = _channel(history)
+        channel = history.channel()
         if channel is not None and channel != self.channel:
             self.channel = channel
-            self._draw_form(*channel)
+            self._draw_form(channel)
         points = history.report["link"].get("ber_points") or []
         if not points or points == self.seen:
             return
@@ -105,26 +104,12 @@ class RateOverEbn0(View):
         if min(x) < span.start or max(x) > span.end:
             span.start, span.end = min(span.start, 2 * (min(x) // 2) - 2), max(span.end, 2 * (max(x) // 2) + 4)
             if self.channel:
-                self._draw_form(*self.channel)
+                self._draw_form(self.channel)
         _reach_down(self.root, np.array([*self.points.data["low"], *self.bounds.data["y"]]))
 
-    def _draw_form(self, modulation: Any, bits: int, rayleigh: bool, k_factor: float) -> None:
+    def _draw_form(self, channel: Channel) -> None:
         x = np.arange(self.root.x_range.start, self.root.x_range.end + 0.1, 0.5)
-        offset = theory.ratio_to_db(bits)
-        y = [theory.bit_error_rate(float(each) + offset, modulation, rayleigh, k_factor) for each in x]
-        self.form.data = {"x": x, "y": np.maximum(y, 1e-30)}
-
-
-def _channel(history: History) -> tuple[Any, int, bool, float] | None:
-    """Return modulation, bits per symbol and kind of fading of a simulated channel that has a closed form."""
-    for stream in history.streams.values():
-        told = stream.channel
-        if told and told.get("modulation") and told.get("kind") in ("awgn", "rayleigh", "rician"):
-            modulation = told["modulation"]
-            points = modulation if isinstance(modulation, str) else tuple(map(tuple, modulation))
-            k_factor = theory.db_to_ratio(told["k_factor"]) if told.get("k_factor") is not None else 0.0
-            return points, told["bits_per_symbol"], told["kind"] != "awgn", k_factor
-    return None
+        self.form.data = {"x": x, "y": np.maximum(channel.bit_error_rates(x), 1e-30)}
 
 
 def _reach_down(root: Any, rates: np.ndarray) -> None:

@@ -12,6 +12,7 @@ From a notebook:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,21 @@ from blocks.view.style import COLOURS, SHADES, SHAPES, axes_or_new, files, new_f
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
 
-__all__ = ["constellation", "error_rate_keys", "error_rates", "files", "pictures", "spectrogram", "spectrum"]
+__all__ = [
+    "constellation",
+    "error_rate_keys",
+    "error_rates",
+    "error_rates_over_time",
+    "files",
+    "pictures",
+    "spectrogram",
+    "spectrum",
+]
 
+RATES = {"theory": "theory", "ber": "bits", "ser": "symbols", "bler": "frames"}  # over time
 LOWEST = 1e-12  # error rate that an axis reaches
 MARKS = ("crimson", "black", "darkorange", "teal")  # of constellations that are in one figure
 
@@ -96,6 +107,28 @@ def error_rates(
     axes.set_ylim(10 ** np.floor(np.log10(max(min(seen, default=0.1), LOWEST)) - 0.3), 1.5)
     if legend:
         axes.legend(handles=error_rate_keys(rows, (rate,)))
+    return figure
+
+
+@styled
+def error_rates_over_time(samples: Iterable[Mapping[str, Any]], axes: Axes | None = None) -> Figure:
+    """Draw error rates of bits, symbols and frames over time, beside theory.
+
+    `samples` has for every moment `t`, in seconds, and the rates `ber`, `ser`, `bler` and `theory`, each of which may
+    be None.
+    """
+    figure, axes = axes_or_new(axes, 5.4, 4.2)
+    axes.set(xlabel="time, s", ylabel="error rate", yscale="log")
+    axes.grid(which="major")
+    rows = list(samples)
+    lowest = 0.1
+    for (key, label), colour in zip(RATES.items(), ("0.35", *COLOURS), strict=False):
+        rates = [row[key] or math.nan for row in rows]  # none is not on a log axis
+        lowest = min(lowest, np.nanmin([*rates, 0.1]))
+        line = "--" if key == "theory" else "-"
+        axes.plot([row["t"] for row in rows], rates, line, color=colour, label=label)
+    axes.set_ylim(10 ** np.floor(np.log10(max(lowest, LOWEST)) - 0.3), 1.5)
+    axes.legend(ncols=len(RATES), loc="lower center")
     return figure
 
 
@@ -190,14 +223,18 @@ def spectrogram(samples: np.ndarray, sample_rate: float | None = None, axes: Axe
 
 
 @styled
-def pictures(rows: Sequence[tuple[str, Mapping[str, np.ndarray | None]]], title: str = "") -> Figure:
-    """Draw pictures in a strip, a column a frame and a row a kind.
+def pictures(
+    rows: Sequence[tuple[str, Mapping[str, np.ndarray | None]]],
+    title: str = "",
+    where: SubFigure | None = None,
+) -> Figure:
+    """Draw pictures in a strip, a column a frame and a row a kind; `where` is part of a figure.
 
     `rows` has for every frame what is written below it, and its pictures by kind (sent, plain, received), RGB uint8
     [height, width, 3], None where one is lost.
     """
     kinds = list(dict.fromkeys(kind for _, each in rows for kind in each))
-    figure = new_figure(0.25 + 1.5 * len(rows), 0.35 + 1.55 * len(kinds), w_pad=0.02, h_pad=0.02)
+    figure = where or new_figure(0.25 + 1.5 * len(rows), 0.35 + 1.55 * len(kinds), w_pad=0.02, h_pad=0.02)
     if title:
         figure.suptitle(title, fontsize=9)
     for column, (words, each) in enumerate(rows):
@@ -214,4 +251,6 @@ def pictures(rows: Sequence[tuple[str, Mapping[str, np.ndarray | None]]], title:
                 axes.set_ylabel(kind)
             if kind == kinds[-1] and words:
                 axes.set_xlabel(words, fontsize=7)
-    return figure
+    root = figure.get_figure(root=True)
+    assert root is not None
+    return root

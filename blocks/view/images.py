@@ -38,19 +38,19 @@ class ImageView(Block):
         if len(self.rows) < self.params.shown:
             packets = {"sent": sent, "plain": plain, "received": image}
             pictures = {kind: p and p.data[0] for kind, p in packets.items() if p is not _UNWIRED}
-            self.rows.append((_words(image), pictures))
+            told = ("psnr", "ssim", "status", "caption")
+            words = "" if image is None else words_below(**{key: image.tag(key) for key in told})
+            self.rows.append((words, pictures))
 
     def stop(self) -> None:
         if self.rows:
             keep_figure(self, self.name, lambda: figures.pictures(self.rows))
 
 
-def _words(image: Packet | None) -> str:
-    """Return what is written below a picture that was received."""
-    if image is None:
-        return ""
-    facts = [f"{image.tag('psnr'):.1f} dB"] if image.tag("psnr") is not None else []
-    facts += [f"SSIM {image.tag('ssim'):.2f}"] if image.tag("ssim") is not None else []
-    facts += [image.tag("status")] if image.tag("status", "ok") != "ok" else []
-    caption = textwrap.wrap(image.tag("caption") or "", 24, max_lines=3, placeholder=" ...")
-    return "\n".join(([", ".join(facts)] if facts else []) + caption)
+def words_below(psnr: float | None, ssim: float | None, status: str | None, caption: str | None) -> str:
+    """Return what is written below a picture that was received, of what is known of it."""
+    facts = [f"{psnr:.1f} dB"] if psnr is not None else []
+    facts += [f"SSIM {ssim:.2f}"] if ssim is not None else []
+    facts += [status] if status not in (None, "ok") else []
+    lines = textwrap.wrap(caption or "", 24, max_lines=3, placeholder=" ...")
+    return "\n".join(([", ".join(facts)] if facts else []) + lines)
