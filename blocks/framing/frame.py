@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 
 from blocks.framing import golay
-from blocks.framing.latents import Format, bits_per_value, is_float
+from blocks.framing.latents import Format, bits_per_value, is_quantised
 
 VERSION = 1
 _FIELDS = struct.Struct(">BBHHHH")  # version and format, flags, caption's bytes, channels, height, width
-_CODES = {"float64": 1, "float32": 2, "float16": 3, "quant2": 10, "quant3": 11} | {f"quant{b}": b for b in range(4, 9)}
+_CODES = {"float64": 1, "float32": 2, "float16": 3, "quant2": 10, "quant3": 11, "analog": 12} | {
+    f"quant{b}": b for b in range(4, 9)
+}
 _FORMATS = {0: None} | {code: form for form, code in _CODES.items()}
 _TEXT, _CODED, _SCRAMBLED, _BY_PLANE = 0x80, 0x40, 0x20, 0x10
 CHECK_BITS = 16
@@ -69,7 +71,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if bool(self.latent) != (0 not in self.shape):
             raise ValueError(f"latent {self.latent} cannot be of shape {self.shape}")
-        if self.by_plane and (self.latent is None or is_float(self.latent)):
+        if self.by_plane and not (self.latent and is_quantised(self.latent)):
             raise ValueError(f"latent {self.latent} has no planes")
 
     @property
@@ -112,7 +114,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.by_plane:
             for plane in range(self.latent_bits // self.values):
                 yield self.latent_start + plane * self.values, PLANES[plane]
-        elif self.latent:
+        elif self.latent_bits:
             yield self.latent_start, "latent"
 
     @property

@@ -36,7 +36,10 @@ class BitSerializer(Block):
     """
 
     class Params(BlockParams):
-        latent: latents.Format = Field("quant8", description="IEEE-754 numbers, or a quantiser of 2 to 8 bits")
+        latent: latents.Format = Field(
+            "quant8",
+            description="IEEE-754 numbers, a quantiser of 2 to 8 bits, or analog: no bits, see hybrid_modulator",
+        )
         layout: Literal["groups", "planes"] = Field(
             "groups",
             description="bits of a quantised latent in groups of four values, laid out for 16QAM, or plane by plane, "
@@ -56,7 +59,7 @@ class BitSerializer(Block):
 
         @model_validator(mode="after")
         def _planes(self) -> BitSerializer.Params:
-            if self.layout == "planes" and latents.is_float(self.latent):
+            if self.layout == "planes" and not latents.is_quantised(self.latent):
                 raise ValueError(f"must have a quantiser as latent with layout: planes, not {self.latent}")
             return self
 
@@ -101,7 +104,7 @@ class BitSerializer(Block):
         if values is not None:
             if latents.is_float(p.latent):
                 parts.append(latents.write_floats(values.ravel(), p.latent))
-            else:
+            elif latents.is_quantised(p.latent):
                 parts.append(np.packbits(latents.write_quantised(values.ravel(), p.latent, header.by_plane)))
         data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
         if header.scrambled:
