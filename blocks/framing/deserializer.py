@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from blocks.framing import calibration, golay, latents
+from blocks.framing import calibration, entropy, golay, latents
 from blocks.framing.frame import HEADER_BITS, FrameError, Header, check
 from blocks.framing.scrambler import scrambling
 from flowgraph.block import Block, Packet, Port
@@ -147,6 +147,14 @@ def _no_latent(status: str, reason: str = "") -> _Part:
     return _Part(np.empty((0, 0, 0, 0), np.float32), status, reason)
 
 
+def _expanded(data: bytes) -> _Part:
+    """Return a caption that was entropy-coded."""
+    try:
+        return _Part(np.frombuffer(entropy.expand(data), np.uint8), "ok")
+    except ValueError as error:
+        return _no_text("lost", f"caption cannot be expanded: {error}")
+
+
 def _analog(packet: Packet | None) -> _Part:
     """Return a latent that came beside the bits, as a modem tells of it."""
     if packet is None:
@@ -248,10 +256,14 @@ class BitDeserializer(Block):
         else:
             data = received.decisions(begin, end, header.scrambled).tobytes()
         caption, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
-        if header.checked and check(caption) == checksum and caption.isascii():
+        if header.checked and check(caption) == checksum and (header.compressed or caption.isascii()):
             if header.coded:
                 count.add(soft, golay.encode(decoded))
+            if header.compressed:
+                return _expanded(caption)
             return _Part(np.frombuffer(caption, np.uint8), "ok")
+        if header.compressed:
+            return _no_text("lost", "caption damaged" if header.checked else "caption has no checksum to trust it by")
         letters = np.frombuffer(caption, np.uint8)
         printable = (letters >= 32) & (letters < 127)
         if header.checked:

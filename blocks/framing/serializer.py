@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from blocks.framing import golay, latents
+from blocks.framing import entropy, golay, latents
 from blocks.framing.frame import LONGEST, Header, check
 from blocks.framing.scrambler import scrambling
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
@@ -51,6 +51,7 @@ class BitSerializer(Block):
         caption: Literal["coded", "plain"] = Field(
             "coded", description="protected as the header is, or bare ASCII bytes"
         )
+        compress: bool = Field(False, description="entropy-code the caption, by a model of English captions")
         scramble: bool = Field(True, description="add a pseudo-random sequence (3GPP TS 38.211, clause 5.2.1)")
         bits_per_symbol: int = Field(4, ge=1, le=16, description="for the report: bits in a complex symbol")
         pixels_per_latent: int = Field(
@@ -84,6 +85,8 @@ class BitSerializer(Block):
         p = self.params
         frame = next(packet.frame for packet in (text, latent) if packet is not None)
         caption = _caption(text)
+        if caption is not None and p.compress:
+            caption = entropy.compress(caption)
         values = None if latent is None or not latent.count else self._values(latent)
         header = Header(
             latent=None if values is None else p.latent,
@@ -94,6 +97,7 @@ class BitSerializer(Block):
             scrambled=p.scramble,
             by_plane=values is not None and p.layout == "planes",
             side=p.header == "side",
+            compressed=caption is not None and p.compress,
         )
         parts = [] if header.side else [np.packbits(header.pack()) ^ scrambling(0, header.caption_start // 8)]
         if caption is not None:
