@@ -91,7 +91,7 @@ def _frequencies(before: bytes) -> Frequencies:
 
 
 def compress(text: bytes) -> bytes:
-    """Return ASCII text as few bytes: about 2 bits a character of captions, any other text at some length.
+    """Return ASCII text as few bytes: about 3 bits a character of captions, more of other text.
 
     >>> expand(compress(b"a dog runs on the beach"))
     b'a dog runs on the beach'
