@@ -180,7 +180,7 @@ def test_what_cannot_be_sent_is_refused():
 
 
 def test_photographs_cross_in_a_twelfth_of_the_papers_symbols(tmp_path):
-    """The paper's float64 take 36,864 in 16QAM; captions and header, at rate 1/6, are half of what goes here."""
+    """The paper's float64 take 36,864 in 16QAM; captions and header are sent at rate 1/6."""
     report = Flowgraph.load(ROOT / "configs/beyond/analog.yaml", esn0="10 dB", limit=2).run(tmp_path)
     link, payload, frames = report.sections["link"], report.sections["payload"], report.frames.values()
     assert (link["esn0_db"], link["ebn0_db"], link["headers_wrong"]) == (10, None, 0)
