@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from blocks.framing import calibration, golay, latents
+from blocks.framing import calibration, entropy, golay, latents
 from blocks.framing.frame import HEADER_BITS, FrameError, Header, check
 from blocks.framing.scrambler import scrambling
 from flowgraph.block import Block, Packet, Port
@@ -147,6 +147,22 @@ def _no_latent(status: str, reason: str = "") -> _Part:
     return _Part(np.empty((0, 0, 0, 0), np.float32), status, reason)
 
 
+def _expanded(data: bytes) -> _Part:
+    """Return a caption that was entropy-coded."""
+    try:
+        return _Part(np.frombuffer(entropy.expand(data), np.uint8), "ok")
+    except ValueError as error:
+        return _no_text("lost", f"caption cannot be expanded: {error}")
+
+
+def _analog(packet: Packet | None) -> _Part:
+    """Return a latent that came beside the bits, as a modem tells of it."""
+    if packet is None:
+        return _no_latent("lost", "analog latent did not come")
+    told = {key: packet.tag(key) for key in ("noise_variance", "noise_source")}
+    return _Part(packet.data, packet.tag("status", "ok"), packet.tag("reason", ""), **told)
+
+
 class BitDeserializer(Block):
     """Turn received frames back into captions and latents, and say how noisy each latent is.
 
@@ -167,7 +183,8 @@ class BitDeserializer(Block):
     coded, the share of floats that look damaged. Found errors count as (errors + 1/2) / (bits + 50), the mean
     under a beta prior of 1 %. Errors are taken to spread as over 16QAM in the first two cases (the first two
     bits of a symbol err half as often as the last two), evenly in the others and behind a decoder. What was erased
-    is 0 and counts with variance 1. What the channel truly did is never looked at.
+    is 0 and counts with variance 1. An analog latent is handed on as it comes beside the bits. What the channel truly
+    did is never looked at.
     """
 
     class Params(BlockParams):
@@ -180,23 +197,36 @@ class BitDeserializer(Block):
             "as in the paper, NaN, infinite, |z| > 10 and |z| < 0.01 become draws of N(0, 1)",
         )
 
-    inputs = (Port("bits", ("bits", "float32", "int8"), "received frames", whole=True),)
+    inputs = (
+        Port("bits", ("bits", "float32", "int8"), "received frames", whole=True),
+        Port(
+            "latent",
+            "float32",
+            "analog latents, as a hybrid_demodulator hands them out",
+            (None, None, None),
+            whole=True,
+            optional=True,
+        ),
+    )
     outputs = (
         Port("text", "uint8", "caption, one frame a caption", unit="ASCII"),
         Port("latent", "float32", "scaled latent: channels, height, width", (None, None, None)),
     )
 
-    def work(self, bits: Packet) -> dict[str, Packet]:
+    def work(self, bits: Packet | None, latent: Packet | None = None) -> dict[str, Packet] | None:
+        if bits is None:
+            return None
         received, count = _Received(bits), _Count()
         try:
             header = self._header(bits, received, count)
             text = self._text(header, received, count)
         except FrameError as error:
-            text, latent = _no_text("lost", str(error)), _no_latent("lost", str(error))
+            text, values = _no_text("lost", str(error)), _no_latent("lost", str(error))
         else:
-            latent = self._latent(header, received, count, bits.frame)
-        self._report(bits.frame, text, latent)
-        return {"text": text.packet(bits.frame), "latent": latent.packet(bits.frame)}
+            analog = header.latent == "analog"
+            values = _analog(latent) if analog else self._latent(header, received, count, bits.frame)
+        self._report(bits.frame, text, values)
+        return {"text": text.packet(bits.frame), "latent": values.packet(bits.frame)}
 
     def _header(self, packet: Packet, received: _Received, count: _Count) -> Header:
         side = self.params.header == "side"
@@ -226,10 +256,14 @@ class BitDeserializer(Block):
         else:
             data = received.decisions(begin, end, header.scrambled).tobytes()
         caption, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
-        if header.checked and check(caption) == checksum and caption.isascii():
+        if header.checked and check(caption) == checksum and (header.compressed or caption.isascii()):
             if header.coded:
                 count.add(soft, golay.encode(decoded))
+            if header.compressed:
+                return _expanded(caption)
             return _Part(np.frombuffer(caption, np.uint8), "ok")
+        if header.compressed:
+            return _no_text("lost", "caption damaged" if header.checked else "caption has no checksum to trust it by")
         letters = np.frombuffer(caption, np.uint8)
         printable = (letters >= 32) & (letters < 127)
         if header.checked:

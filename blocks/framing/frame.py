@@ -15,13 +15,15 @@ import msgspec
 import numpy as np
 
 from blocks.framing import golay
-from blocks.framing.latents import Format, bits_per_value, is_float
+from blocks.framing.latents import Format, bits_per_value, is_quantised
 
 VERSION = 1
 _FIELDS = struct.Struct(">BBHHHH")  # version and format, flags, caption's bytes, channels, height, width
-_CODES = {"float64": 1, "float32": 2, "float16": 3, "quant2": 10, "quant3": 11} | {f"quant{b}": b for b in range(4, 9)}
+_CODES = {"float64": 1, "float32": 2, "float16": 3, "quant2": 10, "quant3": 11, "analog": 12} | {
+    f"quant{b}": b for b in range(4, 9)
+}
 _FORMATS = {0: None} | {code: form for form, code in _CODES.items()}
-_TEXT, _CODED, _SCRAMBLED, _BY_PLANE = 0x80, 0x40, 0x20, 0x10
+_TEXT, _CODED, _SCRAMBLED, _BY_PLANE, _COMPRESSED = 0x80, 0x40, 0x20, 0x10, 0x08
 CHECK_BITS = 16
 HEADER_BITS = golay.coded_length(8 * _FIELDS.size + CHECK_BITS)
 LONGEST = (1 << 16) - 1  # bytes of a caption, and each side of a latent
@@ -55,6 +57,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scrambled      whether all that follows the header is scrambled; a header that is sent always is
     side           whether the header is not sent: the receiver has it from a genie
     by_plane       whether the latent's bits are sent plane by plane, not in groups of four values
+    compressed     whether the caption is entropy-coded, not ASCII
     """
 
     latent: Format | None = None
@@ -65,11 +68,12 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scrambled: bool = True
     side: bool = False
     by_plane: bool = False
+    compressed: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.latent) != (0 not in self.shape):
             raise ValueError(f"latent {self.latent} cannot be of shape {self.shape}")
-        if self.by_plane and (self.latent is None or is_float(self.latent)):
+        if self.by_plane and not (self.latent and is_quantised(self.latent)):
             raise ValueError(f"latent {self.latent} has no planes")
 
     @property
@@ -112,7 +116,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.by_plane:
             for plane in range(self.latent_bits // self.values):
                 yield self.latent_start + plane * self.values, PLANES[plane]
-        elif self.latent:
+        elif self.latent_bits:
             yield self.latent_start, "latent"
 
     @property
@@ -123,6 +127,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def pack(self) -> np.ndarray:
         """Return the coded header: `HEADER_BITS` bits (uint8, 0 or 1), not yet scrambled."""
         flags = _TEXT * self.text | _CODED * self.coded | _SCRAMBLED * self.scrambled | _BY_PLANE * self.by_plane
+        flags |= _COMPRESSED * self.compressed
         kind = _CODES[self.latent] if self.latent else 0
         fields = _FIELDS.pack(VERSION << 4 | kind, flags, self.caption_bytes, *self.shape)
         return golay.encode(np.unpackbits(np.frombuffer(fields + check(fields), np.uint8)))
@@ -137,7 +142,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kind, flags, caption_bytes, *shape = _FIELDS.unpack(fields)
         if kind >> 4 != VERSION:
             raise FrameError(f"frame of version {kind >> 4}, not {VERSION}")
-        if flags & ~(_TEXT | _CODED | _SCRAMBLED | _BY_PLANE):
+        if flags & ~(_TEXT | _CODED | _SCRAMBLED | _BY_PLANE | _COMPRESSED):
             raise FrameError("header with unknown flags")
         return cls.from_tag(
             {
@@ -148,6 +153,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "coded": bool(flags & _CODED),
                 "scrambled": bool(flags & _SCRAMBLED),
                 "by_plane": bool(flags & _BY_PLANE),
+                "compressed": bool(flags & _COMPRESSED),
             }
         )
 

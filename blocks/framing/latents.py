@@ -1,6 +1,7 @@
 """Latents as bits: IEEE-754 numbers, and bounded Gray-coded quantisers with soft-bit reconstruction.
 
-A clean latent is taken to be N(0, 1) everywhere.
+An analog latent is no bits: it goes beside them (`blocks.fec.hybrid`). A clean latent is taken to be N(0, 1)
+everywhere.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Format = Literal["float64", "float32", "float16", "quant8", "quant7", "quant6", "quant5", "quant4", "quant3", "quant2"]
+Format = Literal[
+    "float64", "float32", "float16", "quant8", "quant7", "quant6", "quant5", "quant4", "quant3", "quant2", "analog"
+]
 FORMATS: tuple[str, ...] = get_args(Format)
 _FLOATS = {"float64": ">f8", "float32": ">f4", "float16": ">f2"}
 LIMIT = 4.0  # what floats are clipped at when `bounded`, and what quantisers of 4 bits and more reach
@@ -20,11 +23,17 @@ TINY = 0.01  # the paper takes smaller ones for damaged
 
 
 def bits_per_value(form: str) -> int:
+    if form == "analog":
+        return 0
     return 8 * np.dtype(_FLOATS[form]).itemsize if form in _FLOATS else int(form.removeprefix("quant"))
 
 
 def is_float(form: str) -> bool:
     return form in _FLOATS
+
+
+def is_quantised(form: str) -> bool:
+    return form.startswith("quant")
 
 
 # Floats

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from blocks.framing import golay, latents
+from blocks.framing import entropy, golay, latents
 from blocks.framing.frame import LONGEST, Header, check
 from blocks.framing.scrambler import scrambling
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
+from flowgraph.units import Decibel
+
+
+class Step(BlockParams):
+    """What a latent is sent as from an Es/N0 up."""
+
+    above: Decibel = Field(description="Es/N0 that the receiver told of")
+    latent: latents.Format = Field(description="format from there on")
 
 
 class BitSerializer(Block):
@@ -29,6 +38,10 @@ class BitSerializer(Block):
     value (`cbr`); bytes as shares of the image in float64 and in 8-bit RGB. The last three are null once a
     frame had no latent: its image's size is not known here.
 
+    With `adapt` the format follows the channel: that of the highest step that is not above the Es/N0 in dB which comes
+    by `esn0`, such as a receiver's estimate of an earlier frame on a wire with a delay. Below all of them, where it is
+    NaN, and while nothing has come, the caption goes alone. Each frame's row has the `format`.
+
     >>> block = BitSerializer({"latent": "float64", "header": "side", "caption": "plain", "scramble": False})
     >>> block.start()
     >>> bytes(block.work(latent=Packet(np.full((1, 1, 1, 1), -2, np.float32), last=True)).data).hex()
@@ -36,7 +49,11 @@ class BitSerializer(Block):
     """
 
     class Params(BlockParams):
-        latent: latents.Format = Field("quant8", description="IEEE-754 numbers, or a quantiser of 2 to 8 bits")
+        latent: latents.Format = Field(
+            "quant8",
+            description="IEEE-754 numbers, a quantiser of 2 to 8 bits, or analog: no bits, see hybrid_modulator",
+        )
+        adapt: tuple[Step, ...] = Field((), description="formats by Es/N0, in place of `latent`")
         layout: Literal["groups", "planes"] = Field(
             "groups",
             description="bits of a quantised latent in groups of four values, laid out for 16QAM, or plane by plane, "
@@ -48,6 +65,7 @@ class BitSerializer(Block):
         caption: Literal["coded", "plain"] = Field(
             "coded", description="protected as the header is, or bare ASCII bytes"
         )
+        compress: bool = Field(False, description="entropy-code the caption, by a model of English captions")
         scramble: bool = Field(True, description="add a pseudo-random sequence (3GPP TS 38.211, clause 5.2.1)")
         bits_per_symbol: int = Field(4, ge=1, le=16, description="for the report: bits in a complex symbol")
         pixels_per_latent: int = Field(
@@ -56,8 +74,9 @@ class BitSerializer(Block):
 
         @model_validator(mode="after")
         def _planes(self) -> BitSerializer.Params:
-            if self.layout == "planes" and latents.is_float(self.latent):
-                raise ValueError(f"must have a quantiser as latent with layout: planes, not {self.latent}")
+            for form in [step.latent for step in self.adapt] or [self.latent]:
+                if self.layout == "planes" and not latents.is_quantised(form):
+                    raise ValueError(f"must have a quantiser as latent with layout: planes, not {form}")
             return self
 
     inputs = (
@@ -70,6 +89,7 @@ class BitSerializer(Block):
             whole=True,
             optional=True,
         ),
+        Port("esn0", "float32", "of the channel, for `adapt`", unit="dB", whole=True, optional=True),
     )
     outputs = (Port("bits", "bits", "one frame an image"),)
 
@@ -77,13 +97,22 @@ class BitSerializer(Block):
         self.sums = dict.fromkeys(("frames", "caption", "latent", "total", "symbols", "pixel_values"), 0)
         self.without_latent = False
 
-    def work(self, text: Packet | None = None, latent: Packet | None = None) -> Packet:
+    def work(
+        self, text: Packet | None = None, latent: Packet | None = None, esn0: Packet | None = None
+    ) -> Packet | None:
         p = self.params
-        frame = next(packet.frame for packet in (text, latent) if packet is not None)
+        present = [packet for packet in (text, latent) if packet is not None]
+        if not present:
+            return None
+        frame, form = present[0].frame, self._format(esn0)
+        if p.adapt:
+            self.report("frames", frame, format=form)
         caption = _caption(text)
-        values = None if latent is None or not latent.count else self._values(latent)
+        if caption is not None and p.compress:
+            caption = entropy.compress(caption)
+        values = None if latent is None or not latent.count or form is None else self._values(latent)
         header = Header(
-            latent=None if values is None else p.latent,
+            latent=None if values is None else form,
             shape=(0, 0, 0) if values is None else values.shape,
             text=caption is not None,
             caption_bytes=len(caption or b""),
@@ -91,6 +120,7 @@ class BitSerializer(Block):
             scrambled=p.scramble,
             by_plane=values is not None and p.layout == "planes",
             side=p.header == "side",
+            compressed=caption is not None and p.compress,
         )
         parts = [] if header.side else [np.packbits(header.pack()) ^ scrambling(0, header.caption_start // 8)]
         if caption is not None:
@@ -99,10 +129,11 @@ class BitSerializer(Block):
                 caption_data = np.packbits(golay.encode(np.unpackbits(caption_data)))
             parts.append(caption_data)
         if values is not None:
-            if latents.is_float(p.latent):
-                parts.append(latents.write_floats(values.ravel(), p.latent))
-            else:
-                parts.append(np.packbits(latents.write_quantised(values.ravel(), p.latent, header.by_plane)))
+            assert form is not None
+            if latents.is_float(form):
+                parts.append(latents.write_floats(values.ravel(), form))
+            elif latents.is_quantised(form):
+                parts.append(np.packbits(latents.write_quantised(values.ravel(), form, header.by_plane)))
         data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
         if header.scrambled:
             after = header.caption_start // 8
@@ -123,6 +154,15 @@ class BitSerializer(Block):
     def flush(self) -> None:
         if not self.sums["frames"]:
             self.warn("nothing came to be sent: connect text, latent or both")
+
+    def _format(self, esn0: Packet | None) -> latents.Format | None:
+        """Return what a latent is sent as; None where it is left out."""
+        p = self.params
+        if not p.adapt:
+            return p.latent
+        told = float(esn0.data[-1]) if esn0 is not None and esn0.count else math.nan
+        reached = [step for step in p.adapt if step.above <= told]
+        return max(reached, key=lambda step: step.above).latent if reached else None
 
     def _values(self, packet: Packet) -> np.ndarray:
         """Return the numbers to be sent: finite, (channels, height, width)."""

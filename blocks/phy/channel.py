@@ -66,8 +66,11 @@ class _NoisyChannel(Block):
         self.told: dict[str, Any] | None = None
         noise.kernels()
 
-    def _look(self, symbols: Packet, **fading: Any) -> tuple[float, dict[str, Any]]:
-        """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change."""
+    def _look(self, symbols: Packet, shadow: float = 0.0, **fading: Any) -> tuple[float, dict[str, Any]]:
+        """Return N0, and the tag `true_channel` where it is due: at a frame's start and after a change.
+
+        The parameters hold for a `shadow` of 0 dB, by which the signal is stronger.
+        """
         self.bits_per_symbol = symbols.tag("bits_per_symbol", self.bits_per_symbol)
         for tag in symbols.tags:
             if (tag.offset, tag.key) == (0, "modulation"):  # what a frame begins with
@@ -86,6 +89,8 @@ class _NoisyChannel(Block):
             esn0 = ebn0 + per_symbol
         elif per_symbol is not None:
             ebn0 = esn0 - per_symbol
+        esn0 += shadow
+        ebn0 = None if ebn0 is None else ebn0 + shadow
         n0 = self.power * theory.db_to_ratio(-esn0)
         if ebn0 is not None:
             ebn0 -= theory.ratio_to_db(self.code_rate)
@@ -122,6 +127,43 @@ class AwgnChannel(_NoisyChannel):
     def work(self, symbols: Packet) -> Packet:
         n0, tags = self._look(symbols, kind="awgn", fading="none", block_symbols=None)
         return symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
+
+
+class ShadowingChannel(_NoisyChannel):
+    """Add white Gaussian noise whose level wanders from frame to frame: log-normal shadowing.
+
+    Es/N0 is that of `esn0` (or `ebn0`, `snr`) plus x dB, where x is N(0, `deviation`^2) and correlated by a^n between
+    frames n apart, a = `correlation`: M. Gudmundson, "Correlation model for shadow fading in mobile radio systems",
+    1991. The receiver is taken to hold the signal at Es = 1, so that the noise is what changes.
+    """
+
+    class Params(_SnrParams):
+        deviation: Annotated[Decibel, Field(ge=0, le=100)] = Field(6.0, description="standard deviation of Es/N0 in dB")
+        correlation: float = Field(0.9, ge=0, lt=1, description="of one frame's shadow with the next")
+
+    inputs = (_symbols_in("Es = 1"),)
+    outputs = (Port("symbols", "complex64", "with noise"),)
+    ratio = Fraction(1)
+
+    def start(self) -> None:
+        super().start()
+        self.reached = 0  # frames that the shadow was followed over
+        self.shadow = 0.0
+
+    def work(self, symbols: Packet) -> Packet:
+        shadow = self._shadow(symbols.frame)
+        n0, tags = self._look(symbols, shadow, kind="awgn", fading="none", block_symbols=None)
+        return symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
+
+    def _shadow(self, frame: int) -> float:
+        """Return x of a frame in dB; frames come in rising order."""
+        p = self.params
+        while self.reached <= frame:
+            drawn = noise.complex_normal(1, self.key, self.reached, 0, stream=noise.FADES)[0].real * 2**0.5
+            share = p.correlation if self.reached else 0.0
+            self.shadow = share * self.shadow + (1 - share**2) ** 0.5 * float(drawn)
+            self.reached += 1
+        return p.deviation * self.shadow
 
 
 class _FadingParams(_SnrParams):
