@@ -40,7 +40,8 @@ def find_parameter(blocks: Mapping[str, type[Block]], name: str) -> tuple[str, s
     block, _, parameter = name.rpartition(".")
     if block in blocks and parameter in blocks[block].Params.model_fields:
         raise BlockError(f"must be a live parameter, not {name}, which stays as it was when the run started")
-    raise BlockError(unknown("a live parameter", name, known))
+    names = known if block else dict.fromkeys(parameter for _, parameter in known.values())
+    raise BlockError(unknown("a live parameter", name, names))
 
 
 def with_change(block: type[Block], params: Mapping[str, Any], name: str, value: Any) -> BaseModel:

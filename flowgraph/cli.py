@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from flowgraph.report import Report
 
 
-def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
-    """Return the parser, and the names of all commands."""
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of all commands."""
     parser = argparse.ArgumentParser(
-        prog="run_flowgraph.py",
+        prog="semflow" if Path(sys.argv[0]).stem == "semflow" else "run_flowgraph.py",
         description="Run a flowgraph: images by meaning over radio.",
         epilog="`run_flowgraph.py CONFIG ...` is short for `run_flowgraph.py run CONFIG ...`.",
     )
@@ -36,10 +36,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     config.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
 
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--port", type=int, default=0, metavar="N", help="port of the live page (default: a free one)")
+    where.add_argument("--port", type=int, metavar="N", help="port of the live page (default: a free one)")
     where.add_argument(
-        "--address", default="127.0.0.1", metavar="A",
-        help="address of the live page; beyond this machine it asks for the token that is printed",
+        "--address", metavar="A",
+        help="address of the live page (default: 127.0.0.1); beyond this machine it asks for the token that is printed",
     )  # fmt: skip
     run = commands.add_parser("run", parents=[config, where], help="run a flowgraph")
     run.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/<flowgraph>-<time>/)")
@@ -118,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if nearest(first, commands) and not Path(first).exists():
             parser.error(unknown("a command or a config", first, commands))
         arguments.insert(0, "run")
-    options = parser.parse_args(arguments)
+    options, unread = parser.parse_known_args(arguments)
+    if unread:
+        commands[arguments[0]].error(f"unrecognized arguments: {' '.join(unread)}")
     from flowgraph.block import BlockError
     from flowgraph.console import printing
 
@@ -139,20 +141,26 @@ def _load(options: argparse.Namespace, subgraph: bool = False):
 
     A sub-graph cannot run by itself; where `subgraph` is true it may be looked at.
     """
-    from flowgraph.block import BlockError
-    from flowgraph.config.layers import is_kind
     from flowgraph.config.load import ConfigError, load
 
-    for kind, command, does in (("waterfall", "ber", "draws"), ("sweep", "sweep", "runs")):
-        if is_kind(options.config, kind):
-            remedy = f"`run_flowgraph.py {command} {options.config}` {does} it"
-            raise BlockError(f"{options.config} is a {kind}: {remedy}")
+    _must_be(options.config, "flowgraph")
     try:
         probes = getattr(options, "probe", ())
         return load(options.config, options.overlay, _settings(options.set), options.seed, subgraph, probes)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return None
+
+
+def _must_be(config: str, wanted: str) -> None:
+    """Raise `BlockError` where a config is of another kind than the wanted one."""
+    from flowgraph.block import BlockError
+    from flowgraph.config.layers import kind_of
+
+    kind = kind_of(config)
+    if kind and kind != wanted:
+        command = {"flowgraph": "run", "waterfall": "ber", "sweep": "sweep"}[kind]
+        raise BlockError(f"{config} is a {kind}, not a {wanted}: use `run_flowgraph.py {command} {config}`")
 
 
 def _settings(pairs: list[str]) -> dict[str, str]:
@@ -183,11 +191,14 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     from flowgraph.api import Flowgraph
     from flowgraph.console import Progress, print_summary, printing
+    from flowgraph.keys import load_keys
     from flowgraph.report import RunFailed, RunFolder
 
     _end_when_told()
     progress = Progress(options.quiet)
     graph = Flowgraph.from_spec(spec)
+    if spec.network.keys:
+        load_keys(spec.network.keys)  # what is missing is told before there is a folder
     beside = _beside(options, spec.network.keys)
     with _writing():
         folder = RunFolder.for_run(spec.name, options.out)
@@ -216,11 +227,25 @@ def _run(options: argparse.Namespace) -> int:
 
 def _beside(options: argparse.Namespace, keys: str | None) -> Beside | None:
     """Return the page or the window that is wanted beside a run."""
-    if not (options.live or options.window):
-        return None
-    from blocks._page import beside
+    if options.live:
+        from blocks._page import beside
 
-    return beside.window(keys) if options.window else beside.page(options.address, options.port, keys)
+        return beside.page(*_place(options), keys)
+    for option, value in (("--port", options.port), ("--address", options.address)):
+        if value is not None:
+            from flowgraph.block import BlockError
+
+            raise BlockError(f"{option} is for the live page: say --live too")
+    if options.window:
+        from blocks._page import beside
+
+        return beside.window(keys)
+    return None
+
+
+def _place(options: argparse.Namespace) -> tuple[str, int]:
+    """Return address and port of the page; a port of 0 is any that is free."""
+    return options.address or "127.0.0.1", options.port or 0
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -234,7 +259,7 @@ def _watch(options: argparse.Namespace) -> int:
     check_installed()
     from blocks._page.server import serve
 
-    serve(options.run, options.keys, options.address, options.port)
+    serve(options.run, options.keys, *_place(options))
     return 0
 
 
@@ -254,6 +279,7 @@ def _load_plan(options: argparse.Namespace, kind: str):
     """Load a waterfall or a sweep; returns None once every mistake has been printed."""
     from flowgraph.config.mistake import ConfigError
 
+    _must_be(options.config, kind)
     if kind == "sweep":
         from flowgraph.sweep.plan import load
     else:
@@ -319,15 +345,15 @@ def _ber(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from flowgraph.config.layers import is_kind
+    from flowgraph.config.layers import kind_of
 
-    for kind in ("waterfall", "sweep"):
-        if is_kind(options.config, kind):
-            plan = _load_plan(options, kind)
-            if plan is None:
-                return 2
-            print(f"{options.config}: {plan.title}: {plan.contents}: ok")
-            return 0
+    kind = kind_of(options.config)
+    if kind in ("waterfall", "sweep"):
+        plan = _load_plan(options, kind)
+        if plan is None:
+            return 2
+        print(f"{options.config}: {plan.title}: {plan.contents}: ok")
+        return 0
     spec = _load(options, subgraph=True)
     if spec is None:
         return 2

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from flowgraph.report import Report, RunFolder
+from flowgraph.report import LOG, Report, RunFolder
 
 LINE_EVERY_S = 5.0
 LIVE_EVERY_S = 0.2
@@ -153,7 +153,8 @@ def print_summary(report: Report, folder: RunFolder) -> None:
     if any(row["name"] for row in figures["frames"]):
         plain = all(row["status"] == "ok" for row in figures["frames"])
         shown = FRAME_COLUMNS if console.width >= WIDE else (*NARROW, "ber" if plain else "status")
-        columns = {key: heading for key, heading in FRAME_COLUMNS.items() if key in shown}
+        told = {key for row in figures["frames"] for key, value in row.items() if value is not None}
+        columns = {key: heading for key, heading in FRAME_COLUMNS.items() if key in shown and key in told}
         frames = Table(title="the frames", title_justify="left")
         for key, heading in columns.items():
             text = key in ("name", "status")
@@ -171,5 +172,5 @@ def print_summary(report: Report, folder: RunFolder) -> None:
         for each in tables:
             console.print(each)
     print(printed.get(), end="")
-    for name in sorted({path.partition("/")[0] for path in folder.written}):
+    for name in sorted({path.partition("/")[0] for path in folder.written} | {LOG}):
         print(folder.path / name)

@@ -57,6 +57,7 @@ FRAME_KEYS = [
     "status",
 ]
 
+LOG = "log.txt"
 MAX_FRAMES = 100_000  # rows; a stream may go on for ever, its report may not
 
 
@@ -99,7 +100,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self.log_file = (path / "log.txt").open("a", encoding="utf-8")
+        self.log_file = (path / LOG).open("a", encoding="utf-8")
         claim(self.log_file, path)
         self.log_file.truncate(0)
         for name in _files_of(path / "report.json"):

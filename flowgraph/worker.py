@@ -110,8 +110,9 @@ class Worker:
         self.outbox.put(data)
 
     def fail(self, block: str, error: BaseException) -> None:
-        """Tell the supervisor that a block cannot go on."""
-        self._post(control.Failed(block, explain(error), "".join(traceback.format_exception(error))))
+        """Tell the supervisor that a block cannot go on; a `BlockError` is for people, and tells all by itself."""
+        trace = "" if isinstance(error, BlockError) else "".join(traceback.format_exception(error))
+        self._post(control.Failed(block, explain(error), trace))
 
     def _context(self, spec: BlockSpec, setup: control.Setup, distant: bool) -> Context:
         def warn(message: str) -> None:

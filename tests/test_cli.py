@@ -137,6 +137,29 @@ def test_a_command_that_is_misspelt_or_left_out_gets_help(cli):
     assert cli.run("--version").stdout.startswith("semflow 0.")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("check", "graph.yaml", "--sett", "a=1"), "run_flowgraph.py check: error: unrecognized arguments: --sett a=1"),
+        (("graph.yaml", "--port", 5006), "--port is for the live page: say --live too"),
+        (("sweep", "graph.yaml"), "graph.yaml is a flowgraph, not a sweep: use `run_flowgraph.py run graph.yaml`"),
+        (("ber", "graph.yaml"), "graph.yaml is a flowgraph, not a waterfall: use `run_flowgraph.py run graph.yaml`"),
+    ],
+)
+def test_a_command_that_does_not_fit_is_told_before_there_is_a_folder(cli, graph, arguments, sentence):
+    ended = cli.run(*arguments)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, sentence)
+    assert not (cli.folder / "runs").exists()
+
+
+def test_missing_keys_are_told_before_there_is_a_folder(cli, graph):
+    graph.write_text(GRAPH + "network: {keys: mine}\n")
+    ended = cli.run(graph)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert f"make them with `run_flowgraph.py keys {cli.folder / 'mine'}`" in ended.stderr
+    assert not (cli.folder / "runs").exists()
+
+
 def test_blocks_lists_and_describes(cli):
     listed = cli.run("blocks").stdout
     for name in [

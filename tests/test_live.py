@@ -222,7 +222,7 @@ def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, t
             ("ebn0", "3 Hz", "ebn0 must be in dB, not 'Hz'"),
             ("esn0", 3, "esn0 must have exactly one of ebn0, esn0 and snr"),
             ("source.bits", 3, "must be a live parameter, not source.bits, which stays as it was when the run started"),
-            ("ebno", 3, "must be a live parameter (link.air.ebn0, link.air.esn0, link.air.snr), not 'ebno'"),
+            ("ebno", 3, "must be a live parameter, not 'ebno' (did you mean 'ebn0'?)"),
         ):
             with pytest.raises(BlockError) as refusal:
                 run.remote.set(name, value)

@@ -259,7 +259,10 @@ def test_a_sweep_is_checked_and_not_run_as_a_flowgraph(cli, files):
     ended = cli.run("check", "s.yaml")
     assert (ended.returncode, ended.stdout) == (0, "s.yaml: a small one: 12 cells: ok\n")
     ended = cli.run("s.yaml")
-    assert (ended.returncode, ended.stderr) == (2, "s.yaml is a sweep: `run_flowgraph.py sweep s.yaml` runs it\n")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "s.yaml is a sweep, not a flowgraph: use `run_flowgraph.py sweep s.yaml`\n",
+    )
     ended = cli.run("sweep", "s.yaml", "--workers", 0)
     assert (ended.returncode, ended.stderr) == (2, "--workers must be at least 1, not 0\n")
     (files / "file").write_text("")

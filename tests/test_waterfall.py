@@ -160,7 +160,7 @@ def test_a_waterfall_is_checked_and_not_run(cli, small):
     assert (ended.returncode, ended.stdout) == (0, f"{small}: a small one: 2 curves, 5 points: ok\n")
     ended = cli.run(small)
     assert ended.returncode == 2
-    assert ended.stderr == f"{small} is a waterfall: `run_flowgraph.py ber {small}` draws it\n"
+    assert ended.stderr == f"{small} is a waterfall, not a flowgraph: use `run_flowgraph.py ber {small}`\n"
     ended = cli.run("ber", small, "--workers", 0)
     assert (ended.returncode, ended.stderr) == (2, "--workers must be at least 1, not 0\n")
     (cli.folder / "file").write_text("")

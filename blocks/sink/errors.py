@@ -21,6 +21,7 @@ REPORT_EVERY_S = 0.25
 SHOWN = 200_000  # symbols of the picture, the first of the run
 POINTS = 200  # values of Eb/N0 that are told apart
 TURNED_DB = 0.5  # over which they reach where the channel was turned: headers alone make tenths, by the frame's length
+NO_SIGNAL = 7.0  # SNR times symbols that noise alone stays below, but for one time in a thousand: it is exponential
 SYMBOL_CLUSTER_BITS = 64  # bits counted together where every symbol fades by itself
 
 
@@ -44,7 +45,8 @@ class ErrorMeter(Block):
     adds: parity, pilots.
 
     Symbols: symbol error rate, error vector magnitude sqrt(sum|r-s|^2 / sum|s|^2), signal-to-noise ratio after the best
-    common complex gain is taken out, and `constellation.pdf` and `.png`.
+    common complex gain is taken out (null without noise, or where noise alone could pass for the signal), and
+    `constellation.pdf` and `.png`.
 
     Frames are compared by number. What did not arrive counts in `bit_frames_lost` and `bits_missing` (for symbols
     `symbol_frames_lost` and `symbols_missing`), and is in no rate.
@@ -389,15 +391,15 @@ class _SymbolErrors(_Errors):
 
     def figures(self) -> dict[str, Any]:
         known = self.last is not None  # without it there are no decisions, only error vectors
-        _, s2, e2, re, im = self.sums
+        count, s2, e2, re, im = self.sums
         evm = math.sqrt(e2 / s2) if s2 else None
         rest = e2 - (re * re + im * im) / s2 if s2 else 0.0
-        snr = theory.ratio_to_db(((s2 + re) ** 2 + im * im) / s2 / rest) if rest > 0 else None
+        snr = ((s2 + re) ** 2 + im * im) / s2 / rest if rest > 0 else 0.0
         return {
             "symbols": self.items,
             "ser": self._rate() if known else None,
             "ser_theory": self._theory() if known else None,
             "evm_rms": evm,
-            "snr_measured_db": snr,
+            "snr_measured_db": theory.ratio_to_db(snr) if snr * count > NO_SIGNAL else None,
             **self._losses(),
         }

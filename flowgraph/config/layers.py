@@ -141,13 +141,14 @@ class Files:
         return " -> ".join(Path(each).name for each in names[real.index(real[-1]) :])
 
 
-def is_kind(file: str, kind: str) -> bool:
-    """Tell whether a YAML file calls itself so: whether it has that key."""
+def kind_of(file: str) -> str | None:
+    """Return what a YAML file calls itself, by the key that it begins with; None where it says nothing."""
     try:
         tree, _ = read(file)
     except ConfigError:
-        return False
-    return isinstance(tree.value, dict) and kind in tree.value
+        return None
+    keys = tree.value if isinstance(tree.value, dict) else {}
+    return next((kind for kind in ("sweep", "waterfall", "flowgraph") if kind in keys), None)
 
 
 def _names(document: Document) -> frozenset[str]:
