@@ -321,7 +321,7 @@ def _sampled(begin, offset, stretch, sampled):
 
 @njit(types.UniTuple(int64, 2)(FLOATS_IN, int64, int64, int64, float32, int64), **FLAGS)
 def decision_errors(y, offset, stretch, sampled, half_step, levels):
-    """Sum of |y - next point|^2 in units of 2^-20, each at most 2^10, and the number of symbols that are finite.
+    """Sum of |y - next point|^2 in units of 2^-20, each part at most 2^9, and the number of parts that are finite.
 
     Whole numbers, so that the sum over a frame is the same however it is cut. Of symbols from `offset` of the frame on
     are looked at: all of its first `stretch`, and the first `sampled` of each further one.
@@ -331,13 +331,11 @@ def decision_errors(y, offset, stretch, sampled, half_step, levels):
     begin = int64(0)
     while begin < y.size // 2:
         stop, end = _sampled(begin, offset, stretch, sampled)
-        for s in range(begin, min(stop, y.size // 2)):
-            i = y[2 * s]
-            q = y[2 * s + 1]
-            usable = _finite(i, q)
-            a = i - _next_amplitude(i, half_step, levels)
-            b = q - _next_amplitude(q, half_step, levels)
-            error = min(a * a + b * b, float32(1 << 10))
+        parts = y[2 * begin : 2 * min(stop, y.size // 2)]
+        for k in range(parts.size):
+            usable = abs(parts[k]) <= LARGEST
+            miss = parts[k] - _next_amplitude(parts[k], half_step, levels)
+            error = min(miss * miss, float32(1 << 9))
             total += int64(int32(error * float32(1 << 20) + float32(0.5))) if usable else int64(0)
             count += int64(usable)
         begin = end
@@ -356,7 +354,7 @@ def decision_errors_table(y, offset, stretch, sampled, points):
             if _finite(y[2 * s], y[2 * s + 1]):
                 _, error = _nearest(y[2 * s], y[2 * s + 1], points)
                 total += int64(min(error, 1024.0) * 1048576.0 + 0.5)
-                count += 1
+                count += 2
         begin = end
     return total, count
 

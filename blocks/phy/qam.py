@@ -184,8 +184,8 @@ class QamDemapper(Block):
     a channel estimator told its own `estimate` of a frame, that is taken: its effective_n0, as errors of the gains are
     noise to a symbol.
 
-    A symbol that is NaN or infinite gives bits 0 or LLRs 0, erasures to a decoder, is left out of the estimate, and is
-    told once. LLRs are never NaN, and finite.
+    A symbol that is NaN or infinite gives bits 0 or LLRs 0, erasures to a decoder; the estimate does without what of it
+    is, and it is told once. LLRs are never NaN, and finite.
 
     On a GPU (`device`) LLRs differ by the rounding of float32 alone, one of int8 at times by 1. While the noise is
     estimated, it gets no more than 16384 symbols at a time.
@@ -299,7 +299,7 @@ class QamDemapper(Block):
             data = data[: count // 8]
         out = symbols.derive(data, bits, count, packed=hard)
         tags = tuple(tag for tag in out.tags if tag.key not in ("pad", "estimate"))
-        if symbols.last and self.estimator.symbols:
+        if symbols.last and self.estimator.parts:
             tags += (Tag(out.end, "estimate", self.estimator.estimate()),)
         return replace(out, tags=tags)
 
@@ -337,7 +337,7 @@ class NoiseEstimator:
     def reset(self) -> None:
         """Begin a frame."""
         self.total = 0
-        self.symbols = 0
+        self.parts = 0  # real and imaginary ones
         self.source = "decision-directed"
         self._weights = np.ones(1)
         self._n0: float | None = None
@@ -352,7 +352,7 @@ class NoiseEstimator:
         else:
             total, count = _symbols.decision_errors(*where, self.half_step, self.levels)
         self.total += total
-        self.symbols += count
+        self.parts += count
         self._n0 = None
 
     def weigh(self, y: np.ndarray, h: np.ndarray, n0: float | None = None) -> None:
@@ -361,7 +361,7 @@ class NoiseEstimator:
         y, weights = y[::every].astype(np.complex128), np.abs(h[::every].astype(np.complex128)) ** 2
         usable = np.isfinite(y) & np.isfinite(weights) & (weights > 0)
         y, weights = y[usable], weights[usable]
-        self.symbols = len(y)
+        self.parts = 2 * len(y)
         if not len(y):
             return
         if n0 is not None:
@@ -386,11 +386,16 @@ class NoiseEstimator:
     def n0(self) -> float:
         """The estimate so far; 1 while nothing is known."""
         if self._n0 is None:
-            if not self.symbols:
+            if not self.parts:
                 return 1.0
-            mean = max(self.total / self.symbols / 2**20, 1e-6)
-            self._n0 = float(10 ** np.interp(math.log10(mean), self.log_error, self.log_n0))
+            mean = math.log10(max(self.mean_error, 1e-6))
+            self._n0 = float(10 ** np.interp(mean, self.log_error, self.log_n0))
         return self._n0
+
+    @property
+    def mean_error(self) -> float:
+        """The mean squared distance of a symbol to the next point, of those looked at; 0 while there is none."""
+        return 2 * self.total / max(self.parts, 1) / 2**20
 
     def estimate(self) -> dict[str, Any]:
         """Return the tag `estimate` of a frame."""

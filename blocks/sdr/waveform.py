@@ -232,9 +232,9 @@ def _noise(symbols: np.ndarray, header: Header, n0: float) -> tuple[float, float
     """
     estimator = NoiseEstimator(constellation(header.modulation))
     estimator.add(symbols, 0)
-    n0 = estimator.n0 if estimator.symbols > KNOWN else n0
+    n0 = estimator.n0 if estimator.parts > 2 * KNOWN else n0
     ber = float(np.interp(math.log10(n0), estimator.log_n0, estimator.ber))
-    return n0, ber, estimator.total / 2**20 / max(estimator.symbols, 1)
+    return n0, ber, estimator.mean_error
 
 
 def _payload(symbols: np.ndarray, header: Header, n0: float, output: str) -> tuple[np.ndarray, bool]:
