@@ -7,8 +7,9 @@ packet drawn in two threads besides.
 
 GNU Radio does the same in the same run where /usr/bin/python3 has it (`gnuradio_chain.py`, in one flowgraph and in
 three over gr-zeromq); else the ratios are to figures stated below, from another machine. The loop that the flowgraph is
-held against counts the same work: source, map, noise, decisions, error count, each packet a frame of its own; not the
-figures of every frame that a flowgraph writes into its report. `python -m benchmarks.flowgraph` prints the table alone.
+held against counts the same work: source, map, noise, decisions, error count, of the same frames in the same packets;
+not the figures of every frame that a flowgraph writes into its report. `python -m benchmarks.flowgraph` prints the
+table alone.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from benchmarks.kernels import gnuradio
 from flowgraph.launch import KEEP_MEMORY
 
 ROOT = Path(__file__).parent.parent
-PACKET_BYTES = 128 << 10
-SHORT, LONG = 100, 1100  # packets
+FRAME_BYTES, PACKET_BYTES = 1 << 20, 256 << 10
+SHORT, LONG = 12, 140  # frames
+WIRE_BYTES = 128 << 10  # of a packet by which a wire is measured
 RUNS = 3
 # Msym per CPU-second of the same chain: GNU Radio 3.10.5 on an AMD EPYC with AVX-512, one core, measured on its own.
 GNURADIO_STATED = {"inproc": 12.5, "fused": 12.5, "ipc": 13.0}
@@ -42,7 +44,7 @@ seed: 1
 vars: {{bits: 1000}}
 {workers}
 blocks:
-  source: {{use: bit_source, bits: $bits, frame: {bits}, packet: {bits}}}
+  source: {{use: bit_source, bits: $bits, frame: {frame}, packet: {packet}}}
   map:    {{use: qam_mapper}}
   air:    {{use: awgn_channel, ebn0: 10 dB}}
   demap:  {{use: qam_demapper}}
@@ -71,7 +73,7 @@ def on(cpus: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _run(graph: Path, packets: int, out: Path, threads: int) -> tuple[float, float, float]:
+def _run(graph: Path, frames: int, out: Path, threads: int) -> tuple[float, float, float]:
     """Return CPU seconds, wall seconds and the bit error rate of one run, `threads` for a block's kernels."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
@@ -80,7 +82,7 @@ def _run(graph: Path, packets: int, out: Path, threads: int) -> tuple[float, flo
             str(ROOT / "run_flowgraph.py"),
             str(graph),
             "--quiet",
-            f"--set=bits={packets * PACKET_BYTES * 8}",
+            f"--set=bits={frames * FRAME_BYTES * 8}",
             f"--out={out}",
         ],
         check=True,
@@ -94,11 +96,11 @@ def _run(graph: Path, packets: int, out: Path, threads: int) -> tuple[float, flo
 
 def measure(placement: str, threads: int = 1) -> dict[str, float]:
     """Return Msym per CPU-second and per second, medians over runs, for a placement of the blocks."""
-    symbols = (LONG - SHORT) * PACKET_BYTES * 2 / 1e6
+    symbols = (LONG - SHORT) * FRAME_BYTES * 2 / 1e6
     per_cpu, per_second = [], []
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "graph.yaml")
-        graph.write_text(GRAPH.format(workers=WORKERS[placement], bits=PACKET_BYTES * 8))
+        graph.write_text(GRAPH.format(workers=WORKERS[placement], frame=8 * FRAME_BYTES, packet=8 * PACKET_BYTES))
         _run(graph, SHORT, Path(folder, "out"), threads)  # compiles the kernels
         for _ in range(RUNS):
             short = _run(graph, SHORT, Path(folder, "out"), threads)
@@ -118,29 +120,33 @@ from blocks.phy.channel import AwgnChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
+from flowgraph.runner import Runner
 
-source = BitSource({{"bits": {bits} * 100 * ({runs} + 1), "frame": {bits}, "packet": {bits}}})
-source.start()
-packets = source.produce()
+source = BitSource({{"bits": {bits} * ({runs} + 1), "frame": {frame}, "packet": {packet}}})
 chain, meter = [QamMapper(), AwgnChannel({{"ebn0": 10}}), QamDemapper()], ErrorMeter()
-for block in (*chain, meter):
+for block in (source, *chain, meter):
     block.start()
+count = Runner(meter, lambda port, packet: None)
 rates = []
-for _ in range({runs} + 1):
-    began = time.process_time()
-    for _ in range(100):
-        packet = received = next(packets)
-        for block in chain:
-            received = block.work(received)
-        meter.work(sent=packet, received=received)
-    rates.append(100 * {bits} / 4 / 1e6 / (time.process_time() - began))
+began = time.process_time()
+for number, packet in enumerate(source.produce(), 1):
+    received = packet
+    for block in chain:
+        received = block.work(received)
+    count.feed("sent", packet)
+    count.feed("received", received)
+    if number % {packets} == 0:
+        rates.append({bits} / 4 / 1e6 / (time.process_time() - began))
+        began = time.process_time()
 print(statistics.median(rates[1:]))
 """
 
 
 def kernels_in_a_loop() -> float:
     """Return Msym per CPU-second of the same blocks, called on the same packets in a loop."""
-    program = LOOP.format(bits=PACKET_BYTES * 8, runs=RUNS)
+    bits = 32 * FRAME_BYTES * 8
+    sizes = {"frame": 8 * FRAME_BYTES, "packet": 8 * PACKET_BYTES, "packets": bits // (8 * PACKET_BYTES)}
+    program = LOOP.format(bits=bits, runs=RUNS, **sizes)
     environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, cwd=ROOT
@@ -160,7 +166,7 @@ def wire_cost() -> float:
         outputs = (Port("x", "uint8"),)
 
         def produce(self):
-            data = np.zeros(PACKET_BYTES, np.uint8)
+            data = np.zeros(WIRE_BYTES, np.uint8)
             for frame in range(packets):
                 yield Packet(data, frame, last=True)
 
@@ -221,7 +227,7 @@ def main() -> dict[str, Any]:
         )
     shares = ", ".join(f"{results[each]['share_of_loop']:.0%} {each}" for each in ("inproc", "fused"))
     print(f"same kernels in a loop {loop:5.0f} Msym/CPU-s; of which the flowgraph reaches {shares}")
-    print(f"a wire costs {results['wire_us_per_packet']:.1f} us of CPU a packet of {PACKET_BYTES >> 10} KiB (inproc)")
+    print(f"a wire costs {results['wire_us_per_packet']:.1f} us of CPU a packet of {WIRE_BYTES >> 10} KiB (inproc)")
     for way, gain in results["two_cores"].items():
         print(f"two cores, {way}: {gain:.2f} x one core, in seconds")
     return results
