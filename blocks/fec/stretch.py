@@ -112,9 +112,7 @@ class Coder:
         piece = cut(frame.symbols, frame.gone, frame.y[at:end], at, end)
         llrs = llr(frame.y[at:end], frame.n0, self.scheme.modulation, frame.part(at, end), int8=True)[:count]
         self.estimator.weigh(*frame.came(at, end), frame.n0)
-        told = [Tag(0, "estimate", {**self.estimator.estimate(), "source": frame.source})] * bool(
-            self.estimator.parts
-        )
+        told = [Tag(0, "estimate", {**self.estimator.estimate(), "source": frame.source})] * bool(self.estimator.parts)
         soft = piece.derive(llrs, self.bits_per_symbol, count)
         made = self.work(replace(soft, tags=(*(t for t in soft.tags if t.key != "estimate"), *told)), bits)
         quarters = _quarters(made)
