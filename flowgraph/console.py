@@ -19,7 +19,9 @@ LIVE_EVERY_S = 0.2
 def _number(value: Any, digits: int = 4) -> str:
     if value is None:
         return "-"
-    return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def span(seconds: float) -> str:
