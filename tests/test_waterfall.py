@@ -209,7 +209,7 @@ curves:
         "/w.yaml:14:40: curves.seven.ebn0: must have 1 to 1000 values from `from` up to `to`, not 0",
         "/awgn.yaml:12:36: blocks.air.ebn0: must be at most 300 dB, not 400.0 "
         f"(from curves.three.ebn0[3] = 400.0, /w.yaml:10:{67 + width})",
-        "/awgn.yaml:12:57: blocks.demap.output: must be 'hard', 'llr' or 'llr8', not 'hrd' (did you mean 'hard'?) "
+        "/awgn.yaml:13:57: blocks.demap.output: must be 'hard', 'llr' or 'llr8', not 'hrd' (did you mean 'hard'?) "
         f"(from curves.three.output = hrd, /w.yaml:10:{38 + width})",
     ]
 
