@@ -82,6 +82,14 @@ class Stage:
             self.end()
         self.at_work[0] = caller
 
+    def keep_promise(self) -> None:
+        """Hand on the oldest of what other threads still make for the block, if any."""
+        if promised := self.runner.promised:
+            self.at_work[0] = self.block.name
+            self._sending = 0.0
+            self.runner.keep_promises(len(promised) - 1)
+            self.count.sending_s += self._sending
+
     def produce(self) -> Iterator[None]:
         """Run a source, step by step."""
         self.at_work[0] = self.block.name
@@ -221,7 +229,7 @@ class BlockThread(threading.Thread):
                 wanted = [wire for wire in wanted if wire not in ahead]
             ready = [wire for wire in wanted if wire.at_hand()]
             if len(ready) < len(wanted) or not wanted:
-                for socket, _ in poller.poll(0 if ready else 50):
+                for socket, _ in poller.poll(0 if ready or runner.promised else 50):
                     by_socket[socket].woken()
                     if by_socket[socket] not in ready:
                         ready.append(by_socket[socket])
@@ -229,6 +237,7 @@ class BlockThread(threading.Thread):
                 if outgoing.waiting:
                     outgoing.pump()
             if not ready:
+                first.keep_promise()
                 for stage in self.stages:
                     stage.runner.change()
             if self.stop.is_set():
