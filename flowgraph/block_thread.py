@@ -76,8 +76,7 @@ class Stage:
             self.count.packets += 1
             self.count.items += message.count
             ended = self.runner.feed(name, message)
-        self.count.busy_s += time.perf_counter() - began - self._sending
-        self.count.sending_s += self._sending
+        self._spent(began)
         if ended:
             self.end()
         self.at_work[0] = caller
@@ -86,9 +85,9 @@ class Stage:
         """Hand on the oldest of what other threads still make for the block, if any."""
         if promised := self.runner.promised:
             self.at_work[0] = self.block.name
-            self._sending = 0.0
+            began, self._sending = time.perf_counter(), 0.0
             self.runner.keep_promises(len(promised) - 1)
-            self.count.sending_s += self._sending
+            self._spent(began)
 
     def produce(self) -> Iterator[None]:
         """Run a source, step by step."""
@@ -97,12 +96,15 @@ class Stage:
         while True:
             began, self._sending = time.perf_counter(), 0.0
             step = next(steps, self)
-            self.count.busy_s += time.perf_counter() - began - self._sending
-            self.count.sending_s += self._sending
+            self._spent(began)
             if step is self:
                 break
             yield
         self.end()
+
+    def _spent(self, began: float) -> None:
+        self.count.busy_s += time.perf_counter() - began - self._sending
+        self.count.sending_s += self._sending
 
     def end(self) -> None:
         """Tell the blocks behind that the stream has ended."""
