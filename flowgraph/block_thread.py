@@ -76,11 +76,18 @@ class Stage:
             self.count.packets += 1
             self.count.items += message.count
             ended = self.runner.feed(name, message)
-        self.count.busy_s += time.perf_counter() - began - self._sending
-        self.count.sending_s += self._sending
+        self._spent(began)
         if ended:
             self.end()
         self.at_work[0] = caller
+
+    def keep_promise(self) -> None:
+        """Hand on the oldest of what other threads still make for the block, if any."""
+        if promised := self.runner.promised:
+            self.at_work[0] = self.block.name
+            began, self._sending = time.perf_counter(), 0.0
+            self.runner.keep_promises(len(promised) - 1)
+            self._spent(began)
 
     def produce(self) -> Iterator[None]:
         """Run a source, step by step."""
@@ -89,12 +96,15 @@ class Stage:
         while True:
             began, self._sending = time.perf_counter(), 0.0
             step = next(steps, self)
-            self.count.busy_s += time.perf_counter() - began - self._sending
-            self.count.sending_s += self._sending
+            self._spent(began)
             if step is self:
                 break
             yield
         self.end()
+
+    def _spent(self, began: float) -> None:
+        self.count.busy_s += time.perf_counter() - began - self._sending
+        self.count.sending_s += self._sending
 
     def end(self) -> None:
         """Tell the blocks behind that the stream has ended."""
@@ -221,7 +231,7 @@ class BlockThread(threading.Thread):
                 wanted = [wire for wire in wanted if wire not in ahead]
             ready = [wire for wire in wanted if wire.at_hand()]
             if len(ready) < len(wanted) or not wanted:
-                for socket, _ in poller.poll(0 if ready else 50):
+                for socket, _ in poller.poll(0 if ready or runner.promised else 50):
                     by_socket[socket].woken()
                     if by_socket[socket] not in ready:
                         ready.append(by_socket[socket])
@@ -229,6 +239,7 @@ class BlockThread(threading.Thread):
                 if outgoing.waiting:
                     outgoing.pump()
             if not ready:
+                first.keep_promise()
                 for stage in self.stages:
                     stage.runner.change()
             if self.stop.is_set():

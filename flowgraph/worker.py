@@ -16,9 +16,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import zmq
 from msgspec import structs
@@ -40,6 +42,7 @@ COUNTS_EVERY_S = 0.25
 TICK_MS = 20
 HINT_AFTER_S = 3.0
 LEAVE_WITHIN_S = 1.7
+AHEAD = 4  # packets at most that other threads make for a block: the rest of a chain keeps up with no more
 
 
 def explain(error: BaseException) -> str:
@@ -136,7 +139,15 @@ class Worker:
             files,
             checkpoint,
             graph=lambda: dump(setup.spec),
+            **self._aside(spec),
         )
+
+    def _aside(self, spec: BlockSpec) -> dict[str, Any]:
+        """Return what a block's context says of other threads: a fused chain keeps to its own."""
+        ahead = min(AHEAD, int(os.environ.get("OMP_NUM_THREADS") or 1))
+        if spec.chain or ahead < 2:
+            return {}
+        return {"later": ThreadPoolExecutor(ahead, spec.name).submit, "ahead": ahead}
 
     def _distant_files(self, pattern: str, endings: Collection[str]) -> Iterator[control.Content]:
         index = 0

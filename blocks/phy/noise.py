@@ -7,11 +7,7 @@ stream is cut into packets nor on where a block runs, to the last bit. Frame num
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -133,13 +129,6 @@ def flips(count: int, probability: float, key: int, frame: int = 0, offset: int 
     return out
 
 
-@functools.cache
-def _threads() -> tuple[int, ThreadPoolExecutor]:
-    """How many threads compute, OMP_NUM_THREADS, which the engine sets for each worker, or one; and the others."""
-    count = int(os.environ.get("OMP_NUM_THREADS") or 1)
-    return count, ThreadPoolExecutor(max(1, count - 1), "noise")
-
-
 def _draw(
     kernel: Callable[..., None],
     offset: int,
@@ -147,19 +136,8 @@ def _draw(
     scale: np.float32,
     *arrays: np.ndarray,
 ) -> None:
-    """Call a kernel for the complex64 `arrays`; long ones are shared out among the threads, which changes nothing."""
-
-    def part(begin: int, end: int) -> None:
-        kernel(np.uint64(offset + begin), *address, scale, *(each[begin:end].view(np.float32) for each in arrays))
-
-    count = len(arrays[-1])
-    threads, others = _threads()
-    parts = max(1, min(threads, count // STRETCH))
-    edges = [count * i // parts for i in range(parts + 1)]
-    waiting = [others.submit(part, *edge) for edge in pairwise(edges[1:])]
-    part(*edges[:2])
-    for each in waiting:
-        each.result()
+    """Call a kernel for the complex64 `arrays`."""
+    kernel(np.uint64(offset), *address, scale, *(each.view(np.float32) for each in arrays))
 
 
 def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, np.uint64]:
