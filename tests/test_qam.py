@@ -226,6 +226,25 @@ def test_regions_and_axes_tell_the_same(modulation, esn0_db):
     assert theory.decision_error(n0, points) == pytest.approx(theory.decision_error(n0, modulation), rel=1e-8)
 
 
+def on_circle(*degrees):
+    return [[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in degrees]
+
+
+@pytest.mark.parametrize(
+    ("points", "gray"),
+    [
+        (on_circle(0, 50, 180, 225), False),  # the nearest two, 10 and 11, differ in one bit, 01 and 10 in two
+        (on_circle(0, 50, 225, 180), True),
+        (CROSS, False),
+        ([[1, 0], [-1, 0]], True),
+        ([[a / math.sqrt(5), 0] for a in (-3, -1, 3, 1)], True),
+        ([[a / math.sqrt(5), 0] for a in (-3, -1, 1, 3)], False),
+    ],
+)
+def test_points_that_are_not_evenly_spaced_are_gray_if_all_neighbours_are(points, gray):
+    assert constellation(points).gray is gray
+
+
 def test_labels_that_are_not_gray_are_known():
     assert not constellation([[1, 0], [0, 1], [-1, 0], [0, -1]]).gray
     assert constellation([[1, 0], [0, 1], [0, -1], [-1, 0]]).gray
