@@ -500,6 +500,27 @@ def test_the_noise_estimate_is_within_2_db_of_its_cramer_rao_bound(modulation, e
     assert 0.7 < excess < 10**0.2
 
 
+@pytest.mark.parametrize(("modulation", "ebn0_db"), [("8psk", 0), ("16qam", 0), ("16qam", 20)])
+def test_under_fading_the_noise_estimate_is_within_2_db_of_its_bound_too(modulation, ebn0_db):
+    """As above, with N0 / |h|^2 for each symbol, h known."""
+    known, bits, frames, symbols = CONSTELLATIONS[modulation], CONSTELLATIONS[modulation].bits_per_symbol, 250, 2048
+    n0 = theory.db_to_ratio(-ebn0_db) / bits
+    estimator, found, information = qam.NoiseEstimator(known), [], []
+    for frame in range(frames):
+        sent = qam.map_symbols(noise.random_bytes(symbols * bits // 8, 1, frame), symbols * bits, modulation)
+        h = noise.complex_normal(symbols, 2, frame, stream=noise.FADES)
+        y = noise.equalize(noise.fade(sent, h, n0, 2, frame), h)
+        estimator.reset()
+        estimator.weigh(y, h)
+        found.append(math.log(estimator.n0))
+        if frame < 10:
+            distance = np.abs(y[:, None] - known.points) ** 2 * np.abs(h[:, None].astype(complex)) ** 2 / n0
+            likely = np.exp(distance.min(1, keepdims=True) - distance)
+            information.append(np.mean(((likely * distance).sum(1) / likely.sum(1) - 1) ** 2))
+    excess = np.var(found) * symbols * np.mean(information)
+    assert 0.7 < excess < 10**0.2
+
+
 def test_the_estimate_of_a_frame_tells_snr_and_error_rate():
     symbols = noise.awgn(qam.map_symbols(noise.random_bytes(1 << 15, 1), 1 << 18), theory.db_to_ratio(-14), key=2)
     made = run_block(qam.QamDemapper(), {"symbols": [Packet(symbols, last=True)]})["bits"]

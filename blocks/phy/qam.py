@@ -144,7 +144,8 @@ class QamMapper(Block):
     """Map bits to symbols of unit mean power, labelled as in 3GPP TS 38.211, clause 5.1.
 
     A frame's last symbol is filled up with zero bits; their number is the tag `pad` at the frame's end. A frame
-    begins with the tags `bits_per_symbol` and `modulation`.
+    begins with the tags `bits_per_symbol` and `modulation`. Points that are not Gray-labelled are sent all the same,
+    which is told, and is `gray` in the report.
     """
 
     class Params(BlockParams):
@@ -199,7 +200,8 @@ class QamDemapper(Block):
     noise to a symbol.
 
     A symbol that is NaN or infinite gives bits 0 or LLRs 0, erasures to a decoder; the estimate does without what of it
-    is, and it is told once. LLRs are never NaN, and finite.
+    is, and it is told once. LLRs are 0 too where a gain is 0 or did not come. A symbol of 0 is decided as any other.
+    LLRs are never NaN, and finite.
 
     On a GPU (`device`) LLRs differ by the rounding of float32 alone, one of int8 at times by 1. While the noise is
     estimated, it gets no more than 16384 symbols at a time.
@@ -339,7 +341,8 @@ class NoiseEstimator:
 
     Sums squared distances to the next point (16QAM at Es/N0 12 dB: 1 % off after 16384 symbols) and finds the N0 for
     which `theory.decision_error` is their mean. Long frames are sampled: all of the first 16384 symbols, a 16th of
-    the rest.
+    the rest; 2048 of a frame where gains are known. For the symbols looked at the variance is within 2 dB of the
+    Cramer-Rao bound, from Eb/N0 = 0 dB up.
     """
 
     def __init__(self, constellation: Constellation):
