@@ -30,8 +30,8 @@ class ErrorMeter(Block):
 
     Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
     binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
-    behind a decoder across its blocks. Where fades overlap (Doppler) or hit several blocks, and where the channel is not
-    known, it comes from that across frames. A negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its
+    behind a decoder across its blocks. Where fades overlap (Doppler) or hit several blocks, and where the channel is
+    not known, it comes from that across frames. A negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its
     information bits, are means over the bits compared.
 
     Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval by
