@@ -37,7 +37,8 @@ class _SnrParams(BlockParams):
     )
     snr: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
-        description="power measured over the first 65536 items of a frame over noise power, for any samples",
+        description="power measured over the first 65536 items of a frame over noise power, for any samples; silence "
+        "stays silent",
         json_schema_extra=LIVE,
     )
 

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import numpy as np
 
+from blocks.arrays import array
+
 # Streams of one key: what the numbers are drawn for.
 NOISE, FADES, BITS, FLIPS, PATHS = range(5)
 SCATTERERS = 64  # paths of a fading process
@@ -90,6 +92,7 @@ def doppler_gains(
 
 def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame."""
+    symbols = array("symbols", symbols, np.complex64, None)
     out = np.empty(len(symbols), np.complex64)
     _draw(kernels().awgn, offset, _address(frame, NOISE, key), _scale(n0), symbols, out)
     return out
@@ -97,6 +100,7 @@ def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int =
 
 def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = h x + n for complex64 symbols x and gains h, with the noise of `awgn`."""
+    symbols, gains = _with_gains(symbols, gains)
     out = np.empty(len(symbols), np.complex64)
     _draw(kernels().fade, offset, _address(frame, NOISE, key), _scale(n0), gains, symbols, out)
     return out
@@ -104,10 +108,16 @@ def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int
 
 def equalize(symbols: np.ndarray, gains: np.ndarray, n0: float = 0.0) -> np.ndarray:
     """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h; 0 where h is 0."""
+    symbols, gains = _with_gains(symbols, gains)
     out = np.empty(len(symbols), np.complex64)
     parts = gains.view(np.float32), symbols.view(np.float32), out.view(np.float32)
     kernels().equalize(np.float32(n0), *parts)
     return out
+
+
+def _with_gains(symbols: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    symbols = array("symbols", symbols, np.complex64, None)
+    return symbols, array("gains", gains, np.complex64, len(symbols))
 
 
 def random_bytes(count: int, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
@@ -145,4 +155,6 @@ def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, n
 
 
 def _scale(power: float) -> np.float32:
+    if not 0 <= power < np.inf:
+        raise ValueError(f"the power of noise must be at least 0 and finite, not {power:g}")
     return np.float32(np.sqrt(power))
