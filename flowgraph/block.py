@@ -184,7 +184,7 @@ class Context:
     """What a block is given of the run: its seed, and the ways to hand things to the person who started it.
 
     `keep` is None where nobody keeps files, `cache` where no other run follows in the process; `graph` returns
-    the graph as YAML, nothing for a block that runs without one.
+    the graph as YAML, nothing for a block that runs without one. `progress` is what the block said last.
     """
 
     seed: int = 0
@@ -195,6 +195,7 @@ class Context:
     checkpoint: Callable[[], None] = lambda: None
     cache: Cache | None = None
     graph: Callable[[], str] = lambda: ""
+    progress: tuple[int, int] | None = None
 
 
 class Block:
@@ -321,6 +322,10 @@ class Block:
         Of a folder or a glob only files with one of the `endings`, as `.png`, where any are given.
         """
         return self.context.files(pattern, endings)
+
+    def progress(self, step: int, steps: int) -> None:
+        """Tell how far long work on what came last is; people who watch see the newest a few times a second."""
+        self.context.progress = step, steps
 
     def checkpoint(self) -> None:
         """Let go of everything if the run is being stopped; for a block that waits for the world outside."""
