@@ -188,6 +188,7 @@ class Context:
     `keep` is None where nobody keeps files, `cache` where no other run follows in the process; `graph` returns
     the graph as YAML, nothing for a block that runs without one. `later` has a thread of the worker call a function, of
     which `ahead` may be under way; where that is 0 it calls it at once.
+    the graph as YAML, nothing for a block that runs without one. `progress` is what the block said last.
     """
 
     seed: int = 0
@@ -200,6 +201,7 @@ class Context:
     graph: Callable[[], str] = lambda: ""
     later: Callable[[Callable[[], Made]], Output] = lambda make: make()
     ahead: int = 0
+    progress: tuple[int, int] | None = None
 
 
 class Block:
@@ -326,6 +328,10 @@ class Block:
         Of a folder or a glob only files with one of the `endings`, as `.png`, where any are given.
         """
         return self.context.files(pattern, endings)
+
+    def progress(self, step: int, steps: int) -> None:
+        """Tell how far long work on what came last is; people who watch see the newest a few times a second."""
+        self.context.progress = step, steps
 
     def checkpoint(self) -> None:
         """Let go of everything if the run is being stopped; for a block that waits for the world outside."""

@@ -97,6 +97,9 @@ class Counts(Message):
     wires: dict[str, WireCount]
     done: bool
     queued: dict[str, int] = {}  # packets under way now, on wires that leave a block of this worker
+    progress: dict[str, tuple[int, int]] = {}  # what blocks are at: step and steps
+    cpu_s: float = 0.0  # of the worker's process, and the bytes that it holds in memory
+    memory: int = 0
 
 
 class Failed(Message):

@@ -271,7 +271,8 @@ class LiveServer:
 
     def publish(self, report: Report) -> None:
         """Publish the figures so far."""
-        figures = report.as_dict(last=LATEST) | {"queued": report.queued}
+        now = {"queued": report.queued, "progress": report.progress, "workers": report.workers}
+        figures = report.as_dict(last=LATEST) | now
         if "changes" in figures:
             figures["changes"] = figures["changes"][-LATEST:]
         self.feed.send_multipart([b"report", control.encode(figures)])

@@ -164,6 +164,14 @@ def _files_of(report: Path) -> list[str]:
     return [name for name in known if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts]
 
 
+class WorkerHealth(msgspec.Struct):
+    """How a worker is: starting, alive, ended or failed; its process's CPU time, and bytes in memory."""
+
+    state: str = "starting"
+    cpu_s: float = 0.0
+    memory: int = 0
+
+
 class Report:
     """Gathers what blocks and wires say, and becomes `report.json`."""
 
@@ -175,6 +183,8 @@ class Report:
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
         self.queued: dict[str, int] = {}  # packets under way, by wire: of this moment, and not written
+        self.progress: dict[str, tuple[int, int]] = {}  # step and steps of what blocks are at; not written
+        self.workers: dict[str, WorkerHealth] = {}  # not written
         self.starting: dict[str, str] = {}  # what workers whose blocks start are at; not written
         self.result: dict[str, Any] = {"status": "starting"}
 

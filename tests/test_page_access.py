@@ -184,6 +184,7 @@ def history(tmp_path):
 def report(t, bits, errors, **more):
     return {
         "status": "running", "elapsed_s": t, "link": {"bits": bits, "bit_errors": errors}, "frames": [], "wires": {},
+        "workers": {"main": {"state": "alive", "cpu_s": t / 4, "memory": 50_000_000}},
         "blocks": {"link.air": {"busy_s": t / 2, "items": bits // 4, "errors": 0}}, **more,
     }  # fmt: skip
 
@@ -194,6 +195,7 @@ def test_rates_are_those_of_the_last_second(history):
     assert history.samples[-1]["ber"] == pytest.approx(0.1)  # 1000 errors in the second half
     assert history.busy["link.air"] == pytest.approx(0.5)
     assert history.rates["link.air"] == pytest.approx(2500)
+    assert history.cpu["main"] == pytest.approx(0.25)
 
 
 def test_evm_and_snr_are_those_of_the_noise_that_is_there_now(history):

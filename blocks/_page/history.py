@@ -129,7 +129,8 @@ class History:
         self.lock = threading.Lock()
         self.run: Run | None = None
         self.choice = Choice()
-        self.report: dict[str, Any] = {"status": "starting", "link": {}, "frames": [], "blocks": {}, "wires": {}}
+        nothing: dict[str, Any] = {"link": {}, "frames": [], "blocks": {}, "wires": {}, "workers": {}}
+        self.report: dict[str, Any] = {"status": "starting", **nothing}
         self.reports = 0
         self.began = self.heard = time.monotonic()
         self.gone = False  # nobody answers
@@ -137,6 +138,7 @@ class History:
         self.sampled = 0  # all there ever were
         self.busy: dict[str, float] = {}  # share of the last second that blocks were at work
         self.rates: dict[str, float] = {}  # items a second, by block
+        self.cpu: dict[str, float] = {}  # cores in use, by worker
         self.streams: dict[str, Stream] = {}
         self.pictures: dict[str, bytes] = {}
         self.in_force: dict[str, Any] = {}
@@ -254,6 +256,9 @@ class History:
                 old = before["blocks"].get(name, count)
                 self.busy[name] = min((count["busy_s"] - old["busy_s"]) / spent, 1.0)
                 self.rates[name] = (count["items"] - old["items"]) / spent
+            for name, health in report["workers"].items():
+                old = before["workers"].get(name, health)
+                self.cpu[name] = (health["cpu_s"] - old["cpu_s"]) / spent
         link = report["link"]
         points = link.get("ber_points") or []
         counts = {
