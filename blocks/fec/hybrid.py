@@ -305,7 +305,7 @@ class HybridDemodulator(_Hybrid):
         y = np.where(usable, y, 0).reshape(p.repeats, -1)
         combined = (power * y).sum(0) / np.where(together, together, 1)
         spread = float((power * np.abs(y - combined) ** 2).sum())
-        frame.add_noise(spread, np.count_nonzero(power) - np.count_nonzero(together))
+        frame.add_noise(spread, int(np.count_nonzero(power) - np.count_nonzero(together)))
         z, variance = estimate_values(combined.astype(np.complex64), rms, together / frame.n0, header.values)
         made = Packet(z.reshape(1, *header.shape), number, last=True)
         lost = np.count_nonzero(together == 0)
