@@ -187,8 +187,7 @@ class Context:
 
     `keep` is None where nobody keeps files, `cache` where no other run follows in the process; `graph` returns
     the graph as YAML, nothing for a block that runs without one. `later` has a thread of the worker call a function, of
-    which `ahead` may be under way; where that is 0 it calls it at once.
-    the graph as YAML, nothing for a block that runs without one. `progress` is what the block said last.
+    which `ahead` may be under way; where that is 0 it calls it at once. `progress` is what the block said last.
     """
 
     seed: int = 0
