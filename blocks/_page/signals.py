@@ -26,7 +26,7 @@ class SignalView(View):
     def __init__(self, output: str, outputs: Sequence[str] = ()):
         self.output, self.seen = output, (output, 0)
         if len(outputs) > 1:
-            self.choices = [choice(f"wire of {self.title}", output, outputs, 130, self._select)]
+            self.choices = [choice(f"wire of {self.title}", output, outputs, 112, self._select)]
 
     def _select(self, output: str) -> None:
         self.output = output
