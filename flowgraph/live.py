@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -298,6 +299,8 @@ class Remote:
         self.context = zmq.Context()
         self.curve = load_keys(keys) if keys else None
         try:
+            if address.startswith("ipc://") and not Path(address.removeprefix("ipc://")).exists():
+                raise BlockError(f"no run is at {address}: has it ended?")
             self.requests = self._socket(zmq.DEALER, address)
             self.run: Run = self._ask(Describe())
             self.feed = self._socket(zmq.SUB, self.run.feed)

@@ -397,7 +397,7 @@ def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
     assert run.wait(20) == 130
     gone = cli.run("set", "ebn0", "4 dB", "--on", address)
     assert gone.returncode == 2
-    assert "is the run there" in gone.stderr
+    assert "has it ended?" in gone.stderr
     run.stdout.close(), run.stderr.close()
 
 

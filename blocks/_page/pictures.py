@@ -36,6 +36,7 @@ del { text-decoration: line-through; }
 .strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
 .none { color: var(--faint); margin: auto; }
 """
+PROGRESS_CSS = ":host { font: 12px/16px var(--font); color: var(--faint); }"
 
 
 class PictureView(View):
@@ -45,9 +46,13 @@ class PictureView(View):
 
     def __init__(self) -> None:
         waiting = '<div class="none">the first picture is under way</div>'
-        style = {"disable_math": True, "stylesheets": [InlineStyleSheet(css=CSS)], "margin": 0}
-        self.pictures = Div(text=waiting, sizing_mode="stretch_both", **style)
-        self.progress = Div(text="", sizing_mode="stretch_width", height=16, css_classes=["progress"], **style)
+        self.pictures, self.progress = (
+            Div(text=text, disable_math=True, stylesheets=[InlineStyleSheet(css=css)], margin=0, **size)
+            for text, css, size in (
+                (waiting, CSS, {"sizing_mode": "stretch_both"}),
+                ("", PROGRESS_CSS, {"sizing_mode": "stretch_width", "height": 16}),
+            )
+        )
         self.root = column(self.pictures, self.progress, sizing_mode="stretch_both", spacing=4)
         self.seen: object = None
 
