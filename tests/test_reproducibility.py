@@ -53,8 +53,7 @@ def checksums(cli, packet, workers="", endpoint="", seed=5):
 def test_bits_symbols_and_noise_depend_on_the_seed_alone(cli):
     reference = checksums(cli, 1 << 20)
     assert checksums(cli, 128) == reference
-    assert checksums(cli, 1152, ONE_EACH) == reference
-    assert checksums(cli, 4096, ONE_EACH, ", endpoint: 'tcp://127.0.0.1:*'") == reference
+    assert checksums(cli, 1152, ONE_EACH, ", endpoint: 'tcp://127.0.0.1:*'") == reference
     other = checksums(cli, 1 << 20, seed=6)
     assert all(a != b for ours, theirs in zip(reference, other, strict=True) for a, b in zip(ours, theirs, strict=True))
 
@@ -79,15 +78,22 @@ def scattered(folder):
     return folder / "scattered.yaml"
 
 
-def test_images_are_the_same_within_a_grey_level_in_one_worker_three_or_nine(cli, pictures):
-    made = {}
-    one = ["--overlay", ROOT / "configs/overlays/one_worker.yaml"]
-    for name, overlay in (("three", []), ("one", one), ("nine", ["--overlay", scattered(cli.folder)])):
-        arguments = [ROOT / "configs/main.yaml", *overlay, "--set", f"images={pictures}", "--set", "ebn0=8 dB"]
-        ended = cli.run(*arguments, "--out", name, "--quiet")
+def test_images_are_the_same_within_a_grey_level_in_one_worker_or_nine(cli, pictures):
+    made = []
+    for overlay in (ROOT / "configs/overlays/one_worker.yaml", scattered(cli.folder)):
+        arguments = (
+            ROOT / "configs/main.yaml",
+            "--overlay",
+            overlay,
+            "--set",
+            f"images={pictures}",
+            "--set",
+            "ebn0=8 dB",
+        )
+        ended = cli.run(*arguments, "--out", overlay.stem, "--quiet")
         assert ended.returncode == 0, ended.stderr
-        images = sorted((cli.folder / name / "images").glob("*_received.png"))
-        made[name] = np.stack([np.asarray(Image.open(path), np.int16) for path in images])
-    assert made["one"].shape == (2, 192, 192, 3)
-    assert np.abs(made["one"] - made["three"]).max() <= 1
-    assert np.abs(made["nine"] - made["three"]).max() <= 1
+        images = sorted((cli.folder / overlay.stem / "images").glob("*_received.png"))
+        made.append(np.stack([np.asarray(Image.open(path), np.int16) for path in images]))
+    together, apart = made
+    assert together.shape == (2, 192, 192, 3)
+    assert np.abs(apart - together).max() <= 1

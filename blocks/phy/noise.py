@@ -17,7 +17,6 @@ from blocks.arrays import array
 # Streams of one key: what the numbers are drawn for.
 NOISE, FADES, BITS, FLIPS, PATHS = range(5)
 SCATTERERS = 64  # paths of a fading process
-STRETCH = 1 << 15  # samples that are worth a thread of their own
 DENSE = 32  # places at which a period of the Doppler frequency is worked out; between them it is interpolated
 
 
