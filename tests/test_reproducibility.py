@@ -90,7 +90,7 @@ def test_images_are_the_same_within_a_grey_level_in_one_worker_or_nine(cli, pict
             "--set",
             "ebn0=8 dB",
         )
-        ended = cli.run(*arguments, "--out", overlay.stem, "--quiet")
+        ended = cli.run(*arguments, "--set", "ebn0=8 dB", "--out", overlay.stem, "--quiet")
         assert ended.returncode == 0, ended.stderr
         images = sorted((cli.folder / overlay.stem / "images").glob("*_received.png"))
         made.append(np.stack([np.asarray(Image.open(path), np.int16) for path in images]))
