@@ -50,7 +50,7 @@ def test_decisions_are_those_of_commpys_decoder():
     assert (ours != theirs).sum() <= 6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.sampled_from(RATES), st.integers(0, 1000))
 def test_every_length_and_rate_comes_back(count, rate, seed):
     bits = np.random.default_rng(seed).integers(0, 2, count, np.uint8)

@@ -43,13 +43,11 @@ def test_length_is_the_entropy():
 
 
 @given(st.binary(max_size=120).map(lambda data: bytes(byte & 127 for byte in data)))
-@settings(deadline=None)
 def test_any_ascii_text_comes_back(text):
     assert entropy.expand(entropy.compress(text)) == text
 
 
 @given(st.binary(max_size=40))
-@settings(deadline=None)
 def test_any_bytes_are_a_text_or_refused(data):
     try:
         text = entropy.expand(data)
@@ -59,7 +57,6 @@ def test_any_bytes_are_a_text_or_refused(data):
 
 
 @given(st.binary(max_size=40))
-@settings(deadline=None)
 def test_a_text_that_does_not_end_is_refused_at_once(data):
     """After about one character for every 7 bits that came."""
     before = []
@@ -79,7 +76,7 @@ def frame(text, **params):
 
 
 @given(st.binary(max_size=60).map(lambda data: bytes(byte & 127 for byte in data)), st.sampled_from(["coded", "plain"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_compressed_captions_cross_in_a_frame(caption, how):
     (text,) = run_block(BitDeserializer(), {"bits": frame(caption, caption=how)})["text"]
     assert (text.data.tobytes(), text.tag("status")) == (caption, "ok")

@@ -134,7 +134,7 @@ def test_scrambler_restarts_with_every_frame():
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(1, 7))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shapes,
     st.binary(max_size=80).map(lambda data: bytes(b & 127 for b in data)),
@@ -617,7 +617,7 @@ def test_a_header_cannot_make_the_receiver_allocate():
     assert got.tag("reason") == f"576 bits came where the header tells of {header.bits}"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(0, 3000),
     st.integers(0, 2**32),

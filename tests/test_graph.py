@@ -193,7 +193,7 @@ def graphs(draw):
     return GraphSpec(name, draw(st.integers(0, 2**64 - 1)), blocks, wires, specs, network)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(graphs())
 def test_what_is_dumped_loads_to_the_same(spec):
     assert loads(dump(spec)) == spec

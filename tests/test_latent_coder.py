@@ -17,7 +17,7 @@ from flowgraph.testing import run_block
     arrays(np.float32, st.tuples(*[st.integers(1, 5)] * 3), elements=st.floats(-15, 15, width=32)),
     st.sampled_from([1, 2, 5, 64]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_value_comes_back_within_half_a_step(values, steps):
     back, told = expand(compress(values, steps))
     assert told == steps
@@ -62,7 +62,6 @@ def test_any_wrong_bit_loses_the_frame_which_is_told():
 
 
 @given(st.binary(max_size=40))
-@settings(deadline=None)
 def test_any_bytes_are_refused_with_a_reason(data):
     with pytest.raises(ValueError, match=r"damaged|nothing|none"):
         expand(data)

@@ -45,7 +45,7 @@ def test_code_words_are_sionnas_for_every_lifting_size():
     assert sizes == {(graph, size) for graph in (1, 2) for size in lifting_sizes()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_without_noise_every_length_comes_back(data):
     graph = data.draw(st.sampled_from([1, 2]))

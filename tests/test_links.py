@@ -65,7 +65,7 @@ def through(frames, code, modulation, output, cut=lambda packets: packets, ebn0=
     modulation=st.sampled_from(list(CONSTELLATIONS)),
     output=st.sampled_from(["hard", "llr", "llr8"]),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_without_noise_any_bits_come_back_through_any_code_and_order_however_cut(
     counts, sizes, code, modulation, output
 ):

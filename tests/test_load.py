@@ -901,7 +901,7 @@ def test_files_that_are_no_text_are_told_apart(tmp_path):
     assert "embedded null byte" in str(mistakes(load, "a\0b")[0])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60), st.integers(0, len(JOB)), st.integers(0, 40))
 def test_whatever_a_text_holds_only_a_config_error_comes_of_it(noise, at, gone):
     text = JOB.replace("{graph: link.yaml, ebn0: $ebn0}", "{use: anything, data: $ebn0}")

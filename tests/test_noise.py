@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.phy import noise, theory
@@ -111,7 +111,6 @@ def test_another_address_gives_independent_noise(other):
 
 
 @given(st.integers(0, 70), st.lists(st.integers(0, 40), max_size=6), st.integers(0, 2**40))
-@settings(deadline=None)
 def test_noise_hangs_on_the_place_alone(start, cuts, base):
     total = sum(cuts)
     whole = noise.complex_normal(start + total, key=3, frame=5, offset=base)[start:]

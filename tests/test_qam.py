@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
@@ -259,7 +259,6 @@ def test_labels_that_are_not_gray_are_known():
     modulation=st.sampled_from(MODULATIONS),
     output=st.sampled_from(["hard", "llr", "llr8"]),
 )
-@settings(deadline=None)
 def test_any_bits_come_back(bits, drop, modulation, output):
     sent = np.unpackbits(np.frombuffer(bits, np.uint8))[drop:]
     symbols = run_block(qam.QamMapper({"modulation": modulation}), {"bits": [packed(sent)]})["symbols"]

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -51,7 +51,6 @@ class Pair(Block):
         self.seen.append(tuple(None if p is None else (p.frame, bytes(p.data)) for p in (a, b)))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 200), st.lists(st.integers(1, 40), min_size=1))
 def test_recut_and_join_are_inverse(count, sizes):
     packet = bits(count).tagged(first=1)
@@ -61,7 +60,6 @@ def test_recut_and_join_are_inverse(count, sizes):
     assert_same_stream(pieces, [packet])
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=4), st.lists(st.integers(1, 90), min_size=1))
 def test_packets_come_aligned_but_for_the_end_of_a_frame(counts, sizes):
     frames = [bits(count, frame) for frame, count in enumerate(counts)]
@@ -199,7 +197,6 @@ def test_what_a_block_hands_out_is_contiguous_and_native():
     assert data.tobytes() == np.array([0.0, 2, 4, 6, 8]).tobytes()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1), st.sets(st.integers(0, 30)))
 def test_after_a_loss_items_are_still_handed_on_by_whole_multiples(align, sizes, lost):
     packets = [p for i, p in enumerate(recut([bits(200)], sizes)) if i not in lost]

@@ -99,7 +99,7 @@ HEADERS = st.builds(
 
 
 @given(HEADERS, st.integers(0, 143))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_headers_come_back_and_a_wrong_bit_is_seen(header, place):
     data = header.pack()
     assert Header.unpack(data) == header
