@@ -225,7 +225,8 @@ class LiveServer:
         """Take in what a block has made of a change."""
         change = message.change
         if not message.fault:
-            self.params[change.block][change.parameter] = change.value
+            made = with_change(self.types[change.block], self.params[change.block], change.parameter, change.value)
+            self.params[change.block] = made.model_dump(mode="json")
         if identity := self.asked.pop(message.number, None):
             answer = InForce(change.name, change.value, change.frame, change.offset, message.fault)
             self._reply(identity, answer)

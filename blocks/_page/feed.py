@@ -82,7 +82,7 @@ class Feed:
                 self.remote = None
             raise
         with self.history.lock:
-            self.history.hold(answer.name, answer.value)
+            self.history.hold((answer.name, answer.value))
         return answer
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ p { margin: 0 0 6px; }
 p b { display: block; font-weight: normal; color: var(--faint); font-size: 11px; }
 del, ins { text-decoration: none; background: var(--mark); border-radius: 3px; padding: 0 2px; }
 del { text-decoration: line-through; }
-.facts { color: var(--faint); }
+.facts { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 12px; }
 .alarm { color: var(--alarm); }
 .strip { display: flex; gap: 6px; overflow: hidden; height: 52px; }
 .strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
@@ -42,7 +42,7 @@ PROGRESS_CSS = ":host { font: 12px/16px var(--font); color: var(--faint); }"
 class PictureView(View):
     """The newest frame large, beside what was sent with it; those before in a strip; how far the next ones are."""
 
-    name, title, wide = "pictures", "Pictures", True
+    name, title, width = "pictures", "Pictures", 2
 
     def __init__(self) -> None:
         waiting = '<div class="none">the first picture is under way</div>'
@@ -94,19 +94,19 @@ def _images(kinds: Mapping[str, str], wanted: tuple[str, ...]) -> str:
 
 def _words(frame: int, row: Mapping[str, Any]) -> str:
     """Return what is known of a frame, as HTML."""
+    facts = [row["mode"]] if row.get("mode") else []
+    facts += [f"{row['steps']} step{'s' * (row['steps'] != 1)}"] if row.get("steps") is not None else []
+    facts += [f"PSNR {row['psnr']:.1f} dB"] if row.get("psnr") is not None else []
+    facts += [f"SSIM {row['ssim']:.2f}"] if row.get("ssim") is not None else []
+    facts += [f"BER {row['ber']:.2g}"] if row.get("ber") is not None else []
     parts = [f"<h3>frame {frame} {escape(row.get('name') or '')}</h3>"]
+    parts.append(f'<p class="facts">{"".join(f"<span>{escape(each)}</span>" for each in facts)}</p>')
     sent, received = row.get("caption_sent"), row.get("caption_received")
     before, after = marked(sent or "", received or "")
     if sent:
         parts.append(f"<p><b>caption sent</b>{before}</p>")
     if received:
         parts.append(f"<p><b>caption received</b>{after}</p>")
-    facts = [row["mode"]] if row.get("mode") else []
-    facts += [f"{row['steps']} steps"] if row.get("steps") is not None else []
-    facts += [f"PSNR {row['psnr']:.1f} dB"] if row.get("psnr") is not None else []
-    facts += [f"SSIM {row['ssim']:.2f}"] if row.get("ssim") is not None else []
-    facts += [f"BER {row['ber']:.2g}"] if row.get("ber") is not None else []
-    parts.append(f'<p class="facts">{escape(" · ".join(facts))}</p>')
     if row.get("status") not in (None, "ok"):
         reason = f": {row['reason']}" if row.get("reason") else ""
         parts.append(f'<p class="alarm">{escape(row["status"] + reason)}</p>')
