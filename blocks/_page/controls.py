@@ -37,7 +37,8 @@ input:focus, select:focus, .noUi-handle:focus { outline: 2px solid var(--focus) 
   box-shadow: none !important; }
 :host(.instead) .bk-input-group { flex-direction: row; align-items: center; gap: 8px; }
 :host(.instead) label { flex: 1; color: var(--faint) !important; }
-:host(.instead) .bk-input { flex: none; width: 84px !important; height: 26px; }
+:host(.instead) .bk-input-container { flex: none; width: 84px; }
+:host(.instead) .bk-input { height: 26px; }
 ol { list-style: none; margin: 0; padding: 0; }
 li { margin-bottom: 5px; } li b { color: var(--ink); font-weight: 600; }
 """

@@ -37,6 +37,7 @@ class GraphView(View):
 
     def __init__(self, run: Run, look: Look):
         self.spec, self.look = run.spec, look
+        self.paper = "#1d2229" if look.dark else "#ffffff"
         made = layout(run.spec, WIDTH, LANE)
         self.height = int(EDGES + ROW * (made.bottom + 0.6))
         self.root = plot("", "", (-0.5, made.columns - 0.5), (made.bottom, -0.6), min_border=0)
@@ -60,9 +61,8 @@ class GraphView(View):
         self.seen = 0
 
     def _draw_boxes(self) -> None:
-        paper = "#1d2229" if self.look.dark else "#ffffff"
         box = self.root.rect(
-            "x", "y", WIDTH, HEIGHT, source=self.boxes, fill_color=paper, line_color="line", line_width="thick"
+            "x", "y", WIDTH, HEIGHT, source=self.boxes, fill_color=self.paper, line_color="line", line_width="thick"
         )
         share: dict[str, Any] = {"fill_color": "share", "line_color": None, "alpha": 0.35}
         self.root.hbar("y", left="left", right="fill", height=HEIGHT, source=self.boxes, **share)
@@ -81,6 +81,8 @@ class GraphView(View):
         x, y = ([[corner[axis] for corner in path] for path in paths] for axis in (0, 1))
         # What is said of a wire stands in its middle; of one with a lane, all of it above where that begins.
         self.has_lane = [len(path) > 2 for path in paths]
+        ways = [tuple(path) for path in paths]
+        self.together = [[n for n, each in enumerate(ways) if each == way] for way in dict.fromkeys(ways)]
         at = [
             (path[2][0] + LANE_WORDS, path[2][1]) if len(path) > 2 else tuple(np.mean(path, axis=0)) for path in paths
         ]
@@ -101,7 +103,10 @@ class GraphView(View):
         head = VeeHead(size=6, fill_color="line", line_color="line")
         ends = {"x_start": "x0", "y_start": "y0", "x_end": "x1", "y_end": "y1"}
         self.root.add_layout(Arrow(end=head, source=self.wires, line_color=None, **ends))
-        words: dict[str, Any] = {"source": self.wires, "text_align": "center", "text_font_size": "10px"}
+        words: dict[str, Any] = {
+            "source": self.wires, "text_align": "center", "text_font_size": "10px", "background_fill_color": self.paper,
+            "background_fill_alpha": 0.7,
+        }  # fmt: skip
         above, below = {"text_baseline": "bottom", "y_offset": -2}, {"text_baseline": "top", "y_offset": 4}
         self.root.text("x", "y", "above", text_color=self.look.faint, **words, **above)
         self.root.text("x", "y", "below", text_color=self.look.ink, **words, **below)
@@ -119,7 +124,9 @@ class GraphView(View):
     def _update_boxes(self, history: History) -> None:
         names, blocks = self.boxes.data["name"], history.report["blocks"]
         busy = [history.busy.get(name, 0.0) for name in names]
-        worst = int(np.argmax(busy)) if max(busy) > BUSY and not history.ended else -1
+        # Of several that are about as busy, the last: those before it fill their queues as yet.
+        worst = max(range(len(busy)), key=lambda n: (round(busy[n], 1), self.boxes.data["x"][n]))
+        worst = worst if busy[worst] > BUSY and not history.ended else -1
         calm, alarm = self.look.faint, self.look.alarm
         errors = [blocks.get(name, {}).get("errors", 0) for name in names]
         whole = slice(len(names))
@@ -147,17 +154,20 @@ class GraphView(View):
             self.look.alarm if gone else self.look.lines[0] if share >= FULL else self.look.faint
             for gone, share in zip(lost, full, strict=True)
         ]
-        rates = [_rate(history.bytes.get(wire.name, 0.0), "B") for wire in wires]
-        below = [" ".join(filter(None, both)) for both in zip(fills, dropped, strict=True)]
-        above = [
-            f"{rate}  {more}" if lane else rate for rate, more, lane in zip(rates, below, self.has_lane, strict=True)
-        ]
+        rates = [history.bytes.get(wire.name, 0.0) for wire in wires]
+        above, below = [""] * len(wires), [""] * len(wires)
+        for same in self.together:  # wires that are drawn over each other
+            first, fullest = same[0], max(same, key=lambda n: waiting[n])
+            above[first] = _rate(sum(rates[n] for n in same), "B")
+            below[first] = " ".join(filter(None, [fills[fullest], *(dropped[n] for n in same)]))
+            if self.has_lane[first]:
+                above[first], below[first] = f"{above[first]}  {below[first]}", ""
         whole = slice(len(wires))
         self.wires.patch(
             {
-                "rate": [(whole, rates)],
+                "rate": [(whole, [_rate(each, "B") for each in rates])],
                 "above": [(whole, above)],
-                "below": [(whole, ["" if lane else each for each, lane in zip(below, self.has_lane, strict=True)])],
+                "below": [(whole, below)],
                 "waiting": [(whole, [f"{n} of {wire.queue} packets" for n, wire in zip(waiting, wires, strict=True)])],
                 "dropped": [(whole, dropped)],
                 "thick": [(whole, [1.0 + 4.0 * share for share in full])],

@@ -56,7 +56,7 @@ class Header:
     def __init__(self) -> None:
         self.root = Div(
             name="header", text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)],
-            sizing_mode="stretch_width", html_attributes={"role": "status"},
+            sizing_mode="stretch_width", html_attributes={"role": "status", "aria-live": "off"},
         )  # fmt: skip
 
     def update(self, history: History) -> None:

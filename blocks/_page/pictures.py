@@ -24,16 +24,16 @@ CSS = """
 figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
 figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
-.words { flex: 1.1 1 0; min-width: 0; overflow: auto; }
-h3 { font-size: 13px; margin: 0 0 4px; }
-p { margin: 0 0 6px; }
+.words { flex: 1.5 1 0; min-width: 0; overflow: auto; }
+h3 { font-size: 13px; margin: 0 0 3px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+p { margin: 0 0 5px; }
 p b { display: block; font-weight: normal; color: var(--faint); font-size: 11px; }
 del, ins { text-decoration: none; background: var(--mark); border-radius: 3px; padding: 0 2px; }
 del { text-decoration: line-through; }
-.facts { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 12px; }
+.facts { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 12px; }
 .alarm { color: var(--alarm); }
-.strip { display: flex; gap: 6px; overflow: hidden; height: 52px; }
-.strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
+.strip { display: flex; gap: 6px; overflow: hidden; height: 44px; }
+.strip span { display: flex; flex: none; } .strip img { height: 44px; width: 44px; object-fit: cover; }
 .none { color: var(--faint); margin: auto; }
 """
 PROGRESS_CSS = ":host { font: 12px/16px var(--font); color: var(--faint); }"
