@@ -447,7 +447,7 @@ def _set(options: argparse.Namespace) -> int:
         held = remote.set(options.name, options.value)
     finally:
         remote.close()
-    print(f"{held.name} = {held.value} from item {held.offset} of frame {held.frame} on")
+    print(f"{held.name} = {held.value} {held}")
     return 0
 
 

@@ -390,7 +390,7 @@ def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
     assert cli.wait_until(lambda: log.exists() and " running" in log.read_text())
     address = re.search(r"viewers find it at (\S+)", log.read_text())[1]
     answer = cli.run("set", "ebn0", "4 dB", "--on", address)
-    assert re.fullmatch(r"link\.air\.ebn0 = 4\.0 from item \d+ of frame \d+ on\n", answer.stdout), answer
+    assert re.fullmatch(r"link\.air\.ebn0 = 4\.0 from item [\d,]+ of frame \d+ on\n", answer.stdout), answer
     refused = cli.run("set", "ebn0", "-4 km", "--on", address)
     assert (refused.returncode, refused.stderr) == (2, "ebn0 must be in dB, not 'km'\n")
     run.send_signal(signal.SIGINT)

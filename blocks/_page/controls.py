@@ -89,8 +89,11 @@ class Control:
             self.answer.text = f'<span class="alarm">{escape(str(error))}</span><br>{_held(self.value)}'
             self.answer.visible = True
             return
+        if held.coming:
+            self.answer.text = f'{_held(self.value)}, <span class="held">{escape(_shown(held.value))}</span> {held}'
+            return
         self.hold(held.value)
-        self.answer.text = f"{_held(held.value)} from item {held.offset:,} of frame {held.frame} on"
+        self.answer.text = f"{_held(held.value)} {held}"
 
     def hold(self, value: Any) -> None:
         """Show the value that is in force."""
