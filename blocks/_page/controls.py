@@ -42,7 +42,7 @@ input:focus, select:focus, .noUi-handle:focus { outline: 2px solid var(--focus) 
 ol { list-style: none; margin: 0; padding: 0; }
 li { margin-bottom: 5px; } li b { color: var(--ink); font-weight: 600; }
 """
-LOGGED = 6  # changes that are listed
+LOGGED = 4  # changes that are listed
 
 
 class Control:

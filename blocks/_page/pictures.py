@@ -18,9 +18,9 @@ STRIP = 8  # frames of the strip
 
 CSS = """
 :host { color: var(--ink); font: 13px/1.35 var(--font); display: block; overflow: hidden; }
-.bk-clearfix { position: absolute; inset: 0; display: grid !important; gap: 8px;
-  grid-template-rows: minmax(0, 1fr) auto; }
-.frame { display: flex; gap: 10px; min-height: 0; }
+.bk-clearfix { position: absolute; inset: 0; display: flex !important; flex-direction: column; gap: 8px; }
+.bk-clearfix::before { content: none; }
+.frame { flex: 1; display: flex; gap: 10px; min-height: 0; }
 figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
 figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
