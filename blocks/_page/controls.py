@@ -103,6 +103,8 @@ class Control:
         self.field.value = _shown(value)
         if self.slider and _is_number(value):
             self.slider.update(start=min(self.slider.start, value), end=max(self.slider.end, value), value=value)
+            # Else turning it to where this viewer has left it last would be no change, and not be told.
+            self.slider.set_from_json("value_throttled", value)
         self.taking_over = False
         parameter = self.parameter
         unit = f", {parameter.unit}" if parameter.unit else ""
