@@ -384,3 +384,28 @@ class Remote:
 
     def close(self) -> None:
         self.context.destroy(0)
+
+
+def relay(remote: Remote, output: str, endpoint: str) -> None:
+    """Publish the pieces of an output at `endpoint` as GNU Radio's ZMQ SUB Source takes them, until the run has ended.
+
+    A message is a piece's items, little-endian, and nothing else. Raises `BlockError` where there is no such output,
+    the endpoint cannot be had, or nobody answers any more.
+    """
+    socket = remote.context.socket(zmq.PUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    remote.watch(output)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise BlockError(f"cannot publish at {endpoint}: {zmq.strerror(error.errno or 0)}") from None
+    said = time.monotonic()
+    while True:
+        for what, value in remote.news(0.5):
+            if what == output:
+                socket.send(value.data.tobytes())
+            elif what == "report" and value["status"] not in ("starting", "running"):
+                return
+        if time.monotonic() > said + WATCHED_S / 3:
+            said = time.monotonic()
+            remote.watch(output)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import zmq
 from pydantic import Field
 
 from blocks.phy.channel import AwgnChannel
@@ -372,6 +373,27 @@ def test_a_viewer_that_is_stopped_neither_slows_the_data_path_nor_fills_the_memo
 def resident_bytes():
     """Return the memory of this process, in which the supervisor runs."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_probe_is_published_as_gnu_radio_takes_it_until_the_run_ends(tmp_path):
+    graph = Flowgraph("paced")
+    graph.connect(Paced(name="paced"), Sink(name="sink"))
+    there = f"ipc://{tmp_path}/there"
+    with zmq.Context() as context, context.socket(zmq.SUB) as listener, Running(graph, tmp_path / "out") as run:
+        address = run.remote.address
+        told = []
+        relaying = threading.Thread(
+            target=lambda: told.append(main(["probe", "paced.x", "--on", address, "--to", there]))
+        )
+        relaying.start()
+        listener.subscribe(b"")
+        listener.connect(there)
+        assert listener.poll(10_000)
+        assert listener.recv() == bytes(1 << 20)  # its items, and nothing else
+        assert main(["probe", "paced.y", "--on", address, "--to", there]) == 2
+        run.stop = True
+        relaying.join(10)
+        assert told == [0]
 
 
 def test_mistakes_in_probes_and_changes_are_told_with_their_places(link):

@@ -17,6 +17,7 @@ WIDTH, HEIGHT = 0.6, 0.62  # of a box, in columns and rows
 LANE, LANE_WORDS = 0.19, 0.4  # from lane to lane, in rows; to the middle of what is said of one, in columns
 ROW, EDGES = 74, 60  # pixels of a row, and of what is around the graph
 ROOM = 11  # letters that fit into a box
+MANY = 10  # columns, from where on all is written smaller
 BUSY = 0.5  # share of time above which the busiest block is the bottleneck
 FULL = 0.75  # share of a queue from which its wire stands out
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -56,6 +57,7 @@ class GraphView(View):
                 "share": [look.lines[0]] * len(blocks), "thick": [1.0] * len(blocks), "note": [*blank],
             }
         )  # fmt: skip
+        self.sizes = ("12px", "11px", "10px") if made.columns <= MANY else ("10px", "10px", "9px")
         self._draw_wires(made.paths)
         self._draw_boxes()
         self.seen = 0
@@ -69,8 +71,8 @@ class GraphView(View):
         words: dict[str, Any] = {
             "source": self.boxes, "text_align": "center", "text_baseline": "middle", "text_color": self.look.ink
         }  # fmt: skip
-        self.root.text("x", "y", "short", text_font_size="12px", y_offset=-7, text_font_style="bold", **words)
-        self.root.text("x", "y", "busy", text_font_size="11px", y_offset=9, **words)
+        self.root.text("x", "y", "short", text_font_size=self.sizes[0], y_offset=-7, text_font_style="bold", **words)
+        self.root.text("x", "y", "busy", text_font_size=self.sizes[1], y_offset=9, **words)
         note = words | {"text_color": self.look.alarm}
         self.root.text("x", "y", "note", text_font_size="11px", text_font_style="bold", y_offset=-32, **note)
         tips = [("", "@name"), ("type", "@type"), ("worker", "@worker"), ("items", "@rate"), ("warnings", "@errors")]
@@ -104,8 +106,8 @@ class GraphView(View):
         ends = {"x_start": "x0", "y_start": "y0", "x_end": "x1", "y_end": "y1"}
         self.root.add_layout(Arrow(end=head, source=self.wires, line_color=None, **ends))
         words: dict[str, Any] = {
-            "source": self.wires, "text_align": "center", "text_font_size": "10px", "background_fill_color": self.paper,
-            "background_fill_alpha": 0.7,
+            "source": self.wires, "text_align": "center", "text_font_size": self.sizes[2],
+            "background_fill_color": self.paper, "background_fill_alpha": 0.7,
         }  # fmt: skip
         above, below = {"text_baseline": "bottom", "y_offset": -2}, {"text_baseline": "top", "y_offset": 4}
         self.root.text("x", "y", "above", text_color=self.look.faint, **words, **above)

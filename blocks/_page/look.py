@@ -15,7 +15,6 @@ from blocks.view.style import COLOURS
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, _ = COLOURS
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
-WIDEST = 160  # pixels of a list
 
 SELECT = """
 select { font: 12px var(--font) !important; height: 24px !important; min-height: 0 !important;
@@ -100,10 +99,9 @@ def choice(label: str, value: str, options: Mapping[str, str], chosen: Callable[
 
     `options` says what stands there for each value.
     """
-    width = 34 + 7 * max(map(len, options.values()))
     made = Select(
-        value=value, options=list(options.items()), title=label, width=min(width, WIDEST), height=24, margin=0,
-        stylesheets=[InlineStyleSheet(css=SELECT)], tags=[label],
+        value=value, options=list(options.items()), title=label, sizing_mode="stretch_width", height=24, margin=0,
+        max_width=38 + 8 * max(map(len, options.values())), stylesheets=[InlineStyleSheet(css=SELECT)], tags=[label],
     )  # fmt: skip
     made.js_on_change("value", CustomJS(code="localStorage.setItem(cb_obj.tags[0], cb_obj.value)"))
     made.on_change("value", lambda attr, old, new: chosen(new) if new in options else None)
