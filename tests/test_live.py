@@ -381,10 +381,8 @@ def test_a_probe_is_published_as_gnu_radio_takes_it_until_the_run_ends(tmp_path)
     there = f"ipc://{tmp_path}/there"
     with zmq.Context() as context, context.socket(zmq.SUB) as listener, Running(graph, tmp_path / "out") as run:
         address = run.remote.address
-        told = []
-        relaying = threading.Thread(
-            target=lambda: told.append(main(["probe", "paced.x", "--on", address, "--to", there]))
-        )
+        told, command = [], ["probe", "paced.x", "--on", address, "--to", there]
+        relaying = threading.Thread(target=lambda: told.append(main(command)))
         relaying.start()
         listener.subscribe(b"")
         listener.connect(there)

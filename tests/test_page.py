@@ -204,8 +204,7 @@ def test_a_value_out_of_range_is_refused_with_the_reason_and_the_old_one_stays(p
 
 
 def test_two_viewers_see_what_one_of_them_turns(live, page, another):
-    one, two = page, another(live, color_scheme="dark")
-    assert two.evaluate("document.documentElement.dataset.theme") == "dark"
+    one, two = page, another(live)
     field = one.get_by_label("link.air.ebn0, dB", exact=False).first
     field.fill("8 dB")
     field.press("Enter")
@@ -266,7 +265,8 @@ def test_a_browser_that_is_stopped_holds_neither_the_run_nor_another_viewer_up(l
 
 def test_a_run_that_was_killed_is_shown_as_such(cli, another):
     live = Live(cli, SMALL)
-    page = another(live)
+    page = another(live, color_scheme="dark")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert wait_for(lambda: "running" in header(page), 20)
     live.run.kill()
     assert wait_for(lambda: "the run was killed, or is out of reach" in header(page), 8), header(page)
