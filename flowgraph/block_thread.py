@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import zmq
+from msgspec import structs
 
 from flowgraph import control
 from flowgraph.block import Block, Packet
@@ -59,7 +60,8 @@ class Stage:
         self.taps: dict[str, Tap] = {}  # by output
         self.runner = Runner(block, self._emit, connected, memory, delays, changes)
         self.count = control.BlockCount()
-        self._sending = 0.0
+        self._began = self._held = 0.0  # the call under way, and what it hands on now; 0 where there is none
+        self._sending = 0.0  # seconds of that call
 
     def wires(self) -> Iterator[Outgoing | Call]:
         """Yield the block's wires out, of all its outputs."""
@@ -69,14 +71,14 @@ class Stage:
     def take(self, name: str, message: Packet | End) -> None:
         """Give the input `name` what has come, and hand on what the block makes of it."""
         caller, self.at_work[0] = self.at_work[0], self.block.name
-        began, self._sending = time.perf_counter(), 0.0
+        self._begin()
         if isinstance(message, End):
             ended = self.runner.end(name)
         else:
             self.count.packets += 1
             self.count.items += message.count
             ended = self.runner.feed(name, message)
-        self._spent(began)
+        self._spent()
         if ended:
             self.end()
         self.at_work[0] = caller
@@ -85,24 +87,35 @@ class Stage:
         """Hand on the oldest of what other threads still make for the block, if any."""
         if promised := self.runner.promised:
             self.at_work[0] = self.block.name
-            began, self._sending = time.perf_counter(), 0.0
+            self._begin()
             self.runner.keep_promises(len(promised) - 1)
-            self._spent(began)
+            self._spent()
 
     def produce(self) -> Iterator[None]:
         """Run a source, step by step."""
         self.at_work[0] = self.block.name
         steps = self.runner.produce()
         while True:
-            began, self._sending = time.perf_counter(), 0.0
+            self._begin()
             step = next(steps, self)
-            self._spent(began)
+            self._spent()
             if step is self:
                 break
             yield
         self.end()
 
-    def _spent(self, began: float) -> None:
+    def counted(self) -> control.BlockCount:
+        """Return what the block has done so far, the call that it is in included; asked for by another thread."""
+        busy_s, began, held = self.count.busy_s, self._began, self._held
+        if began:  # the model of a diffusion may be at one picture for minutes
+            busy_s += (held or time.perf_counter()) - began - self._sending
+        return structs.replace(self.count, busy_s=busy_s)
+
+    def _begin(self) -> None:
+        self._sending, self._began = 0.0, time.perf_counter()
+
+    def _spent(self) -> None:
+        began, self._began = self._began, 0.0
         self.count.busy_s += time.perf_counter() - began - self._sending
         self.count.sending_s += self._sending
 
@@ -114,10 +127,11 @@ class Stage:
     def _emit(self, port: str, packet: Packet) -> None:
         if self.taps and (tap := self.taps.get(port)):
             tap.see(packet)
-        began = time.perf_counter()
+        self._held = began = time.perf_counter()
         for wire in self.outputs.get(port, ()):
             wire.send(packet)
         self._sending += time.perf_counter() - began
+        self._held = 0.0
         if not self.block.inputs:
             self.count.packets += 1
             self.count.items += packet.count

@@ -26,6 +26,11 @@ def live_parameters(block: type[Block]) -> list[str]:
     return [name for name, extra in extras if isinstance(extra, dict) and extra.get("live")]
 
 
+def alternatives(schema: Mapping[str, Any]) -> list[str]:
+    """Return the parameters of its block that one with this JSON Schema is set instead of."""
+    return schema.get("instead_of", [])
+
+
 def find_parameter(blocks: Mapping[str, type[Block]], name: str) -> tuple[str, str]:
     """Return block and parameter that a name means: `link.air.ebn0`, or its end `ebn0` where only one has it.
 
@@ -47,10 +52,13 @@ def find_parameter(blocks: Mapping[str, type[Block]], name: str) -> tuple[str, s
 def with_change(block: type[Block], params: Mapping[str, Any], name: str, value: Any) -> BaseModel:
     """Return a block's parameters with another value of one, text being read as in a config.
 
-    Raises `BlockError` with the reason where the value is not right.
+    Those that it is set instead of become null. Raises `BlockError` with the reason where the value is not right.
     """
     # What the block already has was read once: its text `""` is no null.
     nodes = {key: node_of(each, "", key, reading=False) for key, each in params.items()}
+    extra = block.Params.model_fields[name].json_schema_extra
+    for other in alternatives(extra) if isinstance(extra, dict) else ():
+        nodes[other] = node_of(None, "", other)
     nodes[name] = node_of(value, "", name)
     made, _, mistakes = validate(block.Params, Node(None), nodes, f"a parameter of {block.type_name()}")
     if made is None:

@@ -98,6 +98,12 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     watch.add_argument("--window", action="store_true", help="show it in a desktop window instead, without a browser")
     watch.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
     watch.set_defaults(command=_watch)
+    probe = commands.add_parser("probe", help="publish a wire of a run, for GNU Radio's ZMQ SUB Source and the like")
+    probe.add_argument("wire", metavar="WIRE", help="BLOCK.OUTPUT")
+    probe.add_argument("--on", required=True, metavar="ADDRESS", help="as the run has printed it")
+    probe.add_argument("--to", required=True, metavar="ENDPOINT", help="where: tcp://127.0.0.1:5555")
+    probe.add_argument("--keys", metavar="DIR", help="folder with the run's keys, beyond this machine")
+    probe.set_defaults(command=_probe)
     turn = commands.add_parser("set", help="change a live parameter of a run")
     turn.add_argument("name", metavar="NAME", help="link.air.ebn0, or as much of its end as is clear")
     turn.add_argument("value", metavar="VALUE", help="with its unit, as in a config")
@@ -439,6 +445,17 @@ def _worker(options: argparse.Namespace) -> int:
     return 1
 
 
+def _probe(options: argparse.Namespace) -> int:
+    from flowgraph.live import Remote, relay
+
+    remote = Remote(options.on, options.keys)
+    try:
+        relay(remote, options.wire, options.to)
+    finally:
+        remote.close()
+    return 0
+
+
 def _set(options: argparse.Namespace) -> int:
     from flowgraph.live import Remote
 
@@ -447,7 +464,7 @@ def _set(options: argparse.Namespace) -> int:
         held = remote.set(options.name, options.value)
     finally:
         remote.close()
-    print(f"{held.name} = {held.value} from item {held.offset} of frame {held.frame} on")
+    print(f"{held.name} = {held.value} {held}")
     return 0
 
 

@@ -52,8 +52,11 @@ class Layout:
     bottom: float
 
 
-def layout(spec: GraphSpec) -> Layout:
-    """Lay a graph out, so that no wire runs through a box: blocks by the longest way to them from a source."""
+def layout(spec: GraphSpec, width: float = WIDTH, lane: float = LANE) -> Layout:
+    """Lay a graph out, so that no wire runs through a box: blocks by the longest way to them from a source.
+
+    Boxes are `width` columns wide, and wires that pass them `lane` rows apart.
+    """
     depth = {block.name: 0 for block in spec.blocks}
     for _ in spec.blocks:
         for wire in spec.wires:
@@ -72,15 +75,15 @@ def layout(spec: GraphSpec) -> Layout:
     bottom = height - 0.4
     for wire in spec.wires:
         (x0, y0), (x1, y1) = place[wire.source_block], place[wire.target_block]
-        begin, end = x0 + WIDTH / 2, x1 - WIDTH / 2
+        begin, end = x0 + width / 2, x1 - width / 2
         if x1 - x0 == 1:
             paths.append([(begin, y0), (end, y1)])
             continue
         # a lane of its own below all boxes, and down and up to it between two columns
-        aside = (1 - WIDTH) * (0.15 + 0.5 * (bottom - height + 0.4) / LANE / far)
-        down, up = begin + aside, end - (1 - WIDTH) + aside
+        aside = (1 - width) * (0.15 + 0.5 * (bottom - height + 0.4) / lane / far)
+        down, up = begin + aside, end - (1 - width) + aside
         paths.append([(begin, y0), (down, y0), (down, bottom), (up, bottom), (up, y1), (end, y1)])
-        bottom += LANE
+        bottom += lane
     return Layout(place, paths, len(rows), bottom)
 
 

@@ -28,6 +28,7 @@ from flowgraph.spec import GraphSpec, NetworkSpec
 from flowgraph.wire import WireError, decode, decoder
 
 SAMPLE_EVERY_S, REPORT_EVERY_S = 0.1, 0.25
+SOON_S = 0.5  # within which a change holds, or its viewer is told that it is to come
 WATCHED_S = 3.0  # after a viewer's last word; it repeats its `Watch` more often than that
 LATEST = 24  # frames and changes in what viewers are told
 PICTURES_BYTES = 8 << 20  # of the newest pictures, for viewers that come late
@@ -84,13 +85,21 @@ class Run(Message):
 
 
 class InForce(Message):
-    """The answer to `Set`: the value that holds from this item on, or why the block keeps the one it has."""
+    """The answer to `Set`: the value that holds from this item on, or why the block keeps the one it has.
+
+    Where the block is at a packet for long, or waits to hand it on, `coming` says that it is to hold from the next on.
+    """
 
     name: str
     value: Any
     frame: int
     offset: int
     fault: str = ""
+    coming: bool = False
+
+    def __str__(self) -> str:
+        since = "the next packet" if self.coming else f"item {self.offset:,} of frame {self.frame}"
+        return f"from {since} on"
 
 
 class Seen(Message):
@@ -139,7 +148,7 @@ class LiveServer:
         self.watched: dict[str, float] = dict.fromkeys(spec.probes, float("inf"))  # until when, by output
         self.tapped: dict[str, set[str]] = {}  # what was asked for last, by worker
         self.watched_until = 0.0
-        self.asked: dict[int, bytes] = {}  # who awaits which change
+        self.asked: dict[int, tuple[bytes, InForce, float]] = {}  # who awaits which change, and until when
         self.numbers = itertools.count()
         self.pictures: deque[tuple[str, bytes]] = deque()
         self.sample_at = self.report_at = 0.0
@@ -217,18 +226,20 @@ class LiveServer:
         except BlockError as error:
             self._reply(identity, InForce(f"{block}.{name}", self.params[block].get(name), 0, 0, str(error)))
             return
-        number = next(self.numbers)
-        self.asked[number] = identity
-        self.say(block, control.Change(number, control.ChangeSpec(block, name, made.model_dump(mode="json")[name])))
+        number, change = next(self.numbers), control.ChangeSpec(block, name, made.model_dump(mode="json")[name])
+        coming = InForce(change.name, change.value, 0, 0, coming=True)
+        self.asked[number] = identity, coming, time.monotonic() + SOON_S
+        self.say(block, control.Change(number, change))
 
     def changed(self, message: control.Changed) -> None:
         """Take in what a block has made of a change."""
         change = message.change
         if not message.fault:
-            self.params[change.block][change.parameter] = change.value
-        if identity := self.asked.pop(message.number, None):
+            made = with_change(self.types[change.block], self.params[change.block], change.parameter, change.value)
+            self.params[change.block] = made.model_dump(mode="json")
+        if asked := self.asked.pop(message.number, None):
             answer = InForce(change.name, change.value, change.frame, change.offset, message.fault)
-            self._reply(identity, answer)
+            self._reply(asked[0], answer)
 
     def sampled(self, message: control.Sampled) -> None:
         """Publish a piece of a stream."""
@@ -251,6 +262,9 @@ class LiveServer:
             if self.feed.recv()[:1] == b"\1":
                 for path, data in self.pictures:
                     self.feed.send_multipart([b"file", path.encode(), data])
+        for number in [number for number, (*_, until) in self.asked.items() if until < now]:
+            identity, coming, _ = self.asked.pop(number)
+            self._reply(identity, coming)
         if running and now >= self.sample_at:
             self.sample_at = now + SAMPLE_EVERY_S
             self._sample(now)
@@ -281,7 +295,7 @@ class LiveServer:
     def close(self, report: Report) -> None:
         """Say the last word."""
         self.publish(report)
-        for identity in self.asked.values():
+        for identity, *_ in self.asked.values():
             self._reply(identity, InForce("", None, 0, 0, "the run has ended"))
         self.requests.close()
         self.feed.close()
@@ -338,7 +352,10 @@ class Remote:
         return answer
 
     def set(self, name: str, value: Any) -> InForce:
-        """Change a live parameter, and return what is now in force. Raises `BlockError` where it is refused."""
+        """Change a live parameter, and return what is now in force, or is coming.
+
+        Raises `BlockError` where it is refused.
+        """
         return self._ask(Set(name, value))
 
     def watch(self, *outputs: str) -> None:
@@ -367,3 +384,28 @@ class Remote:
 
     def close(self) -> None:
         self.context.destroy(0)
+
+
+def relay(remote: Remote, output: str, endpoint: str) -> None:
+    """Publish the pieces of an output at `endpoint` as GNU Radio's ZMQ SUB Source takes them, until the run has ended.
+
+    A message is a piece's items, little-endian, and nothing else. Raises `BlockError` where there is no such output,
+    the endpoint cannot be had, or nobody answers any more.
+    """
+    socket = remote.context.socket(zmq.PUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    remote.watch(output)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise BlockError(f"cannot publish at {endpoint}: {zmq.strerror(error.errno or 0)}") from None
+    said = time.monotonic()
+    while True:
+        for what, value in remote.news(0.5):
+            if what == output:
+                socket.send(value.data.tobytes())
+            elif what == "report" and value["status"] not in ("starting", "running"):
+                return
+        if time.monotonic() > said + WATCHED_S / 3:
+            said = time.monotonic()
+            remote.watch(output)

@@ -359,9 +359,9 @@ class Worker:
                 )
             refused = sum(wires[wire.spec.name].refused for wire in thread.inputs.values())
             for stage in thread.stages:
-                count, name = stage.count, stage.block.name
+                name = stage.block.name
                 errors, refused = self.warned.get(name, 0) + refused, 0  # messages come to the first alone
-                blocks[name] = structs.replace(count, errors=errors)
+                blocks[name] = structs.replace(stage.counted(), errors=errors)
                 if stage.block.context.progress:
                     progress[name] = stage.block.context.progress
         for out in (out for thread in self.threads for stage in thread.stages for out in stage.wires()):

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import zmq
 from pydantic import Field
 
 from blocks.phy.channel import AwgnChannel
@@ -21,6 +22,7 @@ from blocks.source.bits import BitSource
 from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag, live, registry
 from flowgraph.cache import Cache
 from flowgraph.changes import Changes, with_change
+from flowgraph.cli import main
 from flowgraph.config.load import loads
 from flowgraph.config.mistake import ConfigError
 from flowgraph.live import Remote
@@ -220,7 +222,7 @@ def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, t
         for name, value, reason in (
             ("ebn0", "900 dB", "ebn0 must be at most 300 dB, not '900 dB'"),
             ("ebn0", "3 Hz", "ebn0 must be in dB, not 'Hz'"),
-            ("esn0", 3, "esn0 must have exactly one of ebn0, esn0 and snr"),
+            ("ebn0", "null", "ebn0 must have exactly one of ebn0, esn0 and snr"),
             ("source.bits", 3, "must be a live parameter, not source.bits, which stays as it was when the run started"),
             ("ebno", 3, "must be a live parameter, not 'ebno' (did you mean 'ebn0'?)"),
         ):
@@ -229,12 +231,16 @@ def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, t
             assert str(refusal.value).startswith(reason)
         with pytest.raises(BlockError, match=r"there is no output 'link\.air\.x'"):
             run.remote.watch("link.air.x")
-    (change,) = run.report.result["changes"]
-    assert change == {
-        "block": "link.air", "parameter": "ebn0", "value": 2.0, "frame": held.frame, "offset": held.offset
-    }  # fmt: skip
-    text = (tmp_path / "flowgraph.yaml").read_text()
-    assert f"{{set: link.air.ebn0, to: 2.0, frame: {held.frame}, offset: {held.offset}}}" in text
+        then = run.remote.set("esn0", "9 dB")  # in place of Eb/N0
+        now = Remote(run.remote.address)
+        assert {each.name: each.value for each in now.run.parameters} == {"ebn0": None, "esn0": 9.0, "snr": None}
+        now.close()
+    assert run.report.result["changes"] == [
+        {"block": "link.air", "parameter": "ebn0", "value": 2.0, "frame": held.frame, "offset": held.offset},
+        {"block": "link.air", "parameter": "esn0", "value": 9.0, "frame": then.frame, "offset": then.offset},
+    ]
+    again = loads((tmp_path / "flowgraph.yaml").read_text()).changes
+    assert again == [ChangeSpec(**change) for change in run.report.result["changes"]]
 
 
 def test_the_log_of_a_real_run_replays_bit_for_bit(tmp_path):
@@ -369,6 +375,25 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def test_a_probe_is_published_as_gnu_radio_takes_it_until_the_run_ends(tmp_path):
+    graph = Flowgraph("paced")
+    graph.connect(Paced(name="paced"), Sink(name="sink"))
+    there = f"ipc://{tmp_path}/there"
+    with zmq.Context() as context, context.socket(zmq.SUB) as listener, Running(graph, tmp_path / "out") as run:
+        address = run.remote.address
+        told, command = [], ["probe", "paced.x", "--on", address, "--to", there]
+        relaying = threading.Thread(target=lambda: told.append(main(command)))
+        relaying.start()
+        listener.subscribe(b"")
+        listener.connect(there)
+        assert listener.poll(10_000)
+        assert listener.recv() == bytes(1 << 20)  # its items, and nothing else
+        assert main(["probe", "paced.y", "--on", address, "--to", there]) == 2
+        run.stop = True
+        relaying.join(10)
+        assert told == [0]
+
+
 def test_mistakes_in_probes_and_changes_are_told_with_their_places(link):
     with pytest.raises(ConfigError) as told:
         loads(
@@ -382,22 +407,23 @@ def test_mistakes_in_probes_and_changes_are_told_with_their_places(link):
     ]
 
 
-def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
+def test_a_run_of_the_command_line_is_turned_by_another(cli, link, capsys):
+    def turn(value):
+        code, (out, err) = main(["set", "ebn0", value, "--on", address]), capsys.readouterr()
+        return code, out + err
+
     config = cli.folder / "link.yaml"
     config.write_text(link)
     log = cli.folder / "out/log.txt"
     run = cli.start("run", config, "--probe", "link.bits", "--out", "out")
     assert cli.wait_until(lambda: log.exists() and " running" in log.read_text())
     address = re.search(r"viewers find it at (\S+)", log.read_text())[1]
-    answer = cli.run("set", "ebn0", "4 dB", "--on", address)
-    assert re.fullmatch(r"link\.air\.ebn0 = 4\.0 from item \d+ of frame \d+ on\n", answer.stdout), answer
-    refused = cli.run("set", "ebn0", "-4 km", "--on", address)
-    assert (refused.returncode, refused.stderr) == (2, "ebn0 must be in dB, not 'km'\n")
+    code, answer = turn("4 dB")
+    assert (code, bool(re.fullmatch(r"link\.air\.ebn0 = 4\.0 from item [\d,]+ of frame \d+ on\n", answer))) == (0, True)
+    assert turn("-4 km") == (2, "ebn0 must be in dB, not 'km'\n")
     run.send_signal(signal.SIGINT)
     assert run.wait(20) == 130
-    gone = cli.run("set", "ebn0", "4 dB", "--on", address)
-    assert gone.returncode == 2
-    assert "has it ended?" in gone.stderr
+    assert turn("4 dB") == (2, f"no run is at {address}: has it ended?\n")
     run.stdout.close(), run.stderr.close()
 
 
@@ -441,20 +467,32 @@ def environment_of(process):
     return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
 
 
-class Steps(Block):
-    """Tell of steps."""
+class Model(Block):
+    """Be at one packet for long, and tell of its steps."""
+
+    class Params(Params):
+        guidance: float = Field(1.0, description="of it", json_schema_extra={"live": True})
 
     inputs = (Port("x", "uint8", shape=(None,)),)
+    done = threading.Event()
 
     def work(self, x):
         self.progress(3, 10)
+        self.done.wait(20)
 
 
-def test_what_a_block_tells_of_its_steps_is_seen(tmp_path):
-    graph = Flowgraph("steps")
-    graph.connect(Paced(name="paced"), Steps(name="steps"))
+def test_of_a_block_that_is_at_a_packet_for_long_steps_and_time_are_seen_and_changes_are_told_as_coming(tmp_path):
+    graph = Flowgraph("slow")
+    graph.connect(Paced(name="paced"), Model(name="model"))
     with Running(graph, tmp_path) as run:
-        assert run.wait_for("report", condition=lambda r: r["progress"])["progress"] == {"steps": [3, 10]}
+        assert run.wait_for("report", condition=lambda r: r["progress"])["progress"] == {"model": [3, 10]}
+        answer = run.remote.set("guidance", 2)
+        assert (answer.value, answer.coming, str(answer)) == (2.0, True, "from the next packet on")
+        busy = run.wait_for("report", condition=lambda r: r["blocks"]["model"]["busy_s"] > 0.5)
+        assert busy["blocks"]["model"]["packets"] == 1
+        Model.done.set()
+        (change,) = run.wait_for("report", condition=lambda r: r.get("changes"))["changes"]
+        assert (change["value"], change["frame"]) == (2.0, 1)
 
 
 def test_what_is_no_request_is_answered_and_the_run_goes_on(link, tmp_path):

@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 
 from blocks._page.choice import choose
 from blocks._page.history import History
+from blocks._page.look import LIGHT
+from blocks._page.page import _views, spans
 from blocks._page.pictures import marked
 from blocks._page.server import serve
 from blocks._page.window import SIZE, Window
 from flowgraph import BlockError, Packet, registry
 from flowgraph.config.load import load
 from flowgraph.live import Parameter, Run
-from flowgraph.spec import BlockSpec
+from flowgraph.spec import BlockSpec, GraphSpec, NetworkSpec
 
 GRAPH = """
 flowgraph: watched
@@ -222,6 +224,27 @@ def test_values_in_force_are_those_that_others_have_turned_too(history):
     change = {"block": "link.air", "parameter": "ebn0", "value": 3.0, "frame": 1, "offset": 0}
     history.add("report", report(1.0, 100, 1, changes=[change]))
     assert history.in_force["link.air.ebn0"] == 3.0
+
+
+def test_one_that_is_set_instead_of_others_leaves_them_null(tmp_path):
+    made = History("ipc:///somewhere")
+    either = (("ebn0", 10.0, "esn0"), ("esn0", None, "ebn0"))
+    parameters = [Parameter("air", name, value, "dB", "", "", {"instead_of": [other]}) for name, value, other in either]
+    made.meet(Run("0.1.0", GraphSpec("g", 0, [], [], [], NetworkSpec()), "ipc:///feed", parameters, {}))
+    assert made.in_force == {"air.ebn0": 10.0, "air.esn0": None}
+    changes = [{"block": "air", "parameter": name, "value": 3.0, "frame": 1, "offset": 0} for name, *_ in either]
+    made.add("report", report(1.0, 100, 1, changes=changes))
+    made.add("report", report(1.0, 100, 1, changes=changes))
+    assert (made.in_force, made.turned) == ({"air.ebn0": None, "air.esn0": 3.0}, 2)
+
+
+def test_cards_fill_their_rows(history):
+    history.run.spec.blocks.append(BlockSpec("save", "image_writer", {}, "main"))
+    styles = spans(_views(history, LIGHT))
+    for columns in (2, 3, 4):
+        widths = [int(re.search(rf"--of-{columns}: (\d)", style)[1]) for style in styles.values()]
+        assert sum(widths) % columns == 0
+        assert max(widths) <= 2
 
 
 def test_the_window_draws_what_the_history_has(history):

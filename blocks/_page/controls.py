@@ -1,4 +1,4 @@
-"""Controls of live parameters: what is typed or turned is sent to the run, and its answer shown."""
+"""Controls of live parameters: what is typed or turned is sent to the run, and its answer shown; what was turned."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bokeh.models import Div, InlineStyleSheet, Select, Slider, TextInput
 
 from blocks._page.history import History
 from flowgraph.block import BlockError
+from flowgraph.changes import alternatives
 from flowgraph.live import InForce, Parameter
 
 Turn = Callable[[str, Any], "Future[InForce]"]
@@ -34,7 +35,14 @@ input:focus, select:focus, .noUi-handle:focus { outline: 2px solid var(--focus) 
 .noUi-connect { background: var(--focus) !important; }
 .noUi-handle { background: var(--paper) !important; border: 2px solid var(--focus) !important;
   box-shadow: none !important; }
+:host(.instead) .bk-input-group { flex-direction: row; align-items: center; gap: 8px; }
+:host(.instead) label { flex: 1; color: var(--faint) !important; }
+:host(.instead) .bk-input-container { flex: none; width: 84px; }
+:host(.instead) .bk-input { height: 26px; }
+ol { list-style: none; margin: 0; padding: 0; }
+li { margin-bottom: 5px; } li b { color: var(--ink); font-weight: 600; }
 """
+LOGGED = 4  # changes that are listed
 
 
 class Control:
@@ -43,22 +51,19 @@ class Control:
     def __init__(self, parameter: Parameter, turn: Turn, later: Later):
         self.parameter, self.turn, self.later = parameter, turn, later
         sheet = InlineStyleSheet(css=CSS)
-        unit = f", {parameter.unit}" if parameter.unit else ""
-        label = f"{parameter.full_name}{unit}"
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "stylesheets": [sheet], "margin": (0, 0, 0, 0)}
         self.slider: Slider | None = None
         self.field: TextInput | Select
         if choices := _choices(parameter.schema):
-            self.field = Select(title=label, value=_shown(parameter.value), options=choices, **wide)
+            self.field = Select(options=choices, **wide)
         else:
-            about = parameter.description
-            self.field = TextInput(title=label, value=_shown(parameter.value), description=about, **wide)
+            self.field = TextInput(description=parameter.description, **wide)
         self.field.on_change("value", lambda attr, old, new: self._ask(new))
         if (span := _span(parameter)) and not choices:
             low, high, step = span
             self.slider = Slider(
-                start=low, end=high, step=step, value=parameter.value, show_value=False, title="",
-                html_attributes={"aria-label": f"turn {parameter.full_name}"}, **wide,
+                start=low, end=high, step=step, value=low, show_value=False, title="",
+                tags=[f"turn {parameter.full_name}"], **wide,
             )  # fmt: skip
             self.slider.on_change("value_throttled", lambda attr, old, new: self._ask(new))
         self.answer = Div(text=_held(parameter.value), disable_math=True, **wide)
@@ -67,6 +72,7 @@ class Control:
         self.root = column(*parts, sizing_mode="stretch_width", css_classes=["control"], spacing=2)
         self.value = parameter.value
         self.taking_over = False  # what changes is what the run said, and is not to be asked for
+        self.hold(parameter.value)
 
     def _ask(self, value: Any) -> None:
         if self.taking_over or _shown(value) == _shown(self.value):
@@ -81,9 +87,13 @@ class Control:
         except BlockError as error:
             self.hold(self.value)
             self.answer.text = f'<span class="alarm">{escape(str(error))}</span><br>{_held(self.value)}'
+            self.answer.visible = True
+            return
+        if held.coming:
+            self.answer.text = f'{_held(self.value)}, <span class="held">{escape(_shown(held.value))}</span> {held}'
             return
         self.hold(held.value)
-        self.answer.text = f"{_held(held.value)} from item {held.offset:,} of frame {held.frame} on"
+        self.answer.text = f"{_held(held.value)} {held}"
 
     def hold(self, value: Any) -> None:
         """Show the value that is in force."""
@@ -91,21 +101,34 @@ class Control:
             self.answer.text = _held(value)
         self.value, self.taking_over = value, True
         self.field.value = _shown(value)
-        if self.slider and isinstance(value, int | float):
+        if self.slider and _is_number(value):
             self.slider.update(start=min(self.slider.start, value), end=max(self.slider.end, value), value=value)
+            # Else turning it to where this viewer has left it last would be no change, and not be told.
+            self.slider.set_from_json("value_throttled", value)
         self.taking_over = False
+        parameter = self.parameter
+        unit = f", {parameter.unit}" if parameter.unit else ""
+        # One that another is set instead of takes little room: what is typed there takes that one's place.
+        instead = value is None and bool(alternatives(parameter.schema))
+        self.field.update(
+            title=f"or {parameter.name}{unit}" if instead else f"{parameter.full_name}{unit}",
+            css_classes=["instead"] if instead else [],
+        )
+        self.answer.visible = not instead or "alarm" in self.answer.text
+        if self.slider:
+            self.slider.visible = _is_number(value)
 
 
 class Controls:
-    """The controls of all live parameters, those that are not set last."""
+    """The controls of all live parameters, those of which one is set instead of the others together."""
 
     def __init__(self, history: History, turn: Turn, later: Later):
         assert history.run is not None
-        parameters = sorted(history.run.parameters, key=lambda each: history.in_force[each.full_name] is None)
-        self.controls = {each.full_name: Control(each, turn, later) for each in parameters}
+        self.controls = {each.full_name: Control(each, turn, later) for each in history.run.parameters}
         none = Div(text="no parameter of this graph is live", stylesheets=[InlineStyleSheet(css=CSS)])
         roots = [control.root for control in self.controls.values()] or [none]
         self.root = column(*roots, sizing_mode="stretch_width", spacing=14)
+        self.sliders = [each.slider for each in self.controls.values() if each.slider]
         self.seen = -1
 
     def update(self, history: History) -> None:
@@ -116,6 +139,26 @@ class Controls:
         for name, control in self.controls.items():
             if history.in_force[name] != control.value or control.slider is None:
                 control.hold(history.in_force[name])
+
+
+class Log:
+    """The newest changes of live parameters, each with the item that it holds from."""
+
+    def __init__(self) -> None:
+        self.root = Div(
+            text="none so far", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_width",
+            margin=0,
+        )  # fmt: skip
+
+    def update(self, history: History) -> None:
+        """List what is new."""
+        told = "".join(
+            f"<li><b>{escape(each['block'])}.{escape(each['parameter'])} = {escape(_shown(each['value']))}</b>"
+            f"<br>from item {each['offset']:,} of frame {each['frame']}</li>"
+            for each in reversed(history.report.get("changes", [])[-LOGGED:])
+        )
+        if told and (text := f"<ol>{told}</ol>") != self.root.text:
+            self.root.text = text
 
 
 def _shown(value: Any) -> str:
@@ -136,16 +179,28 @@ def _choices(schema: dict[str, Any]) -> list[str]:
 
 
 def _span(parameter: Parameter) -> tuple[float, float, float] | None:
-    """Return from, to and step of a slider; None for what is no number, or not set."""
-    value = parameter.value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return from, to and step of a slider; None for what can be no number."""
+    number = next((each for each in _kinds(parameter.schema) if each.get("type") in ("number", "integer")), None)
+    if number is None:
         return None
-    schemas: list[dict[str, Any]] = [parameter.schema, *parameter.schema.get("anyOf", [])]
-    number = next((each for each in schemas if each.get("type") in ("number", "integer")), {})
+    now = [float(parameter.value)] if _is_number(parameter.value) else []
     low = number.get("minimum", number.get("exclusiveMinimum", -float("inf")))
     high = number.get("maximum", number.get("exclusiveMaximum", float("inf")))
     step = 1.0 if number.get("type") == "integer" else 0.25
     if high - low > WIDEST:
-        near = SPANS.get(parameter.unit) or (min(0.0, 2.0 * value), max(20.0, 2.0 * value), step)
+        near = SPANS.get(parameter.unit) or (
+            min([0.0, *(2.0 * each for each in now)]),
+            max([20.0, *(2.0 * each for each in now)]),
+            step,
+        )
         low, high, step = max(low, near[0]), min(high, near[1]), near[2]
-    return min(low, value), max(high, value), step
+    return min([low, *now]), max([high, *now]), step
+
+
+def _kinds(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a schema and all that may be in its place."""
+    return [schema, *(kind for each in schema.get("anyOf", []) for kind in _kinds(each))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -81,8 +81,9 @@ class Feed:
                 self.remote.close()
                 self.remote = None
             raise
-        with self.history.lock:
-            self.history.hold(answer.name, answer.value)
+        if not answer.coming:
+            with self.history.lock:
+                self.history.hold((answer.name, answer.value))
         return answer
 
     def close(self) -> None:

@@ -6,42 +6,44 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from bokeh.layouts import column
 from bokeh.models import Arrow, ColumnDataSource, Div, HoverTool, InlineStyleSheet, VeeHead
 
 from blocks._page.history import History
 from blocks._page.look import Look, View, plot
-from flowgraph.drawing import WIDTH, layout
+from flowgraph.drawing import layout
 from flowgraph.live import Run
 
-HEIGHT = 0.62  # of a box, in rows
+WIDTH, HEIGHT = 0.6, 0.62  # of a box, in columns and rows
+LANE, LANE_WORDS = 0.19, 0.4  # from lane to lane, in rows; to the middle of what is said of one, in columns
+ROW, EDGES = 74, 60  # pixels of a row, and of what is around the graph
 ROOM = 11  # letters that fit into a box
+MANY = 10  # columns, from where on all is written smaller
 BUSY = 0.5  # share of time above which the busiest block is the bottleneck
+FULL = 0.75  # share of a queue from which its wire stands out
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 CSS = """
-:host { font: 12px/1.5 var(--font); color: var(--faint); }
-.workers { display: flex; flex-wrap: wrap; gap: 0 18px; font-variant-numeric: tabular-nums; }
-.workers b { color: var(--ink); }
+:host { font: 12px/1.5 var(--font); color: var(--faint); font-variant-numeric: tabular-nums; }
+.bk-clearfix { display: block !important; }
+table { border-spacing: 0; width: 100%; } td { padding: 0; } td + td { text-align: right; }
+b { color: var(--ink); }
 .failed, .failed b { color: var(--alarm); font-weight: 600; }
 """
 
 
 class GraphView(View):
-    """The graph, drawn: the fuller a box, the busier its block; beneath it, how the workers are."""
+    """The graph, drawn: the fuller a box, the busier its block; the thicker a wire, the fuller its queue."""
 
-    name, title, wide = "graph", "Blocks at work, packets on their wires", True
+    name, title = "graph", "Blocks at work, packets on their wires"
 
     def __init__(self, run: Run, look: Look):
         self.spec, self.look = run.spec, look
-        made = layout(run.spec)
-        self.drawn = plot("", "", (-0.55, made.columns - 0.45), (made.bottom, -0.6), min_border=0)
-        self.drawn.axis.visible = False
-        self.drawn.grid.visible = False
-        self.workers = Div(
-            text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_width", margin=0
-        )
-        self.root = column(self.drawn, self.workers, sizing_mode="stretch_both", spacing=4)
+        self.paper = "#1d2229" if look.dark else "#ffffff"
+        made = layout(run.spec, WIDTH, LANE)
+        self.height = int(EDGES + ROW * (made.bottom + 0.6))
+        self.root = plot("", "", (-0.5, made.columns - 0.5), (made.bottom, -0.6), min_border=0)
+        self.root.axis.visible = False
+        self.root.grid.visible = False
         blocks = run.spec.blocks
         x, y = ([made.place[block.name][axis] for block in blocks] for axis in (0, 1))
         left = np.array(x) - WIDTH / 2
@@ -52,67 +54,83 @@ class GraphView(View):
                 "short": [_short(block.name) for block in blocks],
                 "type": [block.type for block in blocks], "worker": [block.worker for block in blocks],
                 "rate": [*blank], "busy": [*blank], "errors": [0] * len(blocks), "line": [look.faint] * len(blocks),
-                "thick": [1.0] * len(blocks), "note": [*blank],
+                "share": [look.lines[0]] * len(blocks), "thick": [1.0] * len(blocks), "note": [*blank],
             }
         )  # fmt: skip
+        self.sizes = ("12px", "11px", "10px") if made.columns <= MANY else ("10px", "10px", "9px")
         self._draw_wires(made.paths)
         self._draw_boxes()
+        self.seen = 0
 
     def _draw_boxes(self) -> None:
-        paper = "#1d2229" if self.look.dark else "#ffffff"
-        box = self.drawn.rect(
-            "x", "y", WIDTH, HEIGHT, source=self.boxes, fill_color=paper, line_color="line", line_width="thick"
+        box = self.root.rect(
+            "x", "y", WIDTH, HEIGHT, source=self.boxes, fill_color=self.paper, line_color="line", line_width="thick"
         )
-        share: dict[str, Any] = {"color": self.look.lines[0], "alpha": 0.35}
-        self.drawn.hbar("y", left="left", right="fill", height=HEIGHT, source=self.boxes, **share)
+        share: dict[str, Any] = {"fill_color": "share", "line_color": None, "alpha": 0.35}
+        self.root.hbar("y", left="left", right="fill", height=HEIGHT, source=self.boxes, **share)
         words: dict[str, Any] = {
             "source": self.boxes, "text_align": "center", "text_baseline": "middle", "text_color": self.look.ink
         }  # fmt: skip
-        self.drawn.text("x", "y", "short", text_font_size="11px", y_offset=-6, text_font_style="bold", **words)
-        self.drawn.text("x", "y", "rate", text_font_size="10px", y_offset=7, **words)
+        self.root.text("x", "y", "short", text_font_size=self.sizes[0], y_offset=-7, text_font_style="bold", **words)
+        self.root.text("x", "y", "busy", text_font_size=self.sizes[1], y_offset=9, **words)
         note = words | {"text_color": self.look.alarm}
-        self.drawn.text("x", "y", "note", text_font_size="10px", y_offset=-22, **note)
-        tips = [("", "@name"), ("type", "@type"), ("worker", "@worker"), ("busy", "@busy"), ("warnings", "@errors")]
-        self.drawn.add_tools(HoverTool(renderers=[box], tooltips=tips))
+        self.root.text("x", "y", "note", text_font_size="11px", text_font_style="bold", y_offset=-32, **note)
+        tips = [("", "@name"), ("type", "@type"), ("worker", "@worker"), ("items", "@rate"), ("warnings", "@errors")]
+        self.root.add_tools(HoverTool(renderers=[box], tooltips=tips))
 
     def _draw_wires(self, paths: list[list[tuple[float, float]]]) -> None:
-        wires = self.spec.wires
+        wires, count = self.spec.wires, len(self.spec.wires)
         x, y = ([[corner[axis] for corner in path] for path in paths] for axis in (0, 1))
-        # What is said of a wire stands in the middle of its longest part: the whole of it, or its lane.
-        long = [(len(path) - 1) // 2 for path in paths]
+        # What is said of a wire stands in its middle; of one with a lane, all of it above where that begins.
+        self.has_lane = [len(path) > 2 for path in paths]
+        ways = [tuple(path) for path in paths]
+        self.together = [[n for n, each in enumerate(ways) if each == way] for way in dict.fromkeys(ways)]
+        at = [
+            (path[2][0] + LANE_WORDS, path[2][1]) if len(path) > 2 else tuple(np.mean(path, axis=0)) for path in paths
+        ]
         self.wires = ColumnDataSource(
             {
                 "xs": x, "ys": y, "alpha": [0.9 if len(path) == 2 else 0.5 for path in paths],
                 "x0": [each[-2] for each in x], "x1": [each[-1] for each in x],
                 "y0": [each[-2] for each in y], "y1": [each[-1] for each in y],
-                "x": [(each[n] + each[n + 1]) / 2 for each, n in zip(x, long, strict=True)],
-                "y": [(each[n] + each[n + 1]) / 2 for each, n in zip(y, long, strict=True)],
-                "fill": [""] * len(wires), "dropped": [""] * len(wires), "name": [wire.name for wire in wires],
-                "line": [self.look.faint] * len(wires),
+                "x": [x for x, _ in at], "y": [y for _, y in at],
+                "name": [wire.name for wire in wires], "rate": [""] * count, "above": [""] * count,
+                "below": [""] * count, "waiting": [""] * count, "dropped": [""] * count, "thick": [1.0] * count,
+                "line": [self.look.faint] * count,
             }
         )  # fmt: skip
-        self.drawn.multi_line("xs", "ys", source=self.wires, color="line", alpha="alpha")
+        drawn = self.root.multi_line(
+            "xs", "ys", source=self.wires, color="line", alpha="alpha", line_width="thick", line_join="round"
+        )
         head = VeeHead(size=6, fill_color="line", line_color="line")
         ends = {"x_start": "x0", "y_start": "y0", "x_end": "x1", "y_end": "y1"}
-        self.drawn.add_layout(Arrow(end=head, source=self.wires, line_color=None, **ends))
+        self.root.add_layout(Arrow(end=head, source=self.wires, line_color=None, **ends))
         words: dict[str, Any] = {
-            "source": self.wires, "text_align": "center", "text_font_size": "9px", "text_baseline": "bottom"
+            "source": self.wires, "text_align": "center", "text_font_size": self.sizes[2],
+            "background_fill_color": self.paper, "background_fill_alpha": 0.7,
         }  # fmt: skip
-        self.drawn.text("x", "y", "fill", text_color=self.look.faint, y_offset=-1, **words)
-        self.drawn.text("x", "y", "dropped", text_color=self.look.alarm, y_offset=11, **words)
-        self.seen = 0
+        above, below = {"text_baseline": "bottom", "y_offset": -2}, {"text_baseline": "top", "y_offset": 4}
+        self.root.text("x", "y", "above", text_color=self.look.faint, **words, **above)
+        self.root.text("x", "y", "below", text_color=self.look.ink, **words, **below)
+        tips = [("", "@name"), ("items", "@rate"), ("waiting", "@waiting"), ("dropped", "@dropped")]
+        self.root.add_tools(HoverTool(renderers=[drawn], tooltips=tips))
 
     def update(self, history: History) -> None:
         """Show what blocks and wires have done since the last report."""
         if history.reports == self.seen:
             return
         self.seen = history.reports
-        self.workers.text = _workers(history)
-        report, names = history.report, self.boxes.data["name"]
+        self._update_boxes(history)
+        self._update_wires(history)
+
+    def _update_boxes(self, history: History) -> None:
+        names, blocks = self.boxes.data["name"], history.report["blocks"]
         busy = [history.busy.get(name, 0.0) for name in names]
-        worst = int(np.argmax(busy)) if busy and max(busy) > BUSY and not history.ended else -1
+        # Of several that are about as busy, the last: those before it fill their queues as yet.
+        worst = max(range(len(busy)), key=lambda n: (round(busy[n], 1), self.boxes.data["x"][n]))
+        worst = worst if busy[worst] > BUSY and not history.ended else -1
         calm, alarm = self.look.faint, self.look.alarm
-        errors = [report["blocks"].get(name, {}).get("errors", 0) for name in names]
+        errors = [blocks.get(name, {}).get("errors", 0) for name in names]
         whole = slice(len(names))
         self.boxes.patch(
             {
@@ -121,32 +139,62 @@ class GraphView(View):
                 "busy": [(whole, [f"{share:.0%}" for share in busy])],
                 "errors": [(whole, errors)],
                 "line": [(whole, [alarm if n == worst or e else calm for n, e in enumerate(errors)])],
+                "share": [(whole, [alarm if n == worst else self.look.lines[0] for n in range(len(names))])],
                 "thick": [(whole, [2.5 if n == worst else 1.0 for n in range(len(names))])],
                 "note": [(whole, ["bottleneck" if n == worst else "" for n in range(len(names))])],
             }
         )
-        queued, wires = report.get("queued", {}), report["wires"]
-        lost = [sum(wires.get(w.name, {}).get(k, 0) for k in ("dropped", "lost", "refused")) for w in self.spec.wires]
-        waiting = [queued.get(wire.name, 0) for wire in self.spec.wires]
-        fills = [f"{n}/{wire.queue}" if n else "" for n, wire in zip(waiting, self.spec.wires, strict=True)]
-        all_wires = slice(len(fills))
+
+    def _update_wires(self, history: History) -> None:
+        queued, told, wires = history.report.get("queued", {}), history.report["wires"], self.spec.wires
+        lost = [sum(told.get(wire.name, {}).get(k, 0) for k in ("dropped", "lost", "refused")) for wire in wires]
+        waiting = [queued.get(wire.name, 0) for wire in wires]
+        full = [min(n / wire.queue, 1.0) for n, wire in zip(waiting, wires, strict=True)]
+        dropped = [f"{_count(each)} dropped" if each else "" for each in lost]
+        fills = [f"{n}/{wire.queue}" if n else "" for n, wire in zip(waiting, wires, strict=True)]
+        lines = [
+            self.look.alarm if gone else self.look.lines[0] if share >= FULL else self.look.faint
+            for gone, share in zip(lost, full, strict=True)
+        ]
+        rates = [history.bytes.get(wire.name, 0.0) for wire in wires]
+        above, below = [""] * len(wires), [""] * len(wires)
+        for same in self.together:  # wires that are drawn over each other
+            first, fullest = same[0], max(same, key=lambda n: waiting[n])
+            above[first] = _rate(sum(rates[n] for n in same), "B")
+            below[first] = " ".join(filter(None, [fills[fullest], *(dropped[n] for n in same)]))
+            if self.has_lane[first]:
+                above[first], below[first] = f"{above[first]}  {below[first]}", ""
+        whole = slice(len(wires))
         self.wires.patch(
             {
-                "fill": [(all_wires, fills)],
-                "dropped": [(all_wires, [f"{_count(each)} dropped" if each else "" for each in lost])],
-                "line": [(all_wires, [alarm if each else calm for each in lost])],
+                "rate": [(whole, [_rate(each, "B") for each in rates])],
+                "above": [(whole, above)],
+                "below": [(whole, below)],
+                "waiting": [(whole, [f"{n} of {wire.queue} packets" for n, wire in zip(waiting, wires, strict=True)])],
+                "dropped": [(whole, dropped)],
+                "thick": [(whole, [1.0 + 4.0 * share for share in full])],
+                "line": [(whole, lines)],
             }
         )
 
 
-def _workers(history: History) -> str:
-    """Return how the workers are, as HTML."""
-    told = []
-    for name, health in history.report["workers"].items():
-        state, cpu, memory = health["state"], history.cpu.get(name, 0.0), health["memory"]
-        use = f" · CPU {cpu:.0%}" + (f" · {memory / 1e6:.0f} MB" if memory else "") if state == "alive" else ""
-        told.append(f'<span class="{state}"><b>{escape(name)}</b> {state}{use}</span>')
-    return f'<div class="workers">{"".join(told)}</div>'
+class Workers:
+    """How the workers are."""
+
+    def __init__(self) -> None:
+        self.root = Div(
+            text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_width", margin=0
+        )
+
+    def update(self, history: History) -> None:
+        """Show what has changed."""
+        told = []
+        for name, health in history.report["workers"].items():
+            state, cpu, memory = health["state"], history.cpu.get(name, 0.0), health["memory"]
+            use = f"CPU {cpu:.0%}" + (f" · {memory / 1e6:.0f} MB" if memory else "") if state == "alive" else state
+            told.append(f'<tr class="{state}"><td><b>{escape(name)}</b></td><td>{use}</td></tr>')
+        if (text := f"<table>{''.join(told)}</table>") != self.root.text:
+            self.root.text = text
 
 
 def _short(name: str) -> str:
@@ -155,17 +203,16 @@ def _short(name: str) -> str:
     return last if len(last) <= ROOM else last[: ROOM - 1] + "…"
 
 
-def _count(number: float) -> str:
+def _count(number: float, unit: str = "") -> str:
     """Return a number as people read it.
 
-    >>> _count(12_340_000), _count(950)
-    ('12.3 M', '950')
+    >>> _count(12_340_000), _count(999_960, "B"), _count(950)
+    ('12 M', '1 MB', '950')
     """
-    for size, prefix in PREFIXES:
-        if number >= size:
-            return f"{number / size:.3g} {prefix}"
-    return f"{number:.3g}"
+    size, prefix = next((each for each in PREFIXES if number >= 0.9995 * each[0]), (1.0, ""))
+    number /= size
+    return f"{number:{'.2g' if number < 99.5 else '.0f'}} {prefix}{unit}".rstrip()
 
 
-def _rate(items_per_s: float) -> str:
-    return f"{_count(items_per_s)}/s" if items_per_s >= 0.05 else ""
+def _rate(a_second: float, unit: str = "") -> str:
+    return f"{_count(a_second, unit)}/s" if a_second >= 0.05 else ""

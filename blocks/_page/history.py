@@ -17,6 +17,7 @@ from blocks.phy.constellation import Constellation, constellation
 from blocks.phy.qam import NoiseEstimator
 from blocks.view import measure
 from flowgraph.block import Packet
+from flowgraph.changes import alternatives
 from flowgraph.live import Run
 
 BINS = 72  # of a constellation's density, on each side
@@ -29,6 +30,7 @@ LLR_REACH, LLR_BINS = 32.0, 64
 SAMPLES = 2400  # of error rates over time: ten minutes
 WINDOW_S = 1.0  # over which an error rate is measured, if no other is wanted
 COUNTS = ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")  # of which rates are made
+AT_WORK_S = 5.0  # over which it is told how busy blocks are, and how much wires carry
 STALE_S = 2.0  # without a word from the run
 PICTURES = 60  # frames whose pictures are kept
 KINDS = ("sent", "plain", "received")  # of pictures
@@ -142,12 +144,15 @@ class History:
         self.gone = False  # nobody answers
         self.samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)
         self.sampled = 0  # all there ever were
-        self.busy: dict[str, float] = {}  # share of the last second that blocks were at work
+        self.recent: deque[dict[str, Any]] = deque()  # reports of the last `AT_WORK_S`
+        self.busy: dict[str, float] = {}  # share of that time that blocks were at work
         self.rates: dict[str, float] = {}  # items a second, by block
+        self.bytes: dict[str, float] = {}  # bytes a second, by wire
         self.cpu: dict[str, float] = {}  # cores in use, by worker
         self.streams: dict[str, Stream] = {}
         self.pictures: dict[str, bytes] = {}
         self.in_force: dict[str, Any] = {}
+        self.instead_of: dict[str, list[str]] = {}  # parameters that are null where one is set
         self.turned = 0  # values that have changed
         self.selected: dict[object, set[str]] = {}  # outputs that viewers look at, by viewer
 
@@ -155,8 +160,9 @@ class History:
         """Take in what the run is."""
         self.run, self.gone, self.heard = run, False, time.monotonic()
         self.choice = choose(run.spec, run.taps)
-        for parameter in run.parameters:
-            self.hold(parameter.full_name, parameter.value)
+        for each in run.parameters:
+            self.instead_of[each.full_name] = [f"{each.block}.{other}" for other in alternatives(each.schema)]
+        self.hold(*((each.full_name, each.value) for each in run.parameters))
 
     def wanted(self) -> list[str]:
         """Return the outputs that are to be watched."""
@@ -204,10 +210,15 @@ class History:
             stream.modulation = next((constellation(each) for each in told if each), None)
         return stream
 
-    def hold(self, name: str, value: Any) -> None:
-        """Take note of a value that is now in force."""
-        if name not in self.in_force or self.in_force[name] != value:
-            self.in_force[name] = value
+    def hold(self, *values: tuple[str, Any]) -> None:
+        """Take note of values that have come into force, one after the other."""
+        now = self.in_force.copy()
+        for name, value in values:
+            if value is not None:
+                now |= dict.fromkeys(self.instead_of.get(name, ()))
+            now[name] = value
+        if now != self.in_force:
+            self.in_force = now
             self.turned += 1
 
     def figures(self) -> dict[str, str]:
@@ -224,11 +235,7 @@ class History:
             bound = f"0 of {sample['window_bits']:,}"
             figures["BER, last second"] = f"{sample['ber']:.2e}" if sample["ber"] else bound
         if link.get("ber") is not None:
-            figures["BER, all"] = f"{link['ber']:.2e}"
-        if report.get("changes"):
-            change = report["changes"][-1]
-            value = f"{change['block']}.{change['parameter']} = {change['value']}"
-            figures["last change"] = f"{value} from item {change['offset']:,} of frame {change['frame']}"
+            figures["BER, all"] = f"{link['ber']:.2e}" if link["ber"] else f"0 of {link['bits']:,}"
         return figures
 
     def frames_received(self) -> dict[int, dict[str, str]]:
@@ -252,16 +259,24 @@ class History:
         return None
 
     def _add_report(self, report: dict[str, Any]) -> None:
-        before, self.report = self.report, report
+        if not self.reports:
+            self.began = time.monotonic() - report["elapsed_s"]
+        self.report = report
         self.reports += 1
-        for change in report.get("changes", []):
-            self.hold(f"{change['block']}.{change['parameter']}", change["value"])
-        spent = report["elapsed_s"] - before.get("elapsed_s", report["elapsed_s"])
+        self.recent.append(report)
+        while len(self.recent) > 2 and self.recent[1]["elapsed_s"] <= report["elapsed_s"] - AT_WORK_S:
+            self.recent.popleft()
+        before = self.recent[0]
+        self.hold(*((f"{each['block']}.{each['parameter']}", each["value"]) for each in report.get("changes", [])))
+        spent = report["elapsed_s"] - before["elapsed_s"]
         if spent > 0:
             for name, count in report["blocks"].items():
                 old = before["blocks"].get(name, count)
                 self.busy[name] = min((count["busy_s"] - old["busy_s"]) / spent, 1.0)
                 self.rates[name] = (count["items"] - old["items"]) / spent
+            for name, count in report["wires"].items():
+                old = before["wires"].get(name, count)
+                self.bytes[name] = (count["bytes"] - old["bytes"]) / spent
             for name, health in report["workers"].items():
                 old = before["workers"].get(name, health)
                 self.cpu[name] = (health["cpu_s"] - old["cpu_s"]) / spent

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bokeh.models import CustomJS, InlineStyleSheet, Legend, Range1d, Select
 from bokeh.plotting import figure
@@ -22,6 +22,7 @@ select { font: 12px var(--font) !important; height: 24px !important; min-height:
   border: 1px solid var(--line) !important; border-radius: 5px;
   background: var(--arrow) no-repeat right 7px center / 9px 6px var(--paper) !important; }
 select:focus { outline: 2px solid var(--focus) !important; }
+label { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 
 
@@ -71,11 +72,20 @@ LIGHT = Look(False, "#1b1f24", "#5c6672", "#e4e7eb", VERMILLION, (BLUE, VERMILLI
 DARK = Look(True, "#e8eaed", "#a3adb8", "#333a43", ORANGE, (SKY, ORANGE, GREEN, PURPLE, VERMILLION))
 
 
+class Part(Protocol):
+    """What the page is made of: a model of Bokeh's, and how it follows the run."""
+
+    root: Any
+
+    def update(self, history: History) -> None:
+        """Show what is new."""
+
+
 class View:
     """One card of the page: its title, what is in it, and how it follows the run."""
 
     name = title = ""
-    wide = False  # as two others
+    width = 1  # in columns
     root: Any  # of what is in it
     choices: Sequence[Any] = ()  # where a viewer chooses what is shown
 
@@ -84,11 +94,14 @@ class View:
         raise NotImplementedError
 
 
-def choice(label: str, value: str, options: Sequence[str], width: int, chosen: Callable[[str], None]) -> Select:
-    """Return a list to choose from, for a card's head; the browser keeps what was chosen there over a reload."""
+def choice(label: str, value: str, options: Mapping[str, str], chosen: Callable[[str], None]) -> Select:
+    """Return a list to choose from, for a card's head; the browser keeps what was chosen there over a reload.
+
+    `options` says what stands there for each value.
+    """
     made = Select(
-        value=value, options=list(options), width=width, height=24, margin=0,
-        stylesheets=[InlineStyleSheet(css=SELECT)], html_attributes={"aria-label": label}, tags=[label],
+        value=value, options=list(options.items()), title=label, sizing_mode="stretch_width", height=24, margin=0,
+        max_width=38 + 8 * max(map(len, options.values())), stylesheets=[InlineStyleSheet(css=SELECT)], tags=[label],
     )  # fmt: skip
     made.js_on_change("value", CustomJS(code="localStorage.setItem(cb_obj.tags[0], cb_obj.value)"))
     made.on_change("value", lambda attr, old, new: chosen(new) if new in options else None)

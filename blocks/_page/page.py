@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,18 @@ from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet, Mode
 from jinja2 import Template
 
 from blocks._page.choice import complex_outputs
-from blocks._page.controls import Controls
+from blocks._page.controls import Controls, Log
 from blocks._page.feed import Feed
-from blocks._page.graph import GraphView
+from blocks._page.graph import GraphView, Workers
 from blocks._page.history import History
-from blocks._page.look import DARK, LIGHT, Look, View
+from blocks._page.look import DARK, LIGHT, Look, Part, View
 from blocks._page.pictures import PictureView
 from blocks._page.rates import RateOverEbn0, RateOverTime
 from blocks._page.signals import SignalView, signal_views
 
 UPDATE_MS = 100
-ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "graph", "time", "llrs", "gains")
+ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "time", "llrs", "gains")
+GROWING = ("rates", "time", "gains", "spectrum")  # cards that gain most from more room
 TEMPLATE = Path(__file__).with_name("page.html")
 WORDS = {"done": "ended"}  # of states whose names say it less well
 
@@ -37,10 +38,14 @@ CSS = """
 .figure span { color: var(--faint); }
 """
 
-KEPT = """
+READY = """
+for (const slider of sliders) {
+  const handle = Bokeh.index.find_one(slider)?.slider_el?.querySelector(".noUi-handle")
+  handle?.setAttribute("aria-label", slider.tags[0])
+}
 for (const choice of choices) {
   const kept = localStorage.getItem(choice.tags[0])
-  if (choice.options.includes(kept)) choice.value = kept
+  if (choice.options.some(([value, label]) => value == kept)) choice.value = kept
 }
 """
 
@@ -51,7 +56,7 @@ class Header:
     def __init__(self) -> None:
         self.root = Div(
             name="header", text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)],
-            sizing_mode="stretch_width", html_attributes={"role": "status"},
+            sizing_mode="stretch_width", html_attributes={"role": "status", "aria-live": "off"},
         )  # fmt: skip
 
     def update(self, history: History) -> None:
@@ -111,25 +116,29 @@ class Page:
             assert history.run is not None
             title = history.run.spec.name
             self.views = _views(history, look)
-            self.controls = Controls(history, feed.set, document.add_next_tick_callback)
-        self.header = Header()
-        self.controls.root.name = "controls"
-        for root in (self.header.root, self.controls.root):
-            document.add_root(root)
+            graph = GraphView(history.run, look)
+            controls = Controls(history, feed.set, document.add_next_tick_callback)
+        header = Header()
+        self.parts: dict[str, Part] = {"header": header, "controls": controls, "changes": Log(), "workers": Workers()}
+        self.parts |= {"graph": graph} | {view.name: view for view in self.views}
+        for name, part in self.parts.items():
+            part.root.name = name
+            document.add_root(part.root)
+        choices = [choice for view in self.views for choice in view.choices]
         for view in self.views:
-            view.root.name = view.name
-            document.add_root(view.root)
             for number, choice in enumerate(view.choices):
                 choice.name = f"{view.name}_{number}"
                 document.add_root(choice)
         document.title = f"{title} · Semflow"
         document.theme = look.theme()
         document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
-        document.template_variables.update(heading=title, views=self.views, dark=look.dark)
-        self.echo = Echo(self.header.root)
+        document.template_variables.update(
+            heading=title, views=self.views, spans=spans(self.views), graph=graph, dark=look.dark
+        )
+        self.echo = Echo(header.root)
         self.update()
-        choices = [choice for view in self.views for choice in view.choices]
-        document.js_on_event("document_ready", CustomJS(args={"choices": choices}, code=KEPT))
+        ready = CustomJS(args={"choices": choices, "sliders": controls.sliders}, code=READY)
+        document.js_on_event("document_ready", ready)
         document.on_event("document_ready", lambda event: self.echo.begin())  # it holds what was sent so far
         document.add_periodic_callback(self.update, UPDATE_MS)
         document.on_session_destroyed(self._leave)
@@ -140,10 +149,8 @@ class Page:
             return
         with self.history.lock:
             self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
-            self.header.update(self.history)
-            self.controls.update(self.history)
-            for view in self.views:
-                view.update(self.history)
+            for part in self.parts.values():
+                part.update(self.history)
         self.echo.call()
 
     def _leave(self, session: Any) -> None:
@@ -159,8 +166,21 @@ def _views(history: History, look: Look) -> list[View]:
     types = {block.type for block in run.spec.blocks}
     others: list[View] = [RateOverTime(look), RateOverEbn0(look)] if "error_meter" in types else []
     others += [PictureView()] if "image_writer" in types else []
-    views = {view.name: view for view in (*signals.values(), *others, GraphView(run, look))}
+    views = {view.name: view for view in (*signals.values(), *others)}
     return [views[name] for name in ORDER if name in views]
+
+
+def spans(views: Sequence[View]) -> dict[str, str]:
+    """Return how many columns each card takes, of two, three or four, as CSS: some take one more, to fill the rows."""
+    styles = {view.name: "" for view in views}
+    for columns in (2, 3, 4):
+        width = {view.name: view.width for view in views}
+        for name in GROWING:
+            if name in width and sum(width.values()) % columns:
+                width[name] += 1
+        for name, wide in width.items():
+            styles[name] += f"--of-{columns}: {wide}; "
+    return styles
 
 
 def maker(history: History, feed: Feed) -> Callable[[Document], None]:

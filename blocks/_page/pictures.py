@@ -18,22 +18,22 @@ STRIP = 8  # frames of the strip
 
 CSS = """
 :host { color: var(--ink); font: 13px/1.35 var(--font); display: block; overflow: hidden; }
-.bk-clearfix { position: absolute; inset: 0; display: grid !important; gap: 8px;
-  grid-template-rows: minmax(0, 1fr) auto; }
-.frame { display: flex; gap: 10px; min-height: 0; }
+.bk-clearfix { position: absolute; inset: 0; display: flex !important; flex-direction: column; gap: 8px; }
+.bk-clearfix::before { content: none; }
+.frame { flex: 1; display: flex; gap: 10px; min-height: 0; }
 figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
 figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
-.words { flex: 1.1 1 0; min-width: 0; overflow: auto; }
-h3 { font-size: 13px; margin: 0 0 4px; }
-p { margin: 0 0 6px; }
+.words { flex: 1.5 1 0; min-width: 0; overflow: auto; }
+h3 { font-size: 13px; margin: 0 0 3px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+p { margin: 0 0 5px; }
 p b { display: block; font-weight: normal; color: var(--faint); font-size: 11px; }
 del, ins { text-decoration: none; background: var(--mark); border-radius: 3px; padding: 0 2px; }
 del { text-decoration: line-through; }
-.facts { color: var(--faint); }
+.facts { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 12px; }
 .alarm { color: var(--alarm); }
-.strip { display: flex; gap: 6px; overflow: hidden; height: 52px; }
-.strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
+.strip { display: flex; gap: 6px; overflow: hidden; height: 44px; }
+.strip span { display: flex; flex: none; } .strip img { height: 44px; width: 44px; object-fit: cover; }
 .none { color: var(--faint); margin: auto; }
 """
 PROGRESS_CSS = ":host { font: 12px/16px var(--font); color: var(--faint); }"
@@ -42,7 +42,7 @@ PROGRESS_CSS = ":host { font: 12px/16px var(--font); color: var(--faint); }"
 class PictureView(View):
     """The newest frame large, beside what was sent with it; those before in a strip; how far the next ones are."""
 
-    name, title, wide = "pictures", "Pictures", True
+    name, title, width = "pictures", "Pictures", 2
 
     def __init__(self) -> None:
         waiting = '<div class="none">the first picture is under way</div>'
@@ -94,19 +94,19 @@ def _images(kinds: Mapping[str, str], wanted: tuple[str, ...]) -> str:
 
 def _words(frame: int, row: Mapping[str, Any]) -> str:
     """Return what is known of a frame, as HTML."""
+    facts = [row["mode"]] if row.get("mode") else []
+    facts += [f"{row['steps']} step{'s' * (row['steps'] != 1)}"] if row.get("steps") is not None else []
+    facts += [f"PSNR {row['psnr']:.1f} dB"] if row.get("psnr") is not None else []
+    facts += [f"SSIM {row['ssim']:.2f}"] if row.get("ssim") is not None else []
+    facts += [f"BER {row['ber']:.2g}"] if row.get("ber") is not None else []
     parts = [f"<h3>frame {frame} {escape(row.get('name') or '')}</h3>"]
+    parts.append(f'<p class="facts">{"".join(f"<span>{escape(each)}</span>" for each in facts)}</p>')
     sent, received = row.get("caption_sent"), row.get("caption_received")
     before, after = marked(sent or "", received or "")
     if sent:
         parts.append(f"<p><b>caption sent</b>{before}</p>")
     if received:
         parts.append(f"<p><b>caption received</b>{after}</p>")
-    facts = [row["mode"]] if row.get("mode") else []
-    facts += [f"{row['steps']} steps"] if row.get("steps") is not None else []
-    facts += [f"PSNR {row['psnr']:.1f} dB"] if row.get("psnr") is not None else []
-    facts += [f"SSIM {row['ssim']:.2f}"] if row.get("ssim") is not None else []
-    facts += [f"BER {row['ber']:.2g}"] if row.get("ber") is not None else []
-    parts.append(f'<p class="facts">{escape(" · ".join(facts))}</p>')
     if row.get("status") not in (None, "ok"):
         reason = f": {row['reason']}" if row.get("reason") else ""
         parts.append(f'<p class="alarm">{escape(row["status"] + reason)}</p>')

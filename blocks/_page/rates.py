@@ -35,7 +35,7 @@ class RateOverTime(View):
         legend_above(self.root)
         self.shown = 0
         self.window_s = WINDOW_S
-        self.choices = [choice("window of Error rates", "over 1 s", [*WINDOWS_S], 90, self._choose)]
+        self.choices = [choice("window of Error rates", "over 1 s", {each: each for each in WINDOWS_S}, self._choose)]
 
     def _choose(self, name: str) -> None:
         self.window_s, self.shown = WINDOWS_S[name], 0
@@ -83,8 +83,9 @@ class RateOverEbn0(View):
             legend_label="now",
         )  # fmt: skip
         self.root.legend.location = "top_right"
-        self.bound_key = self.root.legend[0].items[2]
-        self.bound_key.visible = False
+        _, self.points_key, self.bound_key, self.now_key = self.root.legend[0].items
+        for key in (self.points_key, self.bound_key, self.now_key):
+            key.visible = False
         self.seen: Any = None
         self.channel: Channel | None = None
 
@@ -107,7 +108,7 @@ class RateOverEbn0(View):
             "high": [point["ber_high"] or point["ber"] for point in seen],
         }
         self.bounds.data = {"x": [p["ebn0_db"] for p in none], "y": [p["ber_high"] for p in none]}
-        self.bound_key.visible = bool(none)
+        self.points_key.visible, self.bound_key.visible, self.now_key.visible = bool(seen), bool(none), True
         last = points[-1]
         self.now.data = {"x": [last["ebn0_db"]], "y": [last["ber"] or last["ber_high"] or math.nan]}
         x = [point["ebn0_db"] for point in points]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -129,6 +130,7 @@ def serve(
     where no run answers, or the page cannot be where it was wanted.
     """
     port = port_for(host, port)
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)  # that a viewer has left is no fault
     history = History(address)
     feed = Feed(history, keys)
     try:

@@ -10,14 +10,29 @@ from bokeh.layouts import column
 from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
 from bokeh.palettes import viridis
 
-from blocks._page.history import BINS, EVERY_S, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
+from blocks._page.history import BINS, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
 from blocks._page.look import Look, View, choice, legend_above, plot
 from blocks.view import measure
 
 SHOWN = 96  # samples of a time trace
 TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples it is drawn
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
-WATERFALL_S = 10.0
+WATERFALL_S, SEAM_S = 10.0, 0.1  # and by how much its rows overlap, so that nothing shines through between them
+
+
+def short_names(outputs: Sequence[str]) -> dict[str, str]:
+    """Return outputs, `block.port`, with as much of their names as tells them apart.
+
+    >>> short_names(["link.map.symbols", "link.equalize.symbols", "link.equalize.gains"])
+    {'link.map.symbols': 'map', 'link.equalize.symbols': 'equalize.symbols', 'link.equalize.gains': 'equalize.gains'}
+    """
+    blocks = [output.rpartition(".")[0] for output in outputs]
+    names = [block if blocks.count(block) == 1 else output for block, output in zip(blocks, outputs, strict=True)]
+    lasts = [".".join(name.split(".")[block.count(".") :]) for block, name in zip(blocks, names, strict=True)]
+    return {
+        output: last if lasts.count(last) == 1 else name
+        for output, name, last in zip(outputs, names, lasts, strict=True)
+    }
 
 
 class SignalView(View):
@@ -26,7 +41,7 @@ class SignalView(View):
     def __init__(self, output: str, outputs: Sequence[str] = ()):
         self.output, self.seen = output, (output, 0)
         if len(outputs) > 1:
-            self.choices = [choice(f"wire of {self.title}", output, outputs, 112, self._select)]
+            self.choices = [choice(f"wire of {self.title}", output, short_names(outputs), self._select)]
 
     def _select(self, output: str) -> None:
         self.output = output
@@ -51,7 +66,8 @@ class ConstellationView(SignalView):
         self.name, self.title, self.decisions = name, title, decisions
         super().__init__(output, outputs)
         self.persistence = "1 s"
-        self.choices = [*self.choices, choice(f"persistence of {title}", "1 s", [*FADING], 64, self._persist)]
+        lasting = choice(f"persistence of {title}", "1 s", {each: each for each in FADING}, self._persist)
+        self.choices = [*self.choices, lasting]
         self.root = plot("in-phase", "quadrature", (-2, 2), (-2, 2), title=" ")
         self.root.grid.visible = False
         self.density = ColumnDataSource({"image": [np.zeros((BINS, BINS), np.uint8)], "low": [-2.0], "size": [4.0]})
@@ -144,16 +160,15 @@ class SpectrumView(SignalView):
         data = {
             "image": [row.decibel.astype(np.float32)[None] for row in rows],
             "y": [row.time for row in rows],
-            "dh": [row.duration for row in rows],
+            "dh": [row.duration + SEAM_S for row in rows],
         }
         if self.of == self.output:
             self.rows.stream(data, rollover=TIMES)
         else:
             self.rows.data = data
         self.of, self.at = self.output, stream.pieces
-        end = stream.rows[-1].time + stream.rows[-1].duration
-        begin = min(max(stream.rows[0].time, end - WATERFALL_S), end - EVERY_S)
-        self.below.y_range.update(start=begin, end=end)
+        end = max(stream.rows[-1].time + stream.rows[-1].duration, WATERFALL_S)
+        self.below.y_range.update(start=end - WATERFALL_S, end=end)
 
 
 class TimeView(SignalView):

@@ -20,6 +20,10 @@ from flowgraph.units import BitCount, Decibel, Hertz
 LIVE: dict[str, Any] = {"live": True}
 
 
+def _live_instead_of(*others: str) -> dict[str, Any]:
+    return LIVE | {"instead_of": list(others)}
+
+
 MEASURED = 65536  # items at a frame's start whose mean power `snr` is relative to
 
 
@@ -30,16 +34,16 @@ class _SnrParams(BlockParams):
         None,
         description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x bits per symbol x rate of its codes "
         "and pilots",
-        json_schema_extra=LIVE,
+        json_schema_extra=_live_instead_of("esn0", "snr"),
     )
     esn0: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
-        None, description="energy per symbol over N0", json_schema_extra=LIVE
+        None, description="energy per symbol over N0", json_schema_extra=_live_instead_of("ebn0", "snr")
     )
     snr: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
         description="power measured over the first 65536 items of a frame over noise power, for any samples; silence "
         "stays silent",
-        json_schema_extra=LIVE,
+        json_schema_extra=_live_instead_of("ebn0", "esn0"),
     )
 
     @model_validator(mode="after")

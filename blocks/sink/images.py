@@ -57,9 +57,7 @@ class ImageWriter(Block):
         frame = next(packet.frame for packet in (image, sent, plain) if packet is not None)
         if image is None:
             self.report("frames", frame, status="lost", reason="its image never arrived")
-        else:
-            self.keep(f"images/{frame:04d}_received.png", partial(png, image.data[0]))
-        for kind, packet in (("sent", sent), ("plain", plain)):
+        for kind, packet in (("sent", sent), ("plain", plain), ("received", image)):  # who sees the last has them all
             if packet is not None:
                 self.keep(f"images/{frame:04d}_{kind}.png", partial(png, packet.data[0]))
         if len(self.rows) < ROWS:
