@@ -29,7 +29,7 @@ class Fire(nn.Module):
         return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
 
 
-def squeezenet(weights: Path) -> nn.Sequential:
+def squeezenet(weights: Path) -> Any:
     """The convolutional part: BGR 0..255 less the ImageNet mean -> 512 channels at 1/16.
 
     `weights` are safetensors, with the names that torchvision's `squeezenet1_1().features` has.
