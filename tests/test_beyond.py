@@ -56,6 +56,16 @@ def test_fading_is_told_with_what_was_sent_again():
     ]
 
 
+def test_the_adaptive_mode_is_held_against_the_best_of_the_fixed_ones():
+    rows = [row("adaptive", n, p, esn0=4.25) for n, p in (("a", 21), ("b", 22.5))]
+    rows += [row("quant3", n, p, esn0=4.25) for n, p in (("a", 22), ("b", 23))]
+    rows += [row("analog", n, 20, esn0=4.25) for n in "ab"]
+    for each, received in zip(rows, ("dog", "dof"), strict=False):
+        each |= {"caption_sent": "dog", "caption_received": received}
+    _, table = figures.cliff(rows)
+    assert cells(table) == [["4.25", "21.75 ± 1.47", "22.50 ± 0.98, quant3", "-0.75 ± 0.49", "1 of 2"]]
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted(BEYOND.glob("*.yaml")) if "sweep:" in path.read_text()])
 def test_every_sweep_loads(name):
     loaded = Sweep.load(BEYOND / f"{name}.yaml")

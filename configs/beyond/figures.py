@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from blocks.view import figures
 from configs.paper.figures import Made, Panel, Row, curves, gain, main, markdown, shown, told, where
 from flowgraph import Sweep
-
-if TYPE_CHECKING:
-    import numpy as np
 
 HERE = Path(__file__).parent
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "squeezenet_distance": "SqueezeNet feature distance"}
@@ -113,6 +111,21 @@ def fading(rows: list[Row]) -> Made:
     return curves([("vars.esn0", "Es/N0, dB", panels)]), markdown(["Es/N0", "sent as", "symbols", *heads], lines)
 
 
+def cliff(rows: list[Row]) -> Made:
+    """Return the adaptive mode against the best of the fixed ones, image by image, for each Es/N0."""
+    lines = []
+    for snr in sorted({row["vars.esn0"] for row in rows}):
+        modes = groups(name_by(where(rows, esn0=snr)))
+        adaptive = modes.pop("adaptive")
+        best = max(modes, key=lambda mode: np.mean([row["psnr"] for row in modes[mode]]))
+        cells = [f"{snr:g}", told([row["psnr"] for row in adaptive], "psnr")]
+        cells += [f"{told([row['psnr'] for row in modes[best]], 'psnr')}, {best}", gain(adaptive, modes[best], "psnr")]
+        right = sum(row["caption_received"] == row["caption_sent"] for row in adaptive)
+        lines.append([*cells, f"{right} of {len(adaptive)}"])
+    heads = ["Es/N0, dB", "adaptive", "best fixed mode", "adaptive less best", "captions right"]
+    return None, markdown(heads, lines)
+
+
 def side_by_side(sweep: Sweep, out: Path) -> Made:
     """Run a sweep's cells with their pictures, and return these, a row a photograph and a column a method."""
     found, table = shown(sweep, out)
@@ -126,6 +139,7 @@ def side_by_side(sweep: Sweep, out: Path) -> Made:
 DRAWN = {
     "comparison": comparison,
     "fading": fading,
+    "cliff": cliff,
     "start": lambda rows: (None, against(name_by(rows, "steps"))),
     "coded": lambda rows: (None, against(name_by(rows))),
     "few": lambda rows: (None, against(name_by(rows, "T"))),
