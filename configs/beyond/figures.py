@@ -18,6 +18,7 @@ from flowgraph import Sweep
 HERE = Path(__file__).parent
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "squeezenet_distance": "SqueezeNet feature distance"}
 SYMBOLS = "payload.symbols_per_image"
+TICKS = (600, 1500, 5000, 15000, 40000)  # symbols
 USES_AT = 10.0  # Es/N0 in dB at which quality is drawn against channel uses
 LINKS = {"known": "Rayleigh, gain known", "pilots": "Rayleigh, gain by pilots"}
 AGAIN = "Rayleigh, parts asked for again"
@@ -86,6 +87,8 @@ def comparison(rows: list[Row]) -> Made:
     drawn = curves([("vars.esn0", "Es/N0, dB", panels(modes)), (SYMBOLS, at, panels(uses))])
     for axes in drawn.axes[len(drawn.axes) // 2 :]:
         axes.set_xscale("log")
+        axes.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS], fontsize=7)
+        axes.minorticks_off()
     return drawn, "\n".join([*(by_snr(modes, metric) for metric in METRICS), against(name_by(uses, "max_bytes"))])
 
 

@@ -204,7 +204,7 @@ def curves(strips: list[tuple[str, str, list[Panel]]], beside: Sequence[Row] = (
         for curve, (colour, shape, line) in zip(names, looks, strict=False):
             at, mean, spread = points([row for row in rows if row["curve"] == curve], x, metric)
             if len(at):
-                style = {"color": colour, "markersize": 4, "capsize": 2.5}
+                style = {"color": colour, "markersize": 4, "capsize": 2.5, "elinewidth": 0.7}
                 axes.errorbar(at, mean, spread, fmt=f"{shape}{line}", label=curve, **style)
             there = [(row["ebn0_db"], row[metric.removeprefix("quality.")]) for row in paper if row["method"] == curve]
             if there:
