@@ -110,6 +110,7 @@ def test_figures_of_a_frame_are_reported_and_the_image_passes_on_with_them():
     assert unmeasured == {
         "lpips": "lpips needs torchvision and torchmetrics: pip install 'semflow[metrics]'",
         "clip_score": "clip_score needs a CLIP model: set `clip` to its folder",
+        "squeezenet_distance": "squeezenet_distance needs SqueezeNet 1.1's features: set `squeezenet` to a file",
         **dict.fromkeys(
             ("fid", "kid"), "fid and kid need torchmetrics and torch-fidelity: pip install 'semflow[metrics]'"
         ),
@@ -157,7 +158,7 @@ def test_lost_frames_are_null_and_a_grey_stand_in_is_measured():
     assert rows[2]["latent_mse"] is None
     assert rows[0]["psnr"] is None  # identical: no bound
     assert rows[0]["ssim"] == 1
-    assert set(unmeasured) == {"lpips", "clip_score", "fid", "kid"}
+    assert set(unmeasured) == {"lpips", "clip_score", "squeezenet_distance", "fid", "kid"}
 
 
 @pytest.fixture
@@ -230,6 +231,35 @@ def test_a_torchvision_that_does_not_fit_is_named(alexnet, monkeypatch):
     _, _, unmeasured, _ = run({"image": [packet(PHOTO)], "sent": [packet(PHOTO)]})
     assert unmeasured["lpips"].startswith("lpips needs a torchvision that goes with the torch installed: ")
     assert "torchvision::nms" in unmeasured["lpips"]
+
+
+def test_squeezenet_distance_is_that_of_normalised_features(tmp_path):
+    """conv1 alone, by hand: the other six layers have weights of 0, and features of 0, which are alike."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.squeezenet import Fire, squeezenet
+
+    shapes = {"0.weight": (64, 3, 3, 3), "0.bias": (64,)}
+    fires = [(64, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128)]
+    fires += [(256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256)]
+    for place, sizes in zip((3, 4, 6, 7, 9, 10, 11, 12), fires, strict=True):
+        shapes |= {f"{place}.{name}": tuple(value.shape) for name, value in Fire(*sizes).state_dict().items()}
+    weights = {f"features.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+    weights["features.0.weight"][:2, :, 1, 1] = torch.tensor([[1.0, 0, 0], [0, 0, 1]])  # blue and red, as they come
+    file = tmp_path / "squeezenet.safetensors"
+    save_file(weights, file)
+    assert squeezenet(file)(torch.zeros(1, 3, 64, 64)).shape == (1, 512, 3, 3)
+    red, both = (np.full((40, 40, 3), colour, np.uint8) for colour in ((255, 0, 0), (255, 0, 255)))
+    _, rows, unmeasured, _ = run({"image": [packet(red), packet(both, 1)], "sent": [packet(both), packet(both, 1)]},
+                                 squeezenet=str(file))  # fmt: skip
+    r, b = 255 - 123.68, 255 - 103.939
+    assert rows[0]["squeezenet_distance"] == pytest.approx((2 - 2 * r / np.hypot(r, b)) / 7, rel=1e-5)
+    assert rows[1]["squeezenet_distance"] == 0
+    assert "squeezenet_distance" not in unmeasured
+    _, rows, unmeasured, _ = run({"image": [packet(red)], "sent": [packet(red)]}, squeezenet=str(tmp_path / "none"))
+    assert rows[0]["squeezenet_distance"] is None
+    assert "none has no features of SqueezeNet 1.1" in unmeasured["squeezenet_distance"]
 
 
 @pytest.fixture(scope="module")

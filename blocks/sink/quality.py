@@ -38,6 +38,8 @@ class QualityMeter(Block):
     lpips       learned perceptual distance with AlexNet (Zhang et al., 2018), by torchmetrics
     clip_score  100 max(cos, 0) of the image received and the caption sent (Hessel et al., 2021)
     latent_mse  mean squared error of the latent received
+    squeezenet_distance  how far SqueezeNet 1.1's features of both are apart (`models.squeezenet.feature_distance`):
+                LPIPS without learned weights, for where there are none of LPIPS. It is no LPIPS
 
     Of all pictures of a run, in its section `quality`:
 
@@ -58,6 +60,11 @@ class QualityMeter(Block):
             description="CLIP model for clip_score: a folder, or a hub id that was fetched before",
             json_schema_extra=NAMED,
         )
+        squeezenet: str | None = Field(
+            None,
+            description="safetensors of SqueezeNet 1.1's features for squeezenet_distance, named as torchvision does",
+            json_schema_extra={"path": True},
+        )
 
     inputs = (
         Port("image", "uint8", "picture received, RGB", shape=(None, None, 3), whole=True),
@@ -73,6 +80,9 @@ class QualityMeter(Block):
         self.clip = self._attempt("clip_score", lambda: self.cached(load_clip, self.params.clip))
         if self.params.clip and not self.clip:
             self.warn(f"clip_score stays null: {self.unmeasured['clip_score']}")
+        self.squeezenet = self._attempt(
+            "squeezenet_distance", lambda: self.cached(load_squeezenet, self.params.squeezenet)
+        )
         for metric in SET_METRICS:
             self.sets = self._attempt(metric, lambda: self.cached(load_set_distances))
         if self.sets:
@@ -92,6 +102,8 @@ class QualityMeter(Block):
             "ssim_tiles": self._compare("ssim_tiles", ssim_tiles, image, sent),
             "lpips": self.lpips and self._compare("lpips", self.lpips, image, sent),
             "clip_score": self.clip and self._attempt("clip_score", lambda: self._clip_score(image, sent)),
+            "squeezenet_distance": self.squeezenet
+            and self._compare("squeezenet_distance", self.squeezenet, image, sent),
             "latent_mse": self._compare("latent_mse", latent_mse, latent, sent_latent),
         }
         self.report("frames", frame, **figures)
@@ -238,6 +250,21 @@ def load_clip(model: str | None) -> Callable[[np.ndarray, str], float]:
             return max(100 * float(torch.nn.functional.cosine_similarity(image, text)), 0.0)
 
     return clip_score
+
+
+def load_squeezenet(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Return the distance of two pictures, RGB uint8, in SqueezeNet's features; raise `Unmeasured` without weights."""
+    if not weights:
+        raise Unmeasured("squeezenet_distance needs SqueezeNet 1.1's features: set `squeezenet` to a file")
+    from safetensors import SafetensorError
+
+    from models.squeezenet import feature_distance, squeezenet
+
+    try:
+        return feature_distance(squeezenet(Path(weights)))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        cause = str(error).partition("\n")[0]
+        raise Unmeasured(f"squeezenet_distance: {weights} has no features of SqueezeNet 1.1 ({cause})") from None
 
 
 def load_set_distances() -> FeatureShare:

@@ -10,7 +10,7 @@ import argparse
 import csv
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,8 @@ METRICS = {
 }
 
 Row = dict[str, Any]
+Panel = tuple[str, str, list[Row]]  # name, metric, what it is drawn from
+Made = tuple["Figure | None", str]  # figure and table
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float]:
@@ -70,7 +72,7 @@ def told(values: Iterable[float | None], metric: str, sign: str = "") -> str:
     values = [value for value in values if value is not None]
     if not values:
         return "not measured"
-    digits = f"{sign}.{3 if metric == 'ssim' else 2}f"
+    digits = f"{sign}.{2 if metric == 'psnr' else 3}f"
     mean, spread = mean_and_interval(values)
     return f"{mean:{digits}} ± {spread:{digits.removeprefix('+')}}"
 
@@ -173,128 +175,179 @@ def payloads(rows: list[Row]) -> str:
 
 
 @styled
-def curves(panels: list[tuple[str, str, list[Row]]], x: str, label: str, beside: Sequence[Row] = ()) -> Figure:
-    """Return a figure, a panel for each name, metric and rows, a curve for each `curve` of the rows.
+def curves(strips: list[tuple[str, str, list[Panel]]], beside: Sequence[Row] = ()) -> Figure:
+    """Return a figure, a strip for each x, label and panels; a panel has a curve for each `curve` of its rows.
 
     `beside` are published points. What has neither them nor a measurement is left out, and named.
     """
-    measured = [any(row.get(metric) is not None for row in rows) for _, metric, rows in panels]
-    missing = [name for (name, *_), there in zip(panels, measured, strict=True) if not there]
+
+    def measured(panel: Panel) -> bool:
+        return any(row.get(panel[1]) is not None for row in panel[2])
+
+    every = [panel for *_, panels in strips for panel in panels]
+    missing = dict.fromkeys(panel[0] for panel in every if not measured(panel))
     if not beside:
-        panels = [panel for panel, there in zip(panels, measured, strict=True) if there]
-    figure = new_figure(max(2.4 * len(panels), 6.4), 3.6)
-    names = list(dict.fromkeys(row["curve"] for *_, rows in panels for row in rows))
-    for axes, (name, metric, rows) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        strips = [(x, label, [panel for panel in panels if measured(panel)]) for x, label, panels in strips]
+    width, height = max(len(panels) for *_, panels in strips), len(strips)
+    names = list(dict.fromkeys(row["curve"] for *_, rows in every for row in rows))
+    looks = [(c, s, line) for line in ("-", "--", ":") for c, s in zip(COLOURS, SHAPES, strict=True)]
+    figure = new_figure(max(2.4 * width, 6.4) + (len(names) > len(COLOURS)) * 2.4, 0.6 + 3 * height)
+    grid = figure.subplots(height, width, squeeze=False)
+    for axes, (x, label, (name, metric, rows)) in (
+        (axes, (x, label, panel))
+        for each, (x, label, panels) in zip(grid, strips, strict=True)
+        for axes, panel in zip(each, panels, strict=True)
+    ):
         axes.set(xlabel=label, ylabel=name)
         axes.grid()
         paper = [row for row in beside if metric.removeprefix("quality.") in row]
-        for curve, colour, shape in zip(names, COLOURS, SHAPES, strict=False):
+        for curve, (colour, shape, line) in zip(names, looks, strict=False):
             at, mean, spread = points([row for row in rows if row["curve"] == curve], x, metric)
             if len(at):
-                style = {"color": colour, "markersize": 4, "capsize": 2.5}
-                axes.errorbar(at, mean, spread, fmt=f"{shape}-", label=curve, **style)
+                style = {"color": colour, "markersize": 4, "capsize": 2.5, "elinewidth": 0.7}
+                axes.errorbar(at, mean, spread, fmt=f"{shape}{line}", label=curve, **style)
             there = [(row["ebn0_db"], row[metric.removeprefix("quality.")]) for row in paper if row["method"] == curve]
             if there:
                 style = {"color": colour, "markerfacecolor": "white", "markersize": 4, "linewidth": 0.8}
                 axes.plot(*zip(*there, strict=True), "s--", label=f"{curve}, published", **style)
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
-    images = len({row["name"] for *_, rows in panels for row in rows})
-    model = panels[0][2][0]["vars.diffusion"]
+    images = len({row["name"] for *_, rows in every for row in rows})
+    model = every[0][2][0].get("vars.diffusion", "embedded")
     lacking = f"\nnot measured, for want of weights: {', '.join(missing)}" if missing else ""
     figure.suptitle(f"{images} images, model {model}: means and their 95 % intervals{lacking}", fontsize=9)
     return figure
 
 
-def strip(sweep: Sweep, out: Path) -> tuple[Figure, str]:
-    """Run the cells of a sweep with their pictures, and return these side by side, a row a T or method, and a table."""
+def strip(sweep: Sweep, out: Path) -> Made:
+    """Run a sweep's cells with their pictures, and return these, a column a photograph and a row a T or method."""
+    found, lines = shown(sweep, out)
+    words: dict[int, list[str]] = {}
+    for frame, name, row, _ in found:
+        if row:
+            distance = f"LPIPS {row['lpips']:.2f}" if row["lpips"] is not None else f"SSIM {row['ssim']:.2f}"
+            words.setdefault(frame, textwrap.wrap(row["caption_sent"], 26)).append(f"{name}: {distance}")
+    columns = [
+        ("\n".join(words[frame]), {name: picture for at, name, _, picture in found if at == frame})
+        for frame in sorted(words)
+    ]
+    return figures.pictures(columns), lines
+
+
+def shown(sweep: Sweep, out: Path) -> tuple[list[tuple[int, str, Row | None, np.ndarray]], str]:
+    """Run a sweep's cells here, and return frame, name, row and picture of each, those sent before all; and a table."""
     from skimage.io import imread
 
     cache = Cache(out / "cache")
-    pictures: dict[int, dict[str, np.ndarray]] = {}
-    words: dict[int, list[str]] = {}
+    sent: dict[int, np.ndarray] = {}
+    found: list[tuple[int, str, Row | None, np.ndarray]] = []
     lines = []
     for cell in sweep.cells:
-        name = f"T = {cell.values['T']}" if "T" in cell.values else METHODS[cell.graph.name]
+        name = f"T = {cell.values['T']}" if "T" in cell.values else METHODS.get(cell.graph.name, cell.graph.name)
+        name += f", Es/N0 {cell.values['esn0']}" if "esn0" in cell.values else ""
         folder = out / "cells" / cell.key
         for frame, row in Flowgraph.from_spec(cell.graph, cache).run(folder).frames.items():
-            each = pictures.setdefault(frame, {"sent": imread(folder / f"images/{frame:04d}_sent.png")})
-            each[name] = imread(folder / f"images/{frame:04d}_received.png")
-            distance = f"LPIPS {row['lpips']:.2f}" if row["lpips"] is not None else f"SSIM {row['ssim']:.2f}"
-            words.setdefault(frame, textwrap.wrap(row["caption_sent"], 26)).append(f"{name}: {distance}")
+            sent.setdefault(frame, imread(folder / f"images/{frame:04d}_sent.png"))
+            found.append((frame, name, row, imread(folder / f"images/{frame:04d}_received.png")))
             scores = [f"{row[key]:.{digits}f}" for key, digits in (("psnr", 1), ("ssim", 3))]
-            lines.append([row["name"], name, *scores, row["caption_sent"], row["caption_received"]])
+            lines.append([row["name"], name, *scores, row["caption_sent"] or "", row["caption_received"] or ""])
     heads = ["image", "received as", "PSNR, dB", "SSIM", "caption sent", "caption received"]
-    rows = [("\n".join(words[frame]), pictures[frame]) for frame in sorted(pictures)]
-    return figures.pictures(rows), markdown(heads, lines)
+    return [(frame, "sent", None, picture) for frame, picture in sent.items()] + found, markdown(heads, lines)
 
 
 # Commands
 
 
-def fig3(rows: list[Row]) -> tuple[Figure, str]:
+def fig3(rows: list[Row]) -> Made:
     """Return both methods against Eb/N0, as figure and table."""
     for row in rows:
         row["curve"] = METHODS[row["flowgraph"]]
     panels = [(name, metric, rows) for metric, name in METRICS.items()]
-    return curves(panels, "vars.ebn0", "Eb/N0, dB", published()), by_method(rows)
+    return curves([("vars.ebn0", "Eb/N0, dB", panels)], published()), by_method(rows)
 
 
-def fig5(rows: list[Row]) -> tuple[Figure, str]:
+def fig5(rows: list[Row]) -> Made:
     """Return quality against T, as figure and table."""
     for row in rows:
         row["curve"] = f"guidance {row['vars.guidance']}"
     panels = [(name, metric, rows) for metric, name in METRICS.items()]
-    return curves(panels, "vars.T", "denoising steps T"), by_steps(rows)
+    return curves([("vars.T", "denoising steps T", panels)]), by_steps(rows)
 
 
-def channels(rows: list[Row]) -> tuple[Figure, str]:
+def channels(rows: list[Row]) -> Made:
     """Return what flips and real modulation do, as figure and table."""
     for row in rows:
         row["curve"] = CHANNELS[row["flowgraph"]]
         row["intact"] = float(row["caption_received"] == row["caption_sent"])
     panels = [("bit error rate", "link.ber", where(rows, latent="float64")), ("captions intact", "intact", rows)]
     panels += [(f"MSE, {latent} latents", "latent_mse", where(rows, latent=latent)) for latent in ("float64", "quant8")]
-    drawn = curves(panels, "vars.ebn0", "Eb/N0, dB")
+    drawn = curves([("vars.ebn0", "Eb/N0, dB", panels)])
     drawn.axes[0].set_yscale("log")
     return drawn, by_channel(rows)
 
 
-SWEPT = {"fig3": fig3, "fig5": fig5, "channels": channels, "table1": lambda rows: (None, payloads(rows))}
-PICTURED = ("fig4", "fig5_pictures")
+def table1(rows: list[Row]) -> Made:
+    """Return what each method sends, as a table."""
+    return None, payloads(rows)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m configs.paper.figures", description=__doc__.splitlines()[0])
-    parser.add_argument("which", choices=(*SWEPT, *PICTURED))
-    parser.add_argument("--out", type=Path, help="its folder (default: runs/WHICH)")
+def swept(file: Path, out: Path, options: list[str]) -> tuple[int, list[Row]]:
+    """Run a sweep, or go on with it, and return the exit code and the rows of the cells that did not fail."""
+    code = semflow(["sweep", str(file), "--out", str(out), *options])
+    if code not in (0, 1):
+        return code, []
+    from pyarrow import parquet
+
+    return code, [row for row in parquet.read_table(out / "table.parquet").to_pylist() if row["fault"] is None]
+
+
+SWEPT = {"fig3": fig3, "fig5": fig5, "channels": channels, "table1": table1}
+PICTURED = {"fig4": strip, "fig5_pictures": strip}
+
+
+def main(
+    folder: Path = HERE,
+    draw: Mapping[str, Callable[[list[Row]], Made]] = SWEPT,
+    show: Mapping[str, Callable[[Sweep, Path], Made]] = PICTURED,
+    further: Mapping[str, Sequence[str]] = {},
+) -> int:
+    """Make figures and tables of a folder's sweeps: `draw` from rows, `show` from runs with their pictures.
+
+    `further` are sweeps that a figure takes rows of besides its own.
+    """
+    about = f"The figures and tables of docs/{folder.name}.md."
+    parser = argparse.ArgumentParser(prog=f"python -m configs.{folder.name}.figures", description=about)
+    parser.add_argument("which", choices=(*draw, *show, "all"))
+    parser.add_argument("--out", type=Path, help="its folder; of all: where theirs are (default: runs/WHICH)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the sweep")
     arguments, rest = parser.parse_known_args()
-    which, code = arguments.which, 0
-    file, out = HERE / f"{which}.yaml", arguments.out or Path("runs", which)
-    if which in SWEPT:
-        settings = [f"--set={pair}" for pair in arguments.set]
-        code = semflow(["sweep", str(file), "--out", str(out), *settings, *rest])
-        if code not in (0, 1):
-            return code
-        from pyarrow import parquet
-
-        rows = [row for row in parquet.read_table(out / "table.parquet").to_pylist() if row["fault"] is None]
-        if not rows:
-            return code
-        drawn, table = SWEPT[which](rows)
-    else:
-        try:
-            parser.parse_args([which, *rest])  # these are run here and now: there is nothing more to choose
-            drawn, table = strip(Sweep.load(file, **dict(pair.partition("=")[::2] for pair in arguments.set)), out)
-        except (ConfigError, RunFailed) as error:
-            print(error, file=sys.stderr)
-            return 2 if isinstance(error, ConfigError) else 1
-    (out / f"{which}.md").write_text(table)
-    print(table, end="")
-    for name, data in files(drawn, which).items() if drawn else ():
-        (out / name).write_bytes(data)
-        print(out / name)
+    code, settings, every = 0, arguments.set, arguments.which == "all"
+    for which in (*draw, *show) if every else [arguments.which]:
+        out = arguments.out / which if arguments.out and every else arguments.out or Path("runs", which)
+        if which in draw:
+            rows: list[Row] = []
+            options = [*(f"--set={pair}" for pair in settings), *rest]
+            for name in (which, *further.get(which, ())):
+                failed, found = swept(folder / f"{name}.yaml", out.with_name(name) if name != which else out, options)
+                code, rows = max(code, failed), rows + found
+            if code > 1 or not rows:
+                return code
+            drawn, table = draw[which](rows)
+        else:
+            if every:
+                settings, rest = [], []  # pictures of photographs that may be shown
+            try:
+                parser.parse_args([which, *rest])  # these are run here and now: there is nothing more to choose
+                sweep = Sweep.load(folder / f"{which}.yaml", **dict(pair.partition("=")[::2] for pair in settings))
+                drawn, table = show[which](sweep, out)
+            except (ConfigError, RunFailed) as error:
+                print(error, file=sys.stderr)
+                return 2 if isinstance(error, ConfigError) else 1
+        (out / f"{which}.md").write_text(table)
+        print(table, end="")
+        for name, data in files(drawn, which).items() if drawn else ():
+            (out / name).write_bytes(data)
+            print(out / name)
     return code
 
 

@@ -8,43 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from ..content_words import content_words
+from ..squeezenet import IMAGENET_BGR, squeezenet
 from .data import Photographs
 
 SIDE = 144  # pixels that give SqueezeNet's features on an 8x8 grid
 CHANNELS = 512  # of these features
 WORDS = 500  # content words that the teacher names
-
-
-def squeezenet(weights: Path):
-    """SqueezeNet 1.1's convolutional part: BGR 0..255 less the ImageNet mean -> 512 channels at 1/16."""
-
-    class Fire(nn.Module):
-        def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-            super().__init__()
-            self.squeeze = nn.Conv2d(inputs, squeeze, 1)
-            self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-            self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-        def forward(self, x):
-            x = self.squeeze(x).relu()
-            return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
-
-    def pool():
-        return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-    network = nn.Sequential(
-        nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(),
-        Fire(64, 16, 64), Fire(128, 16, 64), pool(),
-        Fire(128, 32, 128), Fire(256, 32, 128), pool(),
-        Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
-    )  # fmt: skip
-    network.load_state_dict({k.removeprefix("features."): v for k, v in load_file(weights).items()})
-    return network.eval().requires_grad_(False)
 
 
 def views(images: np.ndarray, random: np.random.Generator) -> torch.Tensor:
@@ -127,8 +100,7 @@ class Teacher:
     @torch.no_grad()
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Of images float32 [N, 3, 144, 144], 0..255: [N, 512, 8, 8]."""
-        imagenet = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
-        bgr = (x.flip(1) - imagenet).contiguous(memory_format=torch.channels_last)
+        bgr = (x.flip(1) - torch.tensor(IMAGENET_BGR).view(1, 3, 1, 1)).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             return self.network(bgr).float().sqrt()
 
