@@ -182,6 +182,7 @@ class Report:
         self.frames: dict[int, dict[str, Any]] = {}
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
+        self.taken: dict[str, tuple[int, int]] = {}  # packets off wires from other workers, at the last two counts
         self.queued: dict[str, int] = {}  # packets under way, by wire: of this moment, and not written
         self.progress: dict[str, tuple[int, int]] = {}  # step and steps of what blocks are at; not written
         self.workers: dict[str, WorkerHealth] = {}  # not written
@@ -204,8 +205,18 @@ class Report:
         else:
             self.sections.setdefault(section, {}).update(values)
 
-    def count(self, blocks: dict[str, BlockCount], wires: dict[str, WireCount]) -> None:
-        """Take in a worker's counts; of a wire between two workers each knows one end."""
+    def count(self, blocks: dict[str, BlockCount], wires: dict[str, WireCount], queued: dict[str, int]) -> None:
+        """Take in a worker's counts; of a wire between two workers each knows one end.
+
+        `queued` are packets under way on wires that leave the worker, as far as it knows: it looks at what the receiver
+        has taken only once it must, so that in front of an idle one they would seem to pile up.
+        """
+        for name in wires.keys() - queued.keys():
+            self.taken[name] = self.taken.get(name, (0, 0))[1], wires[name].packets
+        for name, under_way in queued.items():
+            # by the receiver's last word but one, which is surely older than the sender's
+            taken = self.taken.get(name, (0, 0))[0]
+            self.queued[name] = min(under_way, max(wires[name].packets - taken, 0)) if name in self.taken else under_way
         self.blocks.update(blocks)
         for name, new in wires.items():
             old = self.wires.setdefault(name, WireCount())

@@ -319,8 +319,7 @@ class Supervisor:
                 self.warned.add(message.message)
                 self.tell(line)
         elif isinstance(message, control.Counts):
-            self.report.count(message.blocks, message.wires)
-            self.report.queued |= message.queued
+            self.report.count(message.blocks, message.wires, message.queued)
             self.report.progress |= message.progress
             health.cpu_s, health.memory = message.cpu_s, message.memory
             if message.done:

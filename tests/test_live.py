@@ -25,9 +25,10 @@ from flowgraph.changes import Changes, with_change
 from flowgraph.cli import main
 from flowgraph.config.load import loads
 from flowgraph.config.mistake import ConfigError
+from flowgraph.control import WireCount
 from flowgraph.live import Remote
 from flowgraph.probe import PIECE_BYTES, Tap
-from flowgraph.report import RunFailed
+from flowgraph.report import Report, RunFailed
 from flowgraph.runner import Runner
 from flowgraph.spec import ChangeSpec
 from flowgraph.testing import assert_same_stream, recut
@@ -435,6 +436,17 @@ blocks:
   tally:   {use: lab_tally}
 wires: [numbers.x -> tally.x]
 """
+
+
+def test_no_packets_are_told_to_wait_in_front_of_a_block_that_has_taken_them():
+    report = Report("g", 0)
+    for sent, under_way, taken in ((4, 4, 4), (8, 8, 8), (8, 8, 8)):  # the sender has yet to look
+        report.count({}, {"a.x -> b.x": WireCount(sent)}, {"a.x -> b.x": under_way})
+        report.count({}, {"a.x -> b.x": WireCount(taken)}, {})
+    report.count({}, {"a.x -> b.x": WireCount(11)}, {"a.x -> b.x": 7})
+    assert report.queued == {"a.x -> b.x": 3}
+    report.count({}, {"a.x -> b.x": WireCount(900)}, {"a.x -> b.x": 7})
+    assert report.queued == {"a.x -> b.x": 7}
 
 
 def test_a_worker_that_dies_is_told_of_with_the_run_s_last_word(cli):

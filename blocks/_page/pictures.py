@@ -17,20 +17,20 @@ KINDS = {"sent": "sent", "plain": "decoded as it came", "received": "received"}
 STRIP = 8  # frames of the strip
 
 CSS = """
-:host { color: var(--ink); font: 13px/1.35 var(--font); display: block; overflow: hidden; }
+:host { color: var(--ink); font: 12px/1.35 var(--font); display: block; overflow: hidden; }
 .bk-clearfix { position: absolute; inset: 0; display: flex !important; flex-direction: column; gap: 8px; }
 .bk-clearfix::before { content: none; }
 .frame { flex: 1; display: flex; gap: 10px; min-height: 0; }
 figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
 figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
-.words { flex: 1.5 1 0; min-width: 0; overflow: auto; }
+.words { flex: 1.8 1 0; min-width: 0; overflow: auto; }
 h3 { font-size: 13px; margin: 0 0 3px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 p { margin: 0 0 5px; }
 p b { display: block; font-weight: normal; color: var(--faint); font-size: 11px; }
 del, ins { text-decoration: none; background: var(--mark); border-radius: 3px; padding: 0 2px; }
 del { text-decoration: line-through; }
-.facts { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 12px; }
+.facts { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 12px; }
 .alarm { color: var(--alarm); }
 .strip { display: flex; gap: 6px; overflow: hidden; height: 44px; }
 .strip span { display: flex; flex: none; } .strip img { height: 44px; width: 44px; object-fit: cover; }
