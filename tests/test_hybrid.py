@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.fft import idctn
 
-from blocks.fec.hybrid import HybridDemodulator, HybridModulator, scale, scale_code, to_symbols
+from blocks.fec.hybrid import HybridDemodulator, HybridModulator, scale, scale_code, spectrum, to_symbols
 from blocks.framing.deserializer import BitDeserializer
 from blocks.framing.serializer import BitSerializer
 from blocks.phy.channel import AwgnChannel, Equalizer, RayleighChannel
@@ -67,6 +68,28 @@ def test_error_is_one_over_one_plus_snr(esn0, repeats):
     assert told.mean() == pytest.approx(expected, rel=0.05)  # 288 symbols a frame tell N0 within 6 %
     assert {packet.tag("noise_source") for packet in made} == {"posterior"}
     assert {packet.tag("status") for packet in made} == {"ok"}
+
+
+@pytest.mark.parametrize("esn0", [0, 10])
+def test_a_spectrum_is_sent_with_less_error_than_its_values(esn0):
+    """Latents of power L in their cosine transform, weighted to q = sqrt(L): the mean of q (q v / (q + v)), v = r^2 N0.
+
+    It is 0.35 at 0 dB and 0.061 at 10 dB in place of 0.5 and 0.091; within 4 standard errors over 20 latents.
+    """
+    power = spectrum(SHAPE[1:])
+    drawn = np.random.default_rng(1).standard_normal((20, *SHAPE)) * power**0.5
+    sent = [Packet(idctn(c, axes=(2, 3), norm="ortho").astype(np.float32), n, last=True) for n, c in enumerate(drawn)]
+    made = deserialised(demodulated(noisy(modulated(sent, transform="dct"), esn0), transform="dct"))["latent"]
+    errors = squared_errors(sent, made).reshape(20, -1).mean(1)
+    q = power**0.5
+    v = q.mean() * 10 ** (-esn0 / 10)
+    expected = (q * q * v / (q + v)).mean()
+    assert expected < 0.7 / (1 + 10 ** (esn0 / 10))
+    assert errors.mean() == pytest.approx(expected, abs=4 * errors.std(ddof=1) / 20**0.5)
+    assert errors.std(ddof=1) / 20**0.5 < 0.03 * expected
+    assert np.mean([packet.tag("noise_variance") for packet in made]) == pytest.approx(expected, rel=0.05)
+    (clean,) = demodulated([modulated(sent, transform="dct")[0]], transform="dct")["latent"]
+    np.testing.assert_allclose(clean.data, sent[0].data, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [1e-4, 0.7, 5.0])

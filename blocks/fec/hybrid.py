@@ -9,6 +9,7 @@ channel uses (T. J. Goblick, "Theoretical limitations on the transmission of dat
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -55,20 +56,57 @@ def to_symbols(values: np.ndarray, rms: float) -> np.ndarray:
     return pairs.view(np.complex64)
 
 
-def estimate_values(y: np.ndarray, rms: float, snr: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-    """Return posterior means of `count` N(0, 1) values in symbols y of `to_symbols`, and their mean variance.
+def estimate_values(y: np.ndarray, rms: float, snr: np.ndarray, power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return posterior means of N(0, `power`) values in symbols y of `to_symbols`, and their variances.
 
-    With s = y - n, E|s|^2 = 1, E|n|^2 = 1/`snr`, a value comes with noise of variance v = rms^2 / snr, and so
+    With s = y - n, E|s|^2 = 1, E|n|^2 = 1/`snr`, a value of power q comes with noise of variance v = rms^2 / snr:
 
-        E[z | y] = sqrt(2) rms Re or Im y / (1 + v),    Var[z | y] = v / (1 + v),
+        E[z | y] = sqrt(2) rms Re or Im y q / (q + v),    Var[z | y] = q v / (q + v),
 
-    the linear minimum mean squared error, 1/(1 + snr) at rms 1 (S. M. Kay, "Fundamentals of Statistical Signal
-    Processing: Estimation Theory", 1993, 10.6). Values of snr 0 are 0, of variance 1.
+    the linear minimum mean squared error, 1/(1 + snr) at q = rms = 1 (S. M. Kay, "Fundamentals of Statistical Signal
+    Processing: Estimation Theory", 1993, 10.6). Values of snr 0 are 0, of variance q.
     """
-    snr = np.repeat(snr, 2)[:count]
-    trust = snr / (snr + rms**2)
-    z = np.where(snr > 0, y.view(np.float32)[:count], 0) * (2**0.5 * rms * trust)
-    return z.astype(np.float32), float(1 - trust.mean()) if count else 0.0
+    snr = np.repeat(snr, 2)[: power.size]
+    trust = snr * power / (snr * power + rms**2)
+    z = np.where(snr > 0, y.view(np.float32)[: power.size], 0) * (2**0.5 * rms * trust)
+    return z, power * (1 - trust)
+
+
+def spectrum(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the power that a photograph's latent has in its cosine transform: float64 [channels, height, width].
+
+    Of k and l half periods across the picture, proportional to 1 / (1 + k^2 + l^2) + 1/256, with a mean of 1: fitted to
+    100 training photographs through the embedded autoencoder. Power that falls with the square of frequency is that of
+    photographs themselves (D. J. Field, 1987).
+    """
+    channels, height, width = shape
+    down, across = np.ogrid[:height, :width]
+    power = 1 / (1 + down**2 + across**2) + 1 / 256
+    return np.broadcast_to(power / power.mean(), (channels, height, width))
+
+
+def to_spectrum(values: np.ndarray) -> np.ndarray:
+    """Return C / sqrt(q), the weighted cosine transform of a latent [channels, height, width], for C of power q^2.
+
+    Of all weights that cost as much power, noise does least harm with these (K.-H. Lee and D. P. Petersen, "Optimal
+    linear coding for vector channels", 1976; for pictures S. Jakubczak and D. Katabi, "A cross-layer design for
+    scalable mobile video", 2011).
+    """
+    from scipy.fft import dctn
+
+    return dctn(values, axes=(1, 2), norm="ortho") * spectrum(values.shape) ** -0.25
+
+
+def from_spectrum(weighted: np.ndarray) -> np.ndarray:
+    """Undo `to_spectrum`.
+
+    >>> z = np.arange(12.0).reshape(1, 3, 4)
+    >>> bool(np.allclose(from_spectrum(to_spectrum(z)), z))
+    True
+    """
+    from scipy.fft import idctn
+
+    return idctn(weighted * spectrum(weighted.shape) ** 0.25, axes=(1, 2), norm="ortho")
 
 
 class _Params(BlockParams):
@@ -79,6 +117,9 @@ class _Params(BlockParams):
         {}, description="code, rate and modulation of a latent by its format, such as quant4"
     )
     repeats: int = Field(1, ge=1, le=64, description="how often an analog latent is sent")
+    transform: Literal["none", "dct"] = Field(
+        "none", description="what an analog latent goes as: its values, or its cosine transform, weighted"
+    )
 
     @field_validator("profile")
     @classmethod
@@ -128,7 +169,8 @@ class HybridModulator(_Hybrid):
 
     An analog latent (`latent: analog` at the serialiser) comes beside its frame's bits, from the encoder. Behind its
     root mean square r, a word of the header's code, go symbols (z_1 + j z_2) / (sqrt(2) r), of unit mean power, the
-    whole `repeats` times over. Other latents are bits, coded and mapped by `profile`.
+    whole `repeats` times over; with `transform: dct`, z are its weighted spectrum (`to_spectrum`). Other latents are
+    bits, coded and mapped by `profile`.
 
     As amplitudes carry no bits, a hybrid frame has no Eb/N0: a channel takes `esn0`. The payload's `symbols_per_image`
     and `cbr` are those of the frames with a latent so far.
@@ -173,10 +215,12 @@ class HybridModulator(_Hybrid):
     def _analog(self, header: Header, frame: int, latent: Packet | None) -> list[np.ndarray]:
         if latent is None or latent.data.shape[1:] != header.shape:
             raise BlockError(f"frame {frame} has an analog latent: wire the one that its serialiser got to latent, too")
-        values = np.nan_to_num(latent.data.ravel(), nan=0, posinf=0, neginf=0)
+        values = np.nan_to_num(latent.data[0], nan=0, posinf=0, neginf=0)
+        if self.params.transform == "dct":
+            values = to_spectrum(values)
         code = scale_code(values)
         told = golay.encode((code >> np.arange(golay.MESSAGE - 1, -1, -1) & 1).astype(np.uint8))
-        symbols = to_symbols(values, scale(code))
+        symbols = to_symbols(values.ravel(), scale(code))
         return [
             map_symbols(np.packbits(told), told.size, self.params.modulation),
             np.tile(symbols, self.params.repeats),
@@ -306,8 +350,11 @@ class HybridDemodulator(_Hybrid):
         combined = (power * y).sum(0) / np.where(together, together, 1)
         spread = float((power * np.abs(y - combined) ** 2).sum())
         frame.add_noise(spread, int(np.count_nonzero(power) - np.count_nonzero(together)))
-        z, variance = estimate_values(combined.astype(np.complex64), rms, together / frame.n0, header.values)
-        made = Packet(z.reshape(1, *header.shape), number, last=True)
+        dct = p.transform == "dct"
+        power = spectrum(header.shape) ** 0.5 if dct else np.ones(header.shape)
+        z, variances = estimate_values(combined.astype(np.complex64), rms, together / frame.n0, power.ravel())
+        z, variance = z.reshape(header.shape), float((power.ravel() * variances).mean())
+        made = Packet((from_spectrum(z) if dct else z).astype(np.float32)[None], number, last=True)
         lost = np.count_nonzero(together == 0)
         facts = (
             {"status": "damaged", "reason": f"{lost} symbols of the latent did not come"} if lost else {"status": "ok"}

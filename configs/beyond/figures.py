@@ -62,6 +62,15 @@ def against(rows: list[Row]) -> str:
     return markdown(["", "images", "symbols an image", *heads], lines)
 
 
+def listed(rows: list[Row]) -> str:
+    """Return what each of the rows' curves takes and measures."""
+    lines = [
+        [name, symbols(found), *(told([row[metric] for row in found], metric) for metric in METRICS)]
+        for name, found in groups(rows).items()
+    ]
+    return markdown(["", "symbols an image", *METRICS.values()], lines)
+
+
 def by_snr(rows: list[Row], metric: str) -> str:
     """Return a metric by curve and Es/N0."""
     snrs = sorted({row["vars.esn0"] for row in rows})
@@ -89,7 +98,7 @@ def comparison(rows: list[Row]) -> Made:
         axes.set_xscale("log")
         axes.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS], fontsize=7)
         axes.minorticks_off()
-    return drawn, "\n".join([*(by_snr(modes, metric) for metric in METRICS), against(name_by(uses, "max_bytes"))])
+    return drawn, "\n".join([*(by_snr(modes, metric) for metric in METRICS), listed(name_by(codecs, "max_bytes"))])
 
 
 def fading(rows: list[Row]) -> Made:
@@ -98,7 +107,7 @@ def fading(rows: list[Row]) -> Made:
     for row in rows:
         again = "vars.above" in row
         what = f"above {row['vars.above']:g}" if again else f"{row['vars.latent']}, T {row['vars.steps']}"
-        row["curve"] = f"{row['flowgraph']}, {what}"
+        row["curve"] = f"{what}, {row['flowgraph'].removeprefix('Rayleigh, ')}"
         row["sent"] = what
         row[SYMBOLS] *= 1 + (row.get("link.bits_again") or 0)
     for snr in sorted({row["vars.esn0"] for row in rows}):

@@ -55,7 +55,7 @@ def points(rows: list[Row], x: str, metric: str) -> np.ndarray:
     """Return x, mean and interval of a metric: float64 [3, points], of as many points as have it."""
     found: dict[float, list[float]] = {}
     for row in rows:
-        if row.get(metric) is not None:
+        if row.get(metric) is not None and row.get(x) is not None:
             found.setdefault(row[x], []).append(row[metric])
     return np.array([(at, *mean_and_interval(values)) for at, values in sorted(found.items())]).reshape(-1, 3).T
 
@@ -211,7 +211,9 @@ def curves(strips: list[tuple[str, str, list[Panel]]], beside: Sequence[Row] = (
                 style = {"color": colour, "markerfacecolor": "white", "markersize": 4, "linewidth": 0.8}
                 axes.plot(*zip(*there, strict=True), "s--", label=f"{curve}, published", **style)
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4 if max(map(len, names)) < 40 else 3
+    )
     images = len({row["name"] for *_, rows in every for row in rows})
     model = every[0][2][0].get("vars.diffusion", "embedded")
     lacking = f"\nnot measured, for want of weights: {', '.join(missing)}" if missing else ""
