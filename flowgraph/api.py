@@ -114,7 +114,6 @@ class Flowgraph:
         `RunFailed`, which holds the report of what was finished, and `ConfigError` for a graph that does not fit
         together.
         """
-        from flowgraph.dump import dump
         from flowgraph.graph import check
         from flowgraph.supervisor import Supervisor
 
@@ -122,7 +121,6 @@ class Flowgraph:
             check(self._spec, self._blocks)
         folder = out if isinstance(out, RunFolder) else RunFolder.for_run(self._spec.name, out)
         try:
-            folder.write("flowgraph.yaml", lambda: dump(self._spec))
             return Supervisor(self._spec, folder, self._blocks, observe, tell, live).run()
         finally:
             folder.close()

@@ -270,14 +270,17 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _end_when_told() -> None:
-    """Have Ctrl-C and SIGTERM end what runs, once: a second one must not disturb the end."""
+    """Have Ctrl-C and its like end what runs, once: a second one must not disturb the end."""
+    from flowgraph.launch import ending_signals
+
+    signals = ending_signals()
 
     def interrupt(number, frame):
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in signals:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in signals:
         signal.signal(each, interrupt)
 
 

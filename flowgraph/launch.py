@@ -21,6 +21,12 @@ KEEP_MEMORY = {
 SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that end a run in order: Ctrl-C, SIGTERM, and SIGHUP unless `nohup` has it ignored."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 def private_folder() -> str:
     """Make a folder for sockets that this user alone can enter; a socket's path holds about 100 characters."""
     folder = tempfile.mkdtemp(prefix="semflow-")

@@ -123,7 +123,12 @@ class RunFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
         content = data() if callable(data) else data
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        try:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise OSError(error.errno, error.strerror, str(target)) from None  # of a full disk it does not say where
         part.replace(target)
         self.written.add(str(pure))
 
@@ -133,7 +138,8 @@ class RunFolder:
             self.log_file.flush()
 
     def close(self) -> None:
-        self.log_file.close()
+        with contextlib.suppress(OSError):  # as in `log`: closing writes what is left
+            self.log_file.close()
 
 
 class NoFolder(RunFolder):

@@ -26,7 +26,7 @@ from flowgraph import control, registry
 from flowgraph.block import Block, BlockError
 from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
-from flowgraph.launch import how_it_ended, launch, private_folder
+from flowgraph.launch import ending_signals, how_it_ended, launch, private_folder
 from flowgraph.live import LiveServer
 from flowgraph.place import fault_of_listening, listening_on
 from flowgraph.report import Report, RunFailed, RunFolder, WorkerHealth
@@ -101,14 +101,14 @@ class Supervisor:
 
     @contextmanager
     def _heeding_interrupts(self) -> Iterator[None]:
-        """Note Ctrl-C and SIGTERM instead of raising them where they fall: within `Popen.poll` a lock would stay held,
+        """Note Ctrl-C and its like instead of raising them where they fall: within `Popen.poll` a lock would stay held,
         for which `Popen.wait` then waits for ever.
         """
 
         def note(number: int, frame: object) -> None:
             self.interrupted, self.fault = True, self.fault or "interrupted"
 
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        numbers = ending_signals() if threading.current_thread() is threading.main_thread() else []
         before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
@@ -119,6 +119,7 @@ class Supervisor:
     def _run(self) -> None:
         try:
             try:
+                self.folder.write("flowgraph.yaml", lambda: dump(self.spec))
                 self.directory = private_folder()
                 self._open()
                 self._start()
@@ -308,7 +309,7 @@ class Supervisor:
             try:
                 self.folder.write(message.path, message.data)
             except (OSError, ValueError) as error:
-                self.fault = self.fault or f"cannot write {message.path} into the run's folder: {error}"
+                self.fault = self.fault or (_sentence(error) if isinstance(error, OSError) else str(error))
             if self.live_server:
                 self.live_server.kept(message.path, message.data)
         elif isinstance(message, control.Warned):

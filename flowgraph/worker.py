@@ -373,6 +373,8 @@ class Worker:
 
     def _tell_refusal(self, block: str, sentence: str, at_once: bool) -> None:
         """Tell of a refusal once, and not when first seen: where a sender has died, its own end says more."""
+        if self.hub.stop.is_set():
+            return
         if not self.refusals.get(sentence, False) and (at_once or sentence in self.refusals):
             self.refusals[sentence] = True
             self._say(control.Warned(block, sentence))

@@ -140,7 +140,7 @@ def test_blocks_before_one_that_fails_are_stopped_and_leave_no_thread(tmp_path):
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_the_run_and_is_not_raised_where_it_falls(tmp_path, number):
     """Raised within Popen.poll() it would leave a lock behind, for which Popen.wait() waits for ever."""
     before, passed = signal.getsignal(number), []

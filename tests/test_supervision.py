@@ -265,7 +265,17 @@ def test_a_report_that_cannot_be_written_is_one_sentence(cli):
     (cli.folder / "out" / "report.json.part").mkdir(parents=True)
     ended = cli.run(write_graph(cli, source="{use: lab_numbers, frames: 3}"), "--out", "out", "--quiet")
     assert ended.returncode == 1
-    assert re.fullmatch(r"cannot write out/report.json.part: Is a directory", ended.stderr.strip()), ended.stderr
+    assert re.fullmatch(r"cannot write out/report.json: Is a directory", ended.stderr.strip()), ended.stderr
+    assert_nothing_is_left(cli)
+
+
+@pytest.mark.parametrize("name", ["flowgraph.yaml", "report.json"])
+def test_a_full_disk_is_one_sentence_and_leaves_no_parts(cli, name):
+    (cli.folder / "out").mkdir()
+    (cli.folder / "out" / f"{name}.part").symlink_to("/dev/full")
+    ended = cli.run(write_graph(cli, source="{use: lab_numbers, frames: 3}"), "--out", "out", "--quiet")
+    assert (ended.returncode, ended.stderr) == (1, f"cannot write out/{name}: No space left on device\n")
+    assert not list((cli.folder / "out").glob("*.part"))
     assert_nothing_is_left(cli)
 
 
