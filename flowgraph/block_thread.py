@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import zmq
@@ -12,6 +13,7 @@ import zmq
 from flowgraph import control
 from flowgraph.block import Block, Packet
 from flowgraph.changes import Changes
+from flowgraph.latency import timed
 from flowgraph.probe import Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import WireSpec
@@ -32,14 +34,16 @@ class Call:
     def __init__(self, spec: WireSpec, target: Stage):
         self.spec, self.target, self.port = spec, target, spec.target_port
         self.packets = self.bytes = 0
+        self.sent_s = self.taken_s = 0.0
 
-    def send(self, packet: Packet) -> None:
+    def send(self, packet: Packet, now: float) -> None:
         self.packets += 1
         self.bytes += packet.data.nbytes
-        self.target.take(self.port, packet)
+        self.sent_s += now
+        self.target.take(self, packet)
 
     def end(self) -> None:
-        self.target.take(self.port, End(0, 0))
+        self.target.take(self, End(0, 0))
 
 
 class Stage:
@@ -60,24 +64,32 @@ class Stage:
         self.runner = Runner(block, self._emit, connected, memory, delays, changes)
         self.count = control.BlockCount()
         self._sending = 0.0
+        self._step = self._begun = 0.0  # when a source began with what it makes, and with the frame that it is part of
+        # Frames that are timed: of a source with when it began and ended, of a sink with when it was done
+        self.made: deque[tuple[int, float, float]] = deque()
+        self.done: deque[tuple[int, float]] = deque()
 
     def wires(self) -> Iterator[Outgoing | Call]:
         """Yield the block's wires out, of all its outputs."""
         for wires in self.outputs.values():
             yield from wires
 
-    def take(self, name: str, message: Packet | End) -> None:
-        """Give the input `name` what has come, and hand on what the block makes of it."""
+    def take(self, wire: Incoming | Call, message: Packet | End) -> None:
+        """Give the block what has come by a wire, and hand on what it makes of it."""
         caller, self.at_work[0] = self.at_work[0], self.block.name
         began, self._sending = time.perf_counter(), 0.0
         if isinstance(message, End):
-            ended = self.runner.end(name)
+            ended = self.runner.end(wire.port)
         else:
             self.count.packets += 1
             self.count.items += message.count
-            ended = self.runner.feed(name, message)
-        self.count.busy_s += time.perf_counter() - began - self._sending
+            wire.taken_s += began
+            ended = self.runner.feed(wire.port, message)
+        now = time.perf_counter()
+        self.count.busy_s += now - began - self._sending
         self.count.sending_s += self._sending
+        if not self.outputs and isinstance(message, Packet) and message.last and timed(message.frame):
+            self.done.append((message.frame, now))
         if ended:
             self.end()
         self.at_work[0] = caller
@@ -87,9 +99,9 @@ class Stage:
         self.at_work[0] = self.block.name
         steps = self.runner.produce()
         while True:
-            began, self._sending = time.perf_counter(), 0.0
+            self._step, self._sending = time.perf_counter(), 0.0
             step = next(steps, self)
-            self.count.busy_s += time.perf_counter() - began - self._sending
+            self.count.busy_s += time.perf_counter() - self._step - self._sending
             self.count.sending_s += self._sending
             if step is self:
                 break
@@ -106,11 +118,15 @@ class Stage:
             tap.see(packet)
         began = time.perf_counter()
         for wire in self.outputs.get(port, ()):
-            wire.send(packet)
+            wire.send(packet, began)
         self._sending += time.perf_counter() - began
         if not self.block.inputs:
             self.count.packets += 1
             self.count.items += packet.count
+            if not packet.offset:
+                self._begun = self._step
+            if packet.last and timed(packet.frame):
+                self.made.append((packet.frame, self._begun, began))
 
 
 class BlockThread(threading.Thread):
@@ -235,7 +251,7 @@ class BlockThread(threading.Thread):
                 raise Stopped
             for wire in ready:
                 for message in wire.messages():
-                    first.take(wire.port, message)
+                    first.take(wire, message)
                     if self.stop.is_set():
                         raise Stopped
                     if runner.pairing and self._runs_ahead(runner, wire):

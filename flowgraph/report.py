@@ -16,6 +16,7 @@ import msgspec
 
 from flowgraph.control import BlockCount, WireCount
 from flowgraph.journal import claim
+from flowgraph.latency import Latency, summary
 
 # Keys that every report has; null where nothing measured them.
 SECTIONS = {
@@ -174,6 +175,7 @@ class Report:
         self.frames: dict[int, dict[str, Any]] = {}
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
+        self.latency = Latency()
         self.queued: dict[str, int] = {}  # packets under way, by wire: of this moment, and not written
         self.starting: dict[str, str] = {}  # what workers whose blocks start are at; not written
         self.result: dict[str, Any] = {"status": "starting"}
@@ -206,6 +208,7 @@ class Report:
     def as_dict(self, last: int = 0) -> dict[str, Any]:
         """Return the report as plain data; only the `last` frames that were told of, where that is given."""
         numbers = sorted(list(self.frames)[-last:])
+        took = self.latency.of_frames()
         blocks = {
             name: {
                 "packets": count.packets,
@@ -218,7 +221,10 @@ class Report:
             for name, count in sorted(self.blocks.items())
         }
         wires = {
-            name: {field: getattr(count, field) for field in WireCount.__struct_fields__}
+            name: {
+                **{field: getattr(count, field) for field in ("packets", "bytes", "dropped", "lost", "refused")},
+                "waiting_s": None if (waiting := count.waiting_s) is None else round(waiting, 6),
+            }
             for name, count in sorted(self.wires.items())
         }
         return {
@@ -227,7 +233,11 @@ class Report:
             "elapsed_s": round(time.monotonic() - self.began, 3),
             **_jsonable(self.result),
             **self.sections,
-            "frames": [self.frames[number] for number in numbers],
+            "latency": summary(took),
+            "frames": [
+                {**self.frames[number], "latency_s": round(took[number], 6) if number in took else None}
+                for number in numbers
+            ],
             "blocks": blocks,
             "wires": wires,
         }

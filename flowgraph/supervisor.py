@@ -319,6 +319,10 @@ class Supervisor:
         elif isinstance(message, control.Counts):
             self.report.count(message.blocks, message.wires)
             self.report.queued |= message.queued
+            for block, made in message.made.items():
+                self.report.latency.made_by(block, made)
+            for block, finished in message.finished.items():
+                self.report.latency.done_by(block, finished)
             if message.done:
                 member.state = "done"
         elif isinstance(message, control.Failed):
