@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/python run_flowgraph.py run configs/main.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 venv: $(STAMP)
 

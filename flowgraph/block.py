@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -176,7 +177,8 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
-Output = Packet | dict[str, Packet] | None  # a packet for the only output, packets by port, or nothing
+Made = Packet | dict[str, Packet] | None  # a packet for the only output, packets by port, or nothing
+Output = Made | Future[Made]
 
 
 @dataclass(slots=True)
@@ -184,7 +186,8 @@ class Context:
     """What a block is given of the run: its seed, and the ways to hand things to the person who started it.
 
     `keep` is None where nobody keeps files, `cache` where no other run follows in the process; `graph` returns
-    the graph as YAML, nothing for a block that runs without one.
+    the graph as YAML, nothing for a block that runs without one. `later` has a thread of the worker call a function, of
+    which `ahead` may be under way; where that is 0 it calls it at once. `progress` is what the block said last.
     """
 
     seed: int = 0
@@ -195,6 +198,9 @@ class Context:
     checkpoint: Callable[[], None] = lambda: None
     cache: Cache | None = None
     graph: Callable[[], str] = lambda: ""
+    later: Callable[[Callable[[], Made]], Output] = lambda make: make()
+    ahead: int = 0
+    progress: tuple[int, int] | None = None
 
 
 class Block:
@@ -322,9 +328,22 @@ class Block:
         """
         return self.context.files(pattern, endings)
 
+    def progress(self, step: int, steps: int) -> None:
+        """Tell how far long work on what came last is; people who watch see the newest a few times a second."""
+        self.context.progress = step, steps
+
     def checkpoint(self) -> None:
         """Let go of everything if the run is being stopped; for a block that waits for the world outside."""
         self.context.checkpoint()
+
+    # What a block need not wait for
+
+    def later(self, make: Callable[[], Made]) -> Output:
+        """Return what `make()` returns, or the promise of it where the worker has threads to spare, to be handed out.
+
+        Outputs leave in the order in which they were handed out. `make` must not depend on what the block changes.
+        """
+        return self.context.later(make)
 
     # What a block need not do again, where one graph after another is run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import zmq
@@ -13,7 +12,6 @@ import zmq
 from flowgraph import control
 from flowgraph.block import Block, Packet
 from flowgraph.changes import Changes
-from flowgraph.latency import timed
 from flowgraph.probe import Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import WireSpec
@@ -34,16 +32,14 @@ class Call:
     def __init__(self, spec: WireSpec, target: Stage):
         self.spec, self.target, self.port = spec, target, spec.target_port
         self.packets = self.bytes = 0
-        self.sent_s = self.taken_s = 0.0
 
-    def send(self, packet: Packet, now: float) -> None:
+    def send(self, packet: Packet) -> None:
         self.packets += 1
         self.bytes += packet.data.nbytes
-        self.sent_s += now
-        self.target.take(self, packet)
+        self.target.take(self.port, packet)
 
     def end(self) -> None:
-        self.target.take(self, End(0, 0))
+        self.target.take(self.port, End(0, 0))
 
 
 class Stage:
@@ -64,49 +60,51 @@ class Stage:
         self.runner = Runner(block, self._emit, connected, memory, delays, changes)
         self.count = control.BlockCount()
         self._sending = 0.0
-        self._step = self._begun = 0.0  # when a source began with what it makes, and with the frame that it is part of
-        # Frames that are timed: of a source with when it began and ended, of a sink with when it was done
-        self.made: deque[tuple[int, float, float]] = deque()
-        self.done: deque[tuple[int, float]] = deque()
 
     def wires(self) -> Iterator[Outgoing | Call]:
         """Yield the block's wires out, of all its outputs."""
         for wires in self.outputs.values():
             yield from wires
 
-    def take(self, wire: Incoming | Call, message: Packet | End) -> None:
-        """Give the block what has come by a wire, and hand on what it makes of it."""
+    def take(self, name: str, message: Packet | End) -> None:
+        """Give the input `name` what has come, and hand on what the block makes of it."""
         caller, self.at_work[0] = self.at_work[0], self.block.name
         began, self._sending = time.perf_counter(), 0.0
         if isinstance(message, End):
-            ended = self.runner.end(wire.port)
+            ended = self.runner.end(name)
         else:
             self.count.packets += 1
             self.count.items += message.count
-            wire.taken_s += began
-            ended = self.runner.feed(wire.port, message)
-        now = time.perf_counter()
-        self.count.busy_s += now - began - self._sending
-        self.count.sending_s += self._sending
-        if not self.outputs and isinstance(message, Packet) and message.last and timed(message.frame):
-            self.done.append((message.frame, now))
+            ended = self.runner.feed(name, message)
+        self._spent(began)
         if ended:
             self.end()
         self.at_work[0] = caller
+
+    def keep_promise(self) -> None:
+        """Hand on the oldest of what other threads still make for the block, if any."""
+        if promised := self.runner.promised:
+            self.at_work[0] = self.block.name
+            began, self._sending = time.perf_counter(), 0.0
+            self.runner.keep_promises(len(promised) - 1)
+            self._spent(began)
 
     def produce(self) -> Iterator[None]:
         """Run a source, step by step."""
         self.at_work[0] = self.block.name
         steps = self.runner.produce()
         while True:
-            self._step, self._sending = time.perf_counter(), 0.0
+            began, self._sending = time.perf_counter(), 0.0
             step = next(steps, self)
-            self.count.busy_s += time.perf_counter() - self._step - self._sending
-            self.count.sending_s += self._sending
+            self._spent(began)
             if step is self:
                 break
             yield
         self.end()
+
+    def _spent(self, began: float) -> None:
+        self.count.busy_s += time.perf_counter() - began - self._sending
+        self.count.sending_s += self._sending
 
     def end(self) -> None:
         """Tell the blocks behind that the stream has ended."""
@@ -118,15 +116,11 @@ class Stage:
             tap.see(packet)
         began = time.perf_counter()
         for wire in self.outputs.get(port, ()):
-            wire.send(packet, began)
+            wire.send(packet)
         self._sending += time.perf_counter() - began
         if not self.block.inputs:
             self.count.packets += 1
             self.count.items += packet.count
-            if not packet.offset:
-                self._begun = self._step
-            if packet.last and timed(packet.frame):
-                self.made.append((packet.frame, self._begun, began))
 
 
 class BlockThread(threading.Thread):
@@ -237,7 +231,7 @@ class BlockThread(threading.Thread):
                 wanted = [wire for wire in wanted if wire not in ahead]
             ready = [wire for wire in wanted if wire.at_hand()]
             if len(ready) < len(wanted) or not wanted:
-                for socket, _ in poller.poll(0 if ready else 50):
+                for socket, _ in poller.poll(0 if ready or runner.promised else 50):
                     by_socket[socket].woken()
                     if by_socket[socket] not in ready:
                         ready.append(by_socket[socket])
@@ -245,13 +239,14 @@ class BlockThread(threading.Thread):
                 if outgoing.waiting:
                     outgoing.pump()
             if not ready:
+                first.keep_promise()
                 for stage in self.stages:
                     stage.runner.change()
             if self.stop.is_set():
                 raise Stopped
             for wire in ready:
                 for message in wire.messages():
-                    first.take(wire, message)
+                    first.take(wire.port, message)
                     if self.stop.is_set():
                         raise Stopped
                     if runner.pairing and self._runs_ahead(runner, wire):

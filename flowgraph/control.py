@@ -88,19 +88,6 @@ class WireCount(msgspec.Struct):
     dropped: int = 0
     lost: int = 0
     refused: int = 0
-    # Once the block of an end has ended, and both are on one host: the sums of the times at which packets were handed
-    # over and taken, how many were taken, and the time now
-    sent_s: float = 0.0
-    taken_s: float = 0.0
-    taken: int = 0
-    now_s: float = 0.0
-
-    @property
-    def waiting_s(self) -> float | None:
-        """Seconds that packets waited in the wire, all together; those that were not taken wait until the end."""
-        if not (self.sent_s and self.now_s) or self.lost:
-            return None if self.packets else 0.0
-        return max(self.taken_s + (self.packets - self.taken) * self.now_s - self.sent_s, 0.0)
 
 
 class Counts(Message):
@@ -110,8 +97,9 @@ class Counts(Message):
     wires: dict[str, WireCount]
     done: bool
     queued: dict[str, int] = {}  # packets under way now, on wires that leave a block of this worker
-    made: dict[str, list[tuple[int, float, float]]] = {}  # frames that sources have handed out since, for `Latency`
-    finished: dict[str, list[tuple[int, float]]] = {}  # frames that sinks have done with since
+    progress: dict[str, tuple[int, int]] = {}  # what blocks are at: step and steps
+    cpu_s: float = 0.0  # of the worker's process, and the bytes that it holds in memory
+    memory: int = 0
 
 
 class Failed(Message):

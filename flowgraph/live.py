@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -271,7 +272,8 @@ class LiveServer:
 
     def publish(self, report: Report) -> None:
         """Publish the figures so far."""
-        figures = report.as_dict(last=LATEST) | {"queued": report.queued}
+        now = {"queued": report.queued, "progress": report.progress, "workers": report.workers}
+        figures = report.as_dict(last=LATEST) | now
         if "changes" in figures:
             figures["changes"] = figures["changes"][-LATEST:]
         self.feed.send_multipart([b"report", control.encode(figures)])
@@ -297,6 +299,8 @@ class Remote:
         self.context = zmq.Context()
         self.curve = load_keys(keys) if keys else None
         try:
+            if address.startswith("ipc://") and not Path(address.removeprefix("ipc://")).exists():
+                raise BlockError(f"no run is at {address}: has it ended?")
             self.requests = self._socket(zmq.DEALER, address)
             self.run: Run = self._ask(Describe())
             self.feed = self._socket(zmq.SUB, self.run.feed)

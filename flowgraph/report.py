@@ -16,7 +16,6 @@ import msgspec
 
 from flowgraph.control import BlockCount, WireCount
 from flowgraph.journal import claim
-from flowgraph.latency import Latency, summary
 
 # Keys that every report has; null where nothing measured them.
 SECTIONS = {
@@ -165,6 +164,14 @@ def _files_of(report: Path) -> list[str]:
     return [name for name in known if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts]
 
 
+class WorkerHealth(msgspec.Struct):
+    """How a worker is: starting, alive, ended or failed; its process's CPU time, and bytes in memory."""
+
+    state: str = "starting"
+    cpu_s: float = 0.0
+    memory: int = 0
+
+
 class Report:
     """Gathers what blocks and wires say, and becomes `report.json`."""
 
@@ -175,8 +182,9 @@ class Report:
         self.frames: dict[int, dict[str, Any]] = {}
         self.blocks: dict[str, BlockCount] = {}
         self.wires: dict[str, WireCount] = {}
-        self.latency = Latency()
         self.queued: dict[str, int] = {}  # packets under way, by wire: of this moment, and not written
+        self.progress: dict[str, tuple[int, int]] = {}  # step and steps of what blocks are at; not written
+        self.workers: dict[str, WorkerHealth] = {}  # not written
         self.starting: dict[str, str] = {}  # what workers whose blocks start are at; not written
         self.result: dict[str, Any] = {"status": "starting"}
 
@@ -208,7 +216,6 @@ class Report:
     def as_dict(self, last: int = 0) -> dict[str, Any]:
         """Return the report as plain data; only the `last` frames that were told of, where that is given."""
         numbers = sorted(list(self.frames)[-last:])
-        took = self.latency.of_frames()
         blocks = {
             name: {
                 "packets": count.packets,
@@ -221,10 +228,7 @@ class Report:
             for name, count in sorted(self.blocks.items())
         }
         wires = {
-            name: {
-                **{field: getattr(count, field) for field in ("packets", "bytes", "dropped", "lost", "refused")},
-                "waiting_s": None if (waiting := count.waiting_s) is None else round(waiting, 6),
-            }
+            name: {field: getattr(count, field) for field in WireCount.__struct_fields__}
             for name, count in sorted(self.wires.items())
         }
         return {
@@ -233,11 +237,7 @@ class Report:
             "elapsed_s": round(time.monotonic() - self.began, 3),
             **_jsonable(self.result),
             **self.sections,
-            "latency": summary(took),
-            "frames": [
-                {**self.frames[number], "latency_s": round(took[number], 6) if number in took else None}
-                for number in numbers
-            ],
+            "frames": [self.frames[number] for number in numbers],
             "blocks": blocks,
             "wires": wires,
         }

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
-from flowgraph.block import ERASED, Block, BlockError, Output, Packet, Tag
+from flowgraph.block import ERASED, Block, BlockError, Made, Output, Packet, Tag
 from flowgraph.changes import Changes
 
 Emit = Callable[[str, Packet], None]
@@ -234,6 +235,7 @@ class Runner:
         straight = len(self.connected) == len(self.outputs) == 1
         self.ratio = Fraction(ratio) if straight and ratio is not None else Fraction(0)
         self.rest = max([1, *(math.floor(self.ratio * block.align(ports[name])) for name in self.connected)])
+        self.promised: deque[Future[Made]] = deque()  # what other threads still make, oldest first
         self.came: dict[int, int] = {}  # of frames whose end has come in and not gone out, the items
 
     def feed(self, name: str, packet: Packet) -> bool:
@@ -269,6 +271,7 @@ class Runner:
         self.ended = True  # what is late and has not come is not waited for
         self.change()
         self._hand_out(self.block.flush())
+        self.keep_promises()
         for frame, count in self.came.items():
             raise BlockError(
                 f"must hand out all that work() makes, and has handed out no end of frame {frame}, in which "
@@ -284,11 +287,17 @@ class Runner:
             yield
             self.change()
         self._hand_out(self.block.flush())
+        self.keep_promises()
 
     def change(self) -> None:
         """Make the changes that are due before the next packet, whether one has come or not."""
         if self.changes.waiting:
-            self.changes.take_place(*self.place)
+            self._take_changes(*self.place)
+
+    def keep_promises(self, left: int = 0) -> None:
+        """Hand out what other threads have made, waiting for it until no more than `left` are still under way."""
+        while len(self.promised) > left:
+            self._pass_on(self.promised.popleft().result())
 
     def held(self, name: str) -> int:
         """Return the bytes of an input's frames that wait for their partners."""
@@ -307,7 +316,7 @@ class Runner:
     def _work_on(self, name: str, packet: Packet) -> None:
         """Work on a packet of the only input; where a logged change holds from within, on what is before it first."""
         while self.changes.waiting:
-            self.changes.take_place(packet.frame, packet.offset)
+            self._take_changes(packet.frame, packet.offset)
             at = self.changes.next_within(packet.frame, packet.offset, packet.end)
             align = self.aligned[name].of(packet) if name in self.aligned else 1
             cut = 0 if at is None else -(-(at - packet.offset) // align) * align
@@ -318,6 +327,10 @@ class Runner:
         self.place = packet.frame, packet.end
         self._expect(packet)
         self._hand_out(self.block.work(**{name: packet}))
+
+    def _take_changes(self, frame: int, item: int) -> None:
+        self.keep_promises()  # made with the parameters as they were
+        self.changes.take_place(frame, item)
 
     def _release(self) -> None:
         """Work on every frame that no input can add to any more, in order."""
@@ -330,7 +343,7 @@ class Runner:
                 break
             packets = {name: w.take(frame) for name, w in self.whole.items()}
             if self.changes.waiting:
-                self.changes.take_place(frame, 0)
+                self._take_changes(frame, 0)
             self.place = frame, max(packet.end for packet in packets.values() if packet is not None)
             if len(packets) == 1:
                 self._expect(packets[next(iter(packets))])
@@ -352,6 +365,14 @@ class Runner:
             self.came[packet.frame] = packet.end
 
     def _hand_out(self, output: Output | Iterator[Output]) -> None:
+        if isinstance(output, Future):
+            self.promised.append(output)
+            self.keep_promises(self.block.context.ahead)
+        elif output is not None:
+            self.keep_promises()
+            self._pass_on(output)
+
+    def _pass_on(self, output: Made | Iterator[Output]) -> None:
         if output is None:
             return
         if isinstance(output, Packet):

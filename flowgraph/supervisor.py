@@ -29,7 +29,7 @@ from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.launch import how_it_ended, launch, private_folder
 from flowgraph.live import LiveServer
 from flowgraph.place import fault_of_listening, listening_on
-from flowgraph.report import Report, RunFailed, RunFolder
+from flowgraph.report import Report, RunFailed, RunFolder, WorkerHealth
 from flowgraph.spec import GraphSpec, NetworkSpec, WorkerSpec
 from flowgraph.transport import open_socket, watch_over
 from flowgraph.wire import WireError
@@ -76,6 +76,7 @@ class Supervisor:
         self.report = Report(spec.name, spec.seed)
         self.secret, self.token = secrets.token_hex(16), secrets.token_hex(8)
         self.members = {worker.name: _Member(worker) for worker in spec.workers}
+        self.report.workers = {worker.name: WorkerHealth() for worker in spec.workers}
         self.endpoints: dict[str, str] = {}
         self.fault = ""
         self.starts_until: float | None = None  # when blocks that are starting have no more to say, once one could not
@@ -279,6 +280,7 @@ class Supervisor:
             self._refuse(socket, identity, f"the workers awaited from other hosts are {awaited}")
             return
         name = member.spec.name
+        health = self.report.workers[name]
         if isinstance(message, control.Hello):
             by_hand = member.spec.host is not None and socket is not self.sockets[0]
             if member.address or not (by_hand or secrets.compare_digest(message.secret, self.secret)):
@@ -298,7 +300,7 @@ class Supervisor:
         elif isinstance(message, control.Starting):
             self.report.starting[name] = message.step
         elif isinstance(message, control.Ready):
-            member.state = "ready"
+            member.state, health.state = "ready", "alive"
             self.report.starting.pop(name, None)
         elif isinstance(message, control.Figures):
             self.report.add(message.section, message.frame, message.values)
@@ -319,13 +321,12 @@ class Supervisor:
         elif isinstance(message, control.Counts):
             self.report.count(message.blocks, message.wires)
             self.report.queued |= message.queued
-            for block, made in message.made.items():
-                self.report.latency.made_by(block, made)
-            for block, finished in message.finished.items():
-                self.report.latency.done_by(block, finished)
+            self.report.progress |= message.progress
+            health.cpu_s, health.memory = message.cpu_s, message.memory
             if message.done:
-                member.state = "done"
+                member.state, health.state = "done", "ended"
         elif isinstance(message, control.Failed):
+            health.state = "failed"
             who = f"block {message.block}" if message.block else f"worker {name}"
             fault = f"{who}: {message.message}"
             if not self.fault:
@@ -343,6 +344,8 @@ class Supervisor:
             self._serve(member, message)
         elif isinstance(message, control.Left):
             member.state = "left"
+            if health.state != "failed":
+                health.state = "ended"
             if not (self.stopping or self.fault):
                 blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == name)
                 self.fault = f"worker {name} ({blocks}) was ended by hand"
@@ -385,10 +388,13 @@ class Supervisor:
             blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == name)
             if member.process and member.process.poll() is not None and member.state != "left":
                 self._hear(0)  # its last words
+                if member.state != "left":
+                    self.report.workers[name].state = "failed"
                 if not self.fault and not self.sockets[0].poll(0):
                     self.fault = f"worker {name} ({blocks}) {how_it_ended(member.process.returncode)}"
                     self.starts_until = 0.0  # it will say no more
             if member.thread and not member.thread.is_alive() and not self.fault:
+                self.report.workers[name].state = "failed"
                 self.fault = f"worker {name} ended by itself; its last words are on stderr"
         broken = False
         while self.monitor and self.monitor.poll(0):
@@ -403,6 +409,7 @@ class Supervisor:
             blocks = ", ".join(block.name for block in self.spec.blocks if block.worker == member.spec.name)
             self.fault = self.fault or f"worker {member.spec.name} ({blocks}) on {member.spec.host} is gone"
             member.address, member.state = None, "left"
+            self.report.workers[member.spec.name].state = "failed"
 
     def _send(self, socket: zmq.Socket, identity: bytes, message: control.FromSupervisor) -> bool:
         """Send a message; return False if a worker on another host is no longer connected, or has long not listened."""

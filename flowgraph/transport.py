@@ -147,11 +147,10 @@ class Outgoing:
         self.monitor: zmq.Socket | None = None
         self.broken_at: float | None = None
         self.handover: Handover | None = None
-        self.waiting: deque[tuple[Packet, float]] = deque()  # only where the policy is to drop
+        self.waiting: deque[Packet] = deque()  # only where the policy is to drop
         self.sent = self.taken = 0  # messages sent, and how many of them the receiver has taken
         self.ending = self.ended = False  # the end has been sent; the receiver has it
         self.packets = self.items = self.bytes = self.dropped = 0
-        self.sent_s = 0.0  # sum of the times at which the packets were handed over
 
     def connect(self, endpoint: str) -> None:
         self.handover = self.hub.handovers.get(endpoint)
@@ -161,23 +160,20 @@ class Outgoing:
             self.monitor = watch_over(self.socket, zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED)
         self.socket.connect(endpoint)
 
-    def send(self, packet: Packet, now: float = 0.0) -> None:
-        """Send a packet at the time `now`; where no credit is left, wait or drop as the wire's policy says.
-
-        Raises `Stopped`.
-        """
+    def send(self, packet: Packet) -> None:
+        """Send a packet; where no credit is left, wait or drop as the wire's policy says. Raises `Stopped`."""
         if self.spec.policy == "block":
             while not self._credit():
                 self._wait()
-            self._transmit(packet, now)
+            self._transmit(packet)
             return
         self.pump()
         if self._credit() and not self.waiting:
-            self._transmit(packet, now)
+            self._transmit(packet)
         elif self.spec.policy == "drop-newest":
             self.dropped += 1
         else:
-            self.waiting.append((packet, now))
+            self.waiting.append(packet)
             if len(self.waiting) > self.spec.queue:
                 self.waiting.popleft()
                 self.dropped += 1
@@ -185,7 +181,7 @@ class Outgoing:
     def pump(self) -> None:
         """Send what waits, as far as the credits go."""
         while self.waiting and self._credit():
-            self._transmit(*self.waiting.popleft())
+            self._transmit(self.waiting.popleft())
 
     def end(self) -> None:
         """Send what waits, then the end of the stream, and wait until the receiver has it. Raises `Stopped`."""
@@ -220,8 +216,7 @@ class Outgoing:
             self._listen(0)
         return self.spec.queue - (self.sent - self.taken)
 
-    def _transmit(self, packet: Packet, now: float) -> None:
-        self.sent_s += now
+    def _transmit(self, packet: Packet) -> None:
         self.packets += 1
         self.items += packet.count
         self.bytes += packet.data.nbytes
@@ -305,7 +300,6 @@ class Incoming:
         self.next = self.told = 0  # number of the next message, and the last one that the sender knows as taken
         self.ended = False
         self.packets = self.items = self.bytes = self.lost = 0
-        self.taken_s = 0.0  # sum of the times at which the block took the packets
         self.refused: dict[str, int] = {}
         self.shaken = 0
 

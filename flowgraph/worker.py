@@ -16,9 +16,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import zmq
 from msgspec import structs
@@ -40,6 +42,7 @@ COUNTS_EVERY_S = 0.25
 TICK_MS = 20
 HINT_AFTER_S = 3.0
 LEAVE_WITHIN_S = 1.7
+AHEAD = 4  # packets at most that other threads make for a block: the rest of a chain keeps up with no more
 
 
 def explain(error: BaseException) -> str:
@@ -136,7 +139,15 @@ class Worker:
             files,
             checkpoint,
             graph=lambda: dump(setup.spec),
+            **self._aside(spec),
         )
+
+    def _aside(self, spec: BlockSpec) -> dict[str, Any]:
+        """Return what a block's context says of other threads: a fused chain keeps to its own."""
+        ahead = min(AHEAD, int(os.environ.get("OMP_NUM_THREADS") or 1))
+        if spec.chain or ahead < 2:
+            return {}
+        return {"later": ThreadPoolExecutor(ahead, spec.name).submit, "ahead": ahead}
 
     def _distant_files(self, pattern: str, endings: Collection[str]) -> Iterator[control.Content]:
         index = 0
@@ -337,6 +348,7 @@ class Worker:
         blocks: dict[str, control.BlockCount] = {}
         wires: dict[str, control.WireCount] = {}
         queued: dict[str, int] = {}
+        progress: dict[str, tuple[int, int]] = {}
         for thread in self.threads:
             for wire in thread.inputs.values():
                 wire.watch()
@@ -350,12 +362,14 @@ class Worker:
                 count, name = stage.count, stage.block.name
                 errors, refused = self.warned.get(name, 0) + refused, 0  # messages come to the first alone
                 blocks[name] = structs.replace(count, errors=errors)
+                if stage.block.context.progress:
+                    progress[name] = stage.block.context.progress
         for out in (out for thread in self.threads for stage in thread.stages for out in stage.wires()):
             known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
             known.dropped = out.dropped
             if isinstance(out, Outgoing):
                 queued[out.spec.name] = out.under_way
-        return control.Counts(blocks, wires, done, queued)
+        return control.Counts(blocks, wires, done, queued, progress, time.process_time(), _memory())
 
     def _tell_refusal(self, block: str, sentence: str, at_once: bool) -> None:
         """Tell of a refusal once, and not when first seen: where a sender has died, its own end says more."""
@@ -388,6 +402,14 @@ class Worker:
             self.doorkeeper.close()
         if not any(thread.is_alive() for thread in self.threads):
             self.hub.context.destroy(LINGER_MS)  # with the sockets of blocks that never ran
+
+
+def _memory() -> int:
+    """Return the bytes that this process holds in memory; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _local_files(pattern: str, endings: Collection[str]) -> Iterator[control.Content]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +10,12 @@ import numpy as np
 
 from . import weights
 from .autoencoder import Autoencoder, from_folder, gaussian
+
+Progress = Callable[[int, int], None]  # is told the step and of how many
+
+
+def _unseen(step: int, steps: int) -> None:
+    pass
 
 
 class Schedule(NamedTuple):
@@ -70,6 +76,7 @@ class Receiver:
         schedule_steps: int = 50,
         seeds: Sequence[int],
         negative_prompt: str = "",
+        progress: Progress = _unseen,
     ) -> tuple[np.ndarray, list[int]]:
         """Latents float32 [B, C, h, w] and captions -> images uint8 [B, H, W, 3] and the steps taken for
         each.
@@ -79,7 +86,8 @@ class Receiver:
         the UNet. `matched` takes the channel's noise for the diffusion's: with sigma^2 = `noise_variance[i]`
         relative to clean latents of unit variance, z_t = sqrt(abar_t) z at t* = argmin |abar_t - 1 / (1 +
         sigma^2)|, and adds none. A caption None regenerates from the latent alone: empty text, no guidance.
-        Noise comes from `seeds[i]` alone. Raises `ValueError` for arguments that do not fit each other.
+        Noise comes from `seeds[i]` alone. `progress` is told of each step before it is taken, and of how many there
+        are for the latent that takes most. Raises `ValueError` for arguments that do not fit each other.
         """
         import torch
 
@@ -103,7 +111,7 @@ class Receiver:
             z[i] *= signal**0.5
             if steps != "matched":
                 z[i] += (1 - signal) ** 0.5 * gaussian(seeds[i], z[i].shape)
-        taken = self._denoise(z, starts, captions, guidance, schedule_steps, negative_prompt)
+        taken = self._denoise(z, starts, captions, guidance, schedule_steps, negative_prompt, progress)
         return self.vae.decode(z.numpy()), taken
 
     def generate(
@@ -115,6 +123,7 @@ class Receiver:
         seeds: Sequence[int],
         size: tuple[int, int] | None = None,
         negative_prompt: str = "",
+        progress: Progress = _unseen,
     ) -> np.ndarray:
         """Captions alone -> images uint8 [B, H, W, 3], by `steps` DDIM steps from pure noise.
 
@@ -129,7 +138,8 @@ class Receiver:
             raise ValueError(f"size must be multiples of {self.vae.factor}, not {(height, width)}")
         shape = (self.vae.channels, height // self.vae.factor, width // self.vae.factor)
         z = torch.stack([gaussian(seed, shape) for seed in seeds])
-        self._denoise(z, [self.schedule.start(steps, steps)] * len(seeds), captions, guidance, steps, negative_prompt)
+        starts = [self.schedule.start(steps, steps)] * len(seeds)
+        self._denoise(z, starts, captions, guidance, steps, negative_prompt, progress)
         return self.vae.decode(z.numpy())
 
     def _denoise(
@@ -140,6 +150,7 @@ class Receiver:
         guidance: float,
         schedule_steps: int,
         negative_prompt: str,
+        progress: Progress,
     ) -> list[int]:
         """Walk every latent of z [B, C, h, w] down from its own t, in place; returns the steps taken."""
         import torch
@@ -147,10 +158,12 @@ class Receiver:
         self.scheduler.set_timesteps(schedule_steps)
         stride = self.schedule.stride(schedule_steps)
         taken = [0] * len(starts)
+        most = max((t // stride + 1 for t in starts), default=0)
         with torch.inference_mode():
             texts = [self._embed(caption or "") for caption in captions]
             without = self._embed(negative_prompt)
             while active := [i for i, t in enumerate(starts) if t - taken[i] * stride >= 0]:
+                progress(max(taken) + 1, most)
                 times = [starts[i] - taken[i] * stride for i in active]
                 # The unconditional branch only where guidance mixes it in: epsilon = e0 + g (e - e0).
                 guided = [k for k, i in enumerate(active) if captions[i] is not None and guidance != 1]

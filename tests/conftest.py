@@ -9,6 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a machine may be busy
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 LAB = ROOT / "tests" / "lab"

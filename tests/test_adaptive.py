@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 
+from blocks.fec.hybrid import HybridDemodulator, HybridModulator
 from blocks.framing.deserializer import BitDeserializer
 from blocks.framing.serializer import BitSerializer
 from blocks.phy.channel import AwgnChannel, ShadowingChannel
@@ -16,7 +18,15 @@ STEPS = [{"above": "8 dB", "latent": "quant8"}, {"above": "-2 dB", "latent": "qu
 
 @pytest.mark.parametrize(
     ("told", "form"),
-    [(None, None), (np.nan, None), (-2.1, None), (-2.0, "quant2"), (7.9, "quant2"), (8.0, "quant8"), (99, "quant8")],
+    [
+        (None, "quant2"),
+        (np.nan, "quant2"),
+        (-2.1, None),
+        (-2.0, "quant2"),
+        (7.9, "quant2"),
+        (8.0, "quant8"),
+        (99, "quant8"),
+    ],
 )
 def test_format_is_that_of_the_highest_step_reached(told, form):
     rows = {}
@@ -57,18 +67,43 @@ def test_without_deviation_it_is_awgn_and_boundaries_do_not_matter():
     check_packet_invariance(ShadowingChannel, {"esn0": 5}, {"symbols": frames(3, 100)})
 
 
-@pytest.mark.parametrize(
-    ("esn0", "form"), [("-6 dB", None), ("2 dB", "analog"), ("9 dB", "quant4"), ("15 dB", "quant6")]
-)
-def test_transmitter_finds_its_mode_by_what_the_receiver_tells(esn0, form, tmp_path):
-    """The first frame goes before anything is known: as a caption alone."""
+TABLE = yaml.safe_load((ROOT / "configs/beyond/adaptive.yaml").read_text())["vars"]
+
+
+@pytest.mark.parametrize(("esn0", "form"), [(-1, "analog"), (5, "quant3"), (7, "quant4"), (9, "quant5")])
+def test_transmitter_finds_its_mode_by_what_the_receiver_tells(esn0, form):
+    """The first frame goes before anything is known: by the lowest step. One that is lost brings that back."""
+    rows = {}
+    context = Context(report=lambda section, frame, values: rows.setdefault(frame, values))
+    pack = BitSerializer({"adapt": TABLE["adapt"], "compress": True}, "pack", context)
+    air = AwgnChannel({"esn0": esn0}, "air")
+    link = {"profile": TABLE["profile"], "repeats": 4}
+    modulate, demodulate = HybridModulator(link), HybridDemodulator(link)
+    for block in (pack, air, modulate, demodulate):
+        block.start()
+    rng, text, told, forms = np.random.default_rng(1), np.frombuffer(b"a dog runs", np.uint8), None, []
+    for number in range(8):
+        latent = Packet(rng.standard_normal((1, 4, 24, 24), np.float32), number, last=True)
+        bits = pack.work(Packet(text, number, last=True), latent, told)
+        lost = told is None or np.isnan(told.data[0])
+        made = demodulate.work(air.work(modulate.work(bits, latent)))
+        got = run_block(BitDeserializer(), {"bits": [made["bits"]], "latent": [made["latent"]]})
+        sent = rows[number]["format"]
+        assert sent == ("analog" if lost else form)
+        told = made["esn0"]
+        if not np.isnan(told.data[0]):
+            forms.append(sent)
+            assert told.data[0] == pytest.approx(esn0, abs=0.4)
+            assert got["latent"][0].tag("status") == "ok"
+    assert form in forms
+
+
+def test_adaptive_config_runs_with_its_way_back(tmp_path):
     overlay = tmp_path / "no_pictures.yaml"
-    overlay.write_text("blocks: {render: {use: diffusion_sink, steps: 0, text_only_steps: 1}}\nworkers: null\n")
-    settings = {"esn0": esn0, "deviation": "0 dB", "limit": 3}
+    overlay.write_text("blocks: {render: {use: diffusion_sink, steps: 0}}\nworkers: null\n")
+    settings = {"esn0": "15 dB", "deviation": "0 dB", "limit": 2}
     graph = Flowgraph.load(ROOT / "configs/beyond/adaptive.yaml", overlays=[overlay], **settings)
-    rows = list(graph.run(tmp_path / "out").frames.values())
-    rows.sort(key=lambda row: row["frame"])
-    assert [row["format"] for row in rows] == [None, form, form]
-    assert all(row["caption_received"] == row["caption_sent"] for row in rows if row["status"] == "ok")
-    if form:
-        assert [row["mode"] for row in rows] == ["text", "text+latent", "text+latent"]
+    rows = sorted(graph.run(tmp_path / "out").frames.values(), key=lambda row: row["frame"])
+    assert [row["format"] for row in rows] == ["analog", "quant6"]
+    assert all(row["caption_received"] == row["caption_sent"] for row in rows)
+    assert rows[1]["latent_mse"] < 0.003 < rows[0]["latent_mse"]

@@ -1,5 +1,6 @@
 """Coding blocks: every length comes back, however it is cut; what is told of rates, errors and losses is true."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,7 @@ from blocks.fec.interleaver import Deinterleaver, Interleaver
 from blocks.phy import theory
 from blocks.phy.channel import AwgnChannel, ErasureChannel
 from blocks.phy.qam import QamDemapper, QamMapper
+from blocks.sink.errors import ErrorMeter
 from flowgraph.block import Context, Packet, Tag
 from flowgraph.testing import check_packet_invariance, run_block, whole_frames
 
@@ -248,3 +250,20 @@ def test_a_code_block_of_which_nothing_came_is_missing_and_the_others_are_not():
 def test_a_code_that_there_is_not_is_refused(params, message):
     with pytest.raises(ValueError, match=message):
         LdpcEncoder(params)
+
+
+@pytest.mark.parametrize(("pair", "blocks"), [("ldpc", 40), ("convolutional", 41)])
+def test_the_interval_of_an_error_rate_is_made_of_code_blocks_where_their_errors_are_independent(pair, blocks):
+    """Of one frame; under slow fading its blocks fade together, and one frame tells no spread."""
+    sent, told = frames((20_480,)), {}
+    context = Context(report=lambda section, frame, values: told.update(values))
+    run_block(ErrorMeter({}, "errors", context), {"sent": sent, "received": received(pair, sent, 3.6)[0]})
+    clusters = told["ber_clusters"]
+    assert (clusters["clusters"], clusters["trials"], clusters["errors"]) == (blocks, 20_480, told["bit_errors"])
+    low, high = told["ber_interval"]
+    assert 0 < low < told["ber"] < high < 0.2
+    (back,) = received(pair, sent, 3.6)[0]
+    slow = back.tag("true_channel") | {"kind": "rayleigh", "fading": "doppler"}
+    back = replace(back, tags=(Tag(0, "true_channel", slow),))
+    run_block(ErrorMeter({}, "errors", context), {"sent": sent, "received": [back]})
+    assert told["ber_interval"] is None

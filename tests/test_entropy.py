@@ -1,6 +1,7 @@
 """Entropy coding: whatever goes in comes out, near the entropy; what is damaged is told and dropped."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,16 @@ def test_any_bytes_are_a_text_or_refused(data):
     except ValueError:
         return
     assert entropy.compress(text) == data.lstrip(b"\0")
+
+
+@given(st.binary(max_size=40))
+@settings(deadline=None)
+def test_a_text_that_does_not_end_is_refused_at_once(data):
+    """After about one character for every 7 bits that came."""
+    before = []
+    with pytest.raises(ValueError, match="it does not end"):
+        entropy.decode(data, lambda known: before.append(0) or np.full(entropy.END, 1 << 13), end=entropy.END)
+    assert len(before) < 8 * (len(data) + 1) + entropy.ORDER
 
 
 def test_captions_take_less_than_a_third_of_ascii():

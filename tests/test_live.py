@@ -397,8 +397,64 @@ def test_a_run_of_the_command_line_is_turned_by_another(cli, link):
     assert run.wait(20) == 130
     gone = cli.run("set", "ebn0", "4 dB", "--on", address)
     assert gone.returncode == 2
-    assert "is the run there" in gone.stderr
+    assert "has it ended?" in gone.stderr
     run.stdout.close(), run.stderr.close()
+
+
+DYING = """
+flowgraph: dying
+workers: {tx: {blocks: [numbers]}, rx: {blocks: [tally]}}
+blocks:
+  numbers: {use: lab_numbers, frames: 100000, pause: 0.01}
+  tally:   {use: lab_tally}
+wires: [numbers.x -> tally.x]
+"""
+
+
+def test_a_worker_that_dies_is_told_of_with_the_run_s_last_word(cli):
+    (cli.folder / "dying.yaml").write_text(DYING + "probes: [numbers.x]\n")
+    run = cli.start("run", "dying.yaml", "--out", "out")
+    log = cli.folder / "out/log.txt"
+    assert cli.wait_until(lambda: log.exists() and " running" in log.read_text())
+    remote = Remote(re.search(r"viewers find it at (\S+)", log.read_text())[1])
+
+    def next_report(condition):
+        remote.watch()
+        while True:
+            for what, report in remote.news(10):
+                if what == "report" and condition(report):
+                    return report
+
+    alive = next_report(lambda report: report["workers"]["rx"]["cpu_s"])["workers"]
+    assert {each["state"] for each in alive.values()} == {"alive"}
+    assert alive["rx"]["memory"] > 10 << 20  # a Python with NumPy
+    worker = next(each for each in cli.processes() if b"SEMFLOW_WORKER=rx" in environment_of(each))
+    os.kill(worker, signal.SIGKILL)
+    ended = next_report(lambda report: report["status"] == "failed")["workers"]
+    assert {name: each["state"] for name, each in ended.items()} == {"tx": "ended", "rx": "failed"}
+    remote.close()
+    run.communicate(timeout=20)
+
+
+def environment_of(process):
+    """Return the environment that a process was started with."""
+    return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+
+
+class Steps(Block):
+    """Tell of steps."""
+
+    inputs = (Port("x", "uint8", shape=(None,)),)
+
+    def work(self, x):
+        self.progress(3, 10)
+
+
+def test_what_a_block_tells_of_its_steps_is_seen(tmp_path):
+    graph = Flowgraph("steps")
+    graph.connect(Paced(name="paced"), Steps(name="steps"))
+    with Running(graph, tmp_path) as run:
+        assert run.wait_for("report", condition=lambda r: r["progress"])["progress"] == {"steps": [3, 10]}
 
 
 def test_what_is_no_request_is_answered_and_the_run_goes_on(link, tmp_path):

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -273,7 +274,9 @@ def test_no_steps_is_the_plain_decoder_without_the_unet(receiver, latents, monke
 def test_an_image_does_not_depend_on_its_batch(receiver, latents):
     captions = ["a woman smiles", None, "a cat"]
     for given in ({"steps": 3}, {"steps": "matched", "noise_variance": [0.02, 0.0, 0.1]}):
-        together, taken = receiver.regenerate(latents, captions, guidance=3.0, seeds=[7, 8, 9], **given)
+        told = Mock()
+        together, taken = receiver.regenerate(latents, captions, guidance=3.0, seeds=[7, 8, 9], progress=told, **given)
+        assert [each.args for each in told.mock_calls] == [(step, max(taken)) for step in range(1, max(taken) + 1)]
         for i, caption in enumerate(captions):
             own = {**given, "noise_variance": [given["noise_variance"][i]]} if len(given) > 1 else given
             alone, steps = receiver.regenerate(latents[i : i + 1], [caption], guidance=3.0, seeds=[7 + i], **own)

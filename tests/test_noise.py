@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -181,15 +180,3 @@ def test_importing_the_blocks_imports_no_compiler():
         [sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_share_a_packet_and_change_no_bit_of_it(monkeypatch, threads):
-    count = 3 * noise.STRETCH + 1
-    x, h = noise.complex_normal(count, 1), noise.complex_normal(count, 2)
-    alone = [noise.awgn(x, 0.5, 3, 4, 5), noise.fade(x, h, 0.5, 3, 4, 5), noise.complex_normal(count, 3, 4, 5)]
-    with ThreadPoolExecutor(threads - 1) as others:
-        monkeypatch.setattr(noise, "_threads", lambda: (threads, others))
-        shared = [noise.awgn(x, 0.5, 3, 4, 5), noise.fade(x, h, 0.5, 3, 4, 5), noise.complex_normal(count, 3, 4, 5)]
-    for one, other in zip(alone, shared, strict=True):
-        np.testing.assert_array_equal(one, other)

@@ -1,10 +1,14 @@
 """The live page in a real browser, on a graph that runs: what a person sees, turns, and is told."""
 
+import json
+import os
 import re
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -119,7 +123,7 @@ def wait_for(condition, seconds=10.0):
 def test_the_page_shows_the_graph_s_views_and_symbols_move(live, open_page):
     page = open_page(live)
     titles = page.locator("section h2").all_inner_texts()
-    assert titles[:3] == ["Constellation", "Error rates, over one second", "Error rate against Eb/N0"]
+    assert titles[:3] == ["Constellation", "Error rates", "Error rate against Eb/N0"]
     assert {"Pictures", "Spectrum and waterfall", "Signal in time"} <= set(titles)
     assert wait_for(lambda: "EVM" in model(page, "constellation", "root.title.text"), 20)
     before = model(page, "constellation", DENSITY)
@@ -182,21 +186,54 @@ def test_two_viewers_see_what_one_of_them_turns(live, open_page):
     assert wait_for(lambda: len(model(two, "rates", TIMES)) > len(first), 3)
 
 
-def test_a_reload_keeps_the_history(live, open_page):
+def test_a_reload_keeps_the_history_and_what_was_chosen_by_the_keyboard(live, open_page):
     page = open_page(live)
     assert wait_for(lambda: len(model(page, "rates", TIMES)) > 5, 15)
+    persistence = page.get_by_label("persistence of Constellation").locator("select")
+    window = page.get_by_label("window of Error rates").locator("select")
+    for choice, keys in ((persistence, ["End"]), (window, ["ArrowDown", "ArrowDown"])):
+        choice.focus()
+        for key in keys:
+            page.keyboard.press(key)
     before = model(page, "rates", TIMES)
     page.reload()
     page.wait_for_selector("#card-graph canvas")
     after = model(page, "rates", TIMES)
     assert after[: len(before)] == before
+    assert (persistence.input_value(), window.input_value()) == ("all", "over 30 s")
 
 
-def test_a_browser_that_stands_still_holds_nothing_up(live, open_page):
-    page, other = open_page(live), open_page(live)
-    page.evaluate("() => { setTimeout(() => { const end = Date.now() + 4000; while (Date.now() < end) {} }, 0) }")
-    before = model(other, "rates", TIMES)
-    assert wait_for(lambda: model(other, "rates", TIMES)[-1] > before[-1] + 2, 6)
+@pytest.fixture
+def stop_a_browser():
+    """Opens a page in a Chromium of its own, and stops all its processes as Ctrl-Z would."""
+    started = []
+
+    def stop(url):
+        with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
+            command = [CHROMIUM, "--headless", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+            viewer = subprocess.Popen([*command, url], stderr=subprocess.PIPE, text=True, start_new_session=True)
+            started.append(viewer)
+            told = next(line for line in viewer.stderr if "DevTools listening on" in line)
+            port = re.search(r":(\d+)/", told)[1]
+
+            def titles():
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+                    return [each["title"] for each in json.load(answer)]
+
+            assert wait_for(lambda: any("Semflow" in title for title in titles()))
+            os.killpg(viewer.pid, signal.SIGSTOP)
+
+    yield stop
+    for viewer in started:
+        os.killpg(viewer.pid, signal.SIGKILL)
+        viewer.communicate()
+
+
+def test_a_browser_that_is_stopped_holds_neither_the_run_nor_another_viewer_up(live, stop_a_browser, open_page):
+    stop_a_browser(live.url)
+    page = open_page(live)
+    before = model(page, "rates", TIMES)
+    assert wait_for(lambda: model(page, "rates", TIMES)[-1] > before[-1] + 2, 10)
     assert live.run.poll() is None
 
 
@@ -221,7 +258,11 @@ def test_the_page_stays_after_the_end_until_ctrl_c(cli, open_page):
     field.fill("3 dB")
     field.press("Enter")
     assert wait_for(lambda: "the run has ended" in answers(page), 3)
+    shown = model(page, "constellation", DENSITY)
+    assert set(shown.split(",")) > {"0"}
     live.run.send_signal(signal.SIGINT)
     assert live.run.wait(10) == 0
+    page.get_by_text("The page's server is gone: what is shown stands still.").wait_for()
+    assert model(page, "constellation", DENSITY) == shown
     assert cli.wait_until(lambda: not cli.processes(), 5)
     live.run.stdout.close(), live.run.stderr.close()

@@ -123,7 +123,7 @@ def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(
         ({"host": "myhost"}, "--address must be an address of this machine, as 192.168.1.7, not 'myhost'"),
         ({"port": 99999}, "--port must be from 1 to 65535, or 0 for a free one, not 99999"),
         ({"host": "192.0.2.77"}, "the live page cannot be at 192.0.2.77:0: Cannot assign requested address"),
-        ({}, "no answer from ipc:///tmp/nobody-is-here in 5 s"),
+        ({}, "no run is at ipc:///tmp/nobody-is-here: has it ended?"),
     ],
 )
 def test_what_cannot_be_served_is_told(options, reason):
@@ -184,6 +184,7 @@ def history(tmp_path):
 def report(t, bits, errors, **more):
     return {
         "status": "running", "elapsed_s": t, "link": {"bits": bits, "bit_errors": errors}, "frames": [], "wires": {},
+        "workers": {"main": {"state": "alive", "cpu_s": t / 4, "memory": 50_000_000}},
         "blocks": {"link.air": {"busy_s": t / 2, "items": bits // 4, "errors": 0}}, **more,
     }  # fmt: skip
 
@@ -192,8 +193,11 @@ def test_rates_are_those_of_the_last_second(history):
     for t, errors in ((0.0, 0), (0.5, 50), (1.0, 100), (1.5, 600), (2.0, 1100)):
         history.add("report", report(t, int(10_000 * t), errors))
     assert history.samples[-1]["ber"] == pytest.approx(0.1)  # 1000 errors in the second half
+    over = {window_s: history.rates_at(history.samples[-1], window_s)["ber"] for window_s in (0.5, 1.5, 30.0)}
+    assert over == pytest.approx({0.5: 0.1, 1.5: 1050 / 15_000, 30.0: 1100 / 20_000})
     assert history.busy["link.air"] == pytest.approx(0.5)
     assert history.rates["link.air"] == pytest.approx(2500)
+    assert history.cpu["main"] == pytest.approx(0.25)
 
 
 def test_evm_and_snr_are_those_of_the_noise_that_is_there_now(history):
@@ -208,8 +212,10 @@ def test_evm_and_snr_are_those_of_the_noise_that_is_there_now(history):
         evm, snr = history.streams["link.air.symbols"].quality()
         assert snr == pytest.approx(esn0_db, abs=0.2)
         assert evm == pytest.approx(channel["n0"] ** 0.5, rel=0.05)
-    density = history.streams["link.air.symbols"].density
-    assert density.sum() == pytest.approx(1024 * (1 - 0.9**16) / 0.1, rel=0.01)  # old pieces fade
+    density = history.streams["link.air.symbols"].densities
+    assert density["0.1 s"].sum() == pytest.approx(1024, rel=0.01)
+    assert density["1 s"].sum() == pytest.approx(1024 * (1 - 0.9**16) / 0.1, rel=0.01)  # old pieces fade
+    assert density["all"].sum() == pytest.approx(16 * 1024, rel=0.01)
 
 
 def test_values_in_force_are_those_that_others_have_turned_too(history):
@@ -299,4 +305,4 @@ def test_words_that_differ_are_marked_and_none_is_taken_for_html():
 def test_odd_pieces_break_nothing(history):
     for data in (np.full(64, np.nan, np.complex64), np.zeros(0, np.complex64), np.ones(3, np.complex64) * 1e30):
         history.add("link.air.symbols", Packet(data).tagged(modulation="16qam"))
-    assert np.isfinite(history.streams["link.air.symbols"].density).all()
+    assert np.isfinite(history.streams["link.air.symbols"].densities["all"]).all()

@@ -226,6 +226,25 @@ def test_regions_and_axes_tell_the_same(modulation, esn0_db):
     assert theory.decision_error(n0, points) == pytest.approx(theory.decision_error(n0, modulation), rel=1e-8)
 
 
+def on_circle(*degrees):
+    return [[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in degrees]
+
+
+@pytest.mark.parametrize(
+    ("points", "gray"),
+    [
+        (on_circle(0, 50, 180, 225), False),  # the nearest two, 10 and 11, differ in one bit, 01 and 10 in two
+        (on_circle(0, 50, 225, 180), True),
+        (CROSS, False),
+        ([[1, 0], [-1, 0]], True),
+        ([[a / math.sqrt(5), 0] for a in (-3, -1, 3, 1)], True),
+        ([[a / math.sqrt(5), 0] for a in (-3, -1, 1, 3)], False),
+    ],
+)
+def test_points_that_are_not_evenly_spaced_are_gray_if_all_neighbours_are(points, gray):
+    assert constellation(points).gray is gray
+
+
 def test_labels_that_are_not_gray_are_known():
     assert not constellation([[1, 0], [0, 1], [-1, 0], [0, -1]]).gray
     assert constellation([[1, 0], [0, 1], [0, -1], [-1, 0]]).gray
@@ -478,6 +497,27 @@ def test_the_noise_estimate_is_within_2_db_of_its_cramer_rao_bound(modulation, e
     likely = np.exp(distance.min(1, keepdims=True) - distance)
     information = np.mean(((likely * distance).sum(1) / likely.sum(1) - 1) ** 2)
     excess = np.var(found) * symbols * information
+    assert 0.7 < excess < 10**0.2
+
+
+@pytest.mark.parametrize(("modulation", "ebn0_db"), [("8psk", 0), ("16qam", 0), ("16qam", 20)])
+def test_under_fading_the_noise_estimate_is_within_2_db_of_its_bound_too(modulation, ebn0_db):
+    """As above, with N0 / |h|^2 for each symbol, h known."""
+    known, bits, frames, symbols = CONSTELLATIONS[modulation], CONSTELLATIONS[modulation].bits_per_symbol, 250, 2048
+    n0 = theory.db_to_ratio(-ebn0_db) / bits
+    estimator, found, information = qam.NoiseEstimator(known), [], []
+    for frame in range(frames):
+        sent = qam.map_symbols(noise.random_bytes(symbols * bits // 8, 1, frame), symbols * bits, modulation)
+        h = noise.complex_normal(symbols, 2, frame, stream=noise.FADES)
+        y = noise.equalize(noise.fade(sent, h, n0, 2, frame), h)
+        estimator.reset()
+        estimator.weigh(y, h)
+        found.append(math.log(estimator.n0))
+        if frame < 10:
+            distance = np.abs(y[:, None] - known.points) ** 2 * np.abs(h[:, None].astype(complex)) ** 2 / n0
+            likely = np.exp(distance.min(1, keepdims=True) - distance)
+            information.append(np.mean(((likely * distance).sum(1) / likely.sum(1) - 1) ** 2))
+    excess = np.var(found) * symbols * np.mean(information)
     assert 0.7 < excess < 10**0.2
 
 

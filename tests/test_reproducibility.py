@@ -37,7 +37,7 @@ wires:
   - fade.gains -> gains.x
   - demap.bits -> decisions.x
 """
-ONE_EACH = "workers:\n" + "".join(f"  w_{name}: {{blocks: [{name}]}}\n" for name in BLOCKS.split())
+ONE_EACH = "workers:\n" + "".join(f"  w_{name}: {{blocks: [{name}], threads: 3}}\n" for name in BLOCKS.split())
 
 
 def checksums(cli, packet, workers="", endpoint="", seed=5):

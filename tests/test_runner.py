@@ -1,5 +1,8 @@
-"""What a block sees: alignment, whole frames, pairing by frame, ends."""
+"""What a block sees: alignment, whole frames, pairing by frame, ends; and what it may leave to other threads."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
@@ -7,9 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
-from flowgraph.block import Block, BlockError, Packet, Port, Tag
+from flowgraph.block import Block, BlockError, Context, Packet, Params, Port, Tag
+from flowgraph.changes import Changes
 from flowgraph.runner import Runner, _Aligned, join, split
+from flowgraph.spec import ChangeSpec
 from flowgraph.testing import assert_same_stream, check_packet_invariance, recut, run_block
 
 
@@ -299,3 +305,68 @@ def test_what_is_no_packet_is_named_with_the_remedy(made):
 
     with pytest.raises(BlockError, match=r"^must hand out packets, not (ndarray|bytes|int): `packet.derive\(array\)`"):
         run_block(Hand(), {"bits": [bits(24)]})
+
+
+class Late(Block):
+    """Adds `add` in another thread, the first packet last."""
+
+    class Params(Params):
+        add: int = Field(0, json_schema_extra={"live": True})
+
+    inputs, outputs, ratio = (Port("x", "uint8"),), (Port("x", "uint8"),), Fraction(1)
+
+    def start(self):
+        self.may = threading.Event()
+
+    def work(self, x):
+        def make():
+            if x.offset == 0:
+                assert self.may.wait(10)
+            else:
+                self.may.set()
+            return x.derive(x.data + np.uint8(self.params.add))
+
+        return self.later(make)
+
+
+def aside(block, ahead=2, **runner):
+    """Return a runner whose block has threads to spare, and the list of what it hands out."""
+    made = []
+    block.context = Context(later=ThreadPoolExecutor(ahead + 1).submit, ahead=ahead)
+    block.start()
+    return Runner(block, lambda port, packet: made.append(packet), **runner), made
+
+
+def test_what_other_threads_make_leaves_in_order():
+    runner, made = aside(Late({"add": 5}))
+    for piece in recut([Packet(np.arange(90, dtype=np.uint8), last=True)], [10]):
+        runner.feed("x", piece)
+    assert len(made) >= 7
+    runner.end("x")
+    assert [packet.offset for packet in made] == list(range(0, 90, 10))
+    assert np.array_equal(join(made).data, np.arange(5, 95))
+
+
+def test_what_other_threads_make_has_the_parameters_as_they_were():
+    class Slow(Late):
+        def work(self, x):
+            return self.later(lambda: time.sleep(0.05) or x.derive(x.data + np.uint8(self.params.add)))
+
+    block = Slow()
+    runner, made = aside(block, changes=Changes(block, [ChangeSpec("slow", "add", 7, 0, 20)]))
+    for piece in recut([Packet(np.zeros(40, np.uint8), last=True)], [10]):
+        runner.feed("x", piece)
+    runner.end("x")
+    assert np.array_equal(join(made).data, np.repeat(np.uint8([0, 7]), 20))
+
+
+def test_what_fails_in_another_thread_fails_the_block():
+    class Fails(Late):
+        def work(self, x):
+            return self.later(lambda: x.data[1000])
+
+    runner, made = aside(Fails())
+    runner.feed("x", Packet(np.zeros(10, np.uint8), last=True))
+    with pytest.raises(IndexError):
+        runner.end("x")
+    assert made == []

@@ -1,5 +1,6 @@
 """Tapped delay lines: the standard's tables, Sionna's taps and samples, powers and spectra by theory, any packets."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from flowgraph.block import Context, Packet
 from flowgraph.testing import check_packet_invariance, run_block, whole_frames
 
 SIONNA = np.load(Path(__file__).parent / "vectors" / "tdl_sionna.npz")
+DOPPLER = json.loads((Path(__file__).parent / "vectors" / "doppler_sionna.json").read_text())
 FRAMES = 400
 LINES = [("A", 0.9), ("B", 3.1), ("C", 3.1), ("D", 2.0), ("E", 1.0)]  # with delay spreads in samples
 
@@ -93,6 +95,16 @@ def test_taps_have_the_powers_and_correlations_of_independent_paths(name, delay_
     assert (np.abs(found - want) < 5 * spread).all()
     energy = (np.abs(h) ** 2).sum(1)
     assert energy.mean() == pytest.approx(1, abs=4 * energy.std() / FRAMES**0.5)
+
+
+@pytest.mark.parametrize("name", ["A", "D"])
+def test_scattered_paths_change_with_time_as_sionnas_do(name):
+    """The autocorrelation over two periods of the largest Doppler shift: 4 standard deviations of both estimates."""
+    theirs = DOPPLER[name]
+    h = np.stack([noise.doppler_gains(24, 0.1, 5, n // 4, process=n % 4) for n in range(4800)])
+    ours = (h * np.conj(h[:, :1])).mean(0)
+    miss = np.abs(ours - (np.array(theirs["real"]) + 1j * np.array(theirs["imag"])))
+    assert miss.max() < 4 * (1 / len(h) + 1 / theirs["realisations"]) ** 0.5
 
 
 @pytest.mark.parametrize("doppler", [1e-4, 0.03])

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import numpy as np
-from bokeh.models import Arrow, ColumnDataSource, HoverTool, VeeHead
+from bokeh.layouts import column
+from bokeh.models import Arrow, ColumnDataSource, Div, HoverTool, InlineStyleSheet, VeeHead
 
 from blocks._page.history import History
 from blocks._page.look import Look, View, plot
-from flowgraph.drawing import columns
+from flowgraph.drawing import WIDTH, layout
 from flowgraph.live import Run
 
-WIDTH, HEIGHT = 0.78, 0.62  # of a box, in columns and rows
+HEIGHT = 0.62  # of a box, in rows
 ROOM = 11  # letters that fit into a box
 BUSY = 0.5  # share of time above which the busiest block is the bottleneck
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
+CSS = """
+:host { font: 12px/1.5 var(--font); color: var(--faint); }
+.workers { display: flex; flex-wrap: wrap; gap: 0 18px; font-variant-numeric: tabular-nums; }
+.workers b { color: var(--ink); }
+.failed, .failed b { color: var(--alarm); font-weight: 600; }
+"""
+
 
 class GraphView(View):
-    """The graph, drawn: the fuller a box, the busier its block."""
+    """The graph, drawn: the fuller a box, the busier its block; beneath it, how the workers are."""
 
     name, title, wide = "graph", "Blocks at work, packets on their wires", True
 
     def __init__(self, run: Run, look: Look):
         self.spec, self.look = run.spec, look
-        depth = columns(run.spec)
-        rows: dict[int, list[str]] = {}
-        for block in run.spec.in_order():
-            rows.setdefault(depth[block.name], []).append(block.name)
-        height = max(map(len, rows.values()))
-        self.place = {
-            name: (float(column), (height - len(names)) / 2 + row)
-            for column, names in rows.items()
-            for row, name in enumerate(names)
-        }
-        self.root = plot("", "", (-0.55, len(rows) - 0.45), (height - 0.4, -0.6), min_border=0)
-        self.root.axis.visible = False
-        self.root.grid.visible = False
+        made = layout(run.spec)
+        self.drawn = plot("", "", (-0.55, made.columns - 0.45), (made.bottom, -0.6), min_border=0)
+        self.drawn.axis.visible = False
+        self.drawn.grid.visible = False
+        self.workers = Div(
+            text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_width", margin=0
+        )
+        self.root = column(self.drawn, self.workers, sizing_mode="stretch_both", spacing=4)
         blocks = run.spec.blocks
-        x, y = ([self.place[block.name][axis] for block in blocks] for axis in (0, 1))
+        x, y = ([made.place[block.name][axis] for block in blocks] for axis in (0, 1))
         left = np.array(x) - WIDTH / 2
         blank = [""] * len(blocks)  # each column gets a list of its own: they are patched in place
         self.boxes = ColumnDataSource(
@@ -51,54 +55,51 @@ class GraphView(View):
                 "thick": [1.0] * len(blocks), "note": [*blank],
             }
         )  # fmt: skip
-        self._draw_wires(len(rows))
+        self._draw_wires(made.paths)
         self._draw_boxes()
 
     def _draw_boxes(self) -> None:
         paper = "#1d2229" if self.look.dark else "#ffffff"
-        box = self.root.rect(
+        box = self.drawn.rect(
             "x", "y", WIDTH, HEIGHT, source=self.boxes, fill_color=paper, line_color="line", line_width="thick"
         )
         share: dict[str, Any] = {"color": self.look.lines[0], "alpha": 0.35}
-        self.root.hbar("y", left="left", right="fill", height=HEIGHT, source=self.boxes, **share)
+        self.drawn.hbar("y", left="left", right="fill", height=HEIGHT, source=self.boxes, **share)
         words: dict[str, Any] = {
             "source": self.boxes, "text_align": "center", "text_baseline": "middle", "text_color": self.look.ink
         }  # fmt: skip
-        self.root.text("x", "y", "short", text_font_size="11px", y_offset=-6, text_font_style="bold", **words)
-        self.root.text("x", "y", "rate", text_font_size="10px", y_offset=7, **words)
+        self.drawn.text("x", "y", "short", text_font_size="11px", y_offset=-6, text_font_style="bold", **words)
+        self.drawn.text("x", "y", "rate", text_font_size="10px", y_offset=7, **words)
         note = words | {"text_color": self.look.alarm}
-        self.root.text("x", "y", "note", text_font_size="10px", y_offset=-22, **note)
+        self.drawn.text("x", "y", "note", text_font_size="10px", y_offset=-22, **note)
         tips = [("", "@name"), ("type", "@type"), ("worker", "@worker"), ("busy", "@busy"), ("warnings", "@errors")]
-        self.root.add_tools(HoverTool(renderers=[box], tooltips=tips))
+        self.drawn.add_tools(HoverTool(renderers=[box], tooltips=tips))
 
-    def _draw_wires(self, steps: int) -> None:
+    def _draw_wires(self, paths: list[list[tuple[float, float]]]) -> None:
         wires = self.spec.wires
-        ends = [(self.place[wire.source_block], self.place[wire.target_block]) for wire in wires]
-        x0 = [a[0] + WIDTH / 2 for a, _ in ends]
-        x1 = [b[0] - WIDTH / 2 for _, b in ends]
-        y0, y1 = [a[1] for a, _ in ends], [b[1] for _, b in ends]
-        far = [abs(b[0] - a[0]) > 1 for a, b in ends]
+        x, y = ([[corner[axis] for corner in path] for path in paths] for axis in (0, 1))
+        # What is said of a wire stands in the middle of its longest part: the whole of it, or its lane.
+        long = [(len(path) - 1) // 2 for path in paths]
         self.wires = ColumnDataSource(
             {
-                "x0": x0, "x1": x1, "y0": y0, "y1": y1, "alpha": [0.35 if each else 0.9 for each in far],
-                "x": [(a + b) / 2 for a, b in zip(x0, x1, strict=True)],
-                "y": [(a + b) / 2 for a, b in zip(y0, y1, strict=True)],
+                "xs": x, "ys": y, "alpha": [0.9 if len(path) == 2 else 0.5 for path in paths],
+                "x0": [each[-2] for each in x], "x1": [each[-1] for each in x],
+                "y0": [each[-2] for each in y], "y1": [each[-1] for each in y],
+                "x": [(each[n] + each[n + 1]) / 2 for each, n in zip(x, long, strict=True)],
+                "y": [(each[n] + each[n + 1]) / 2 for each, n in zip(y, long, strict=True)],
                 "fill": [""] * len(wires), "dropped": [""] * len(wires), "name": [wire.name for wire in wires],
-                "rate": [""] * len(wires), "line": [self.look.faint] * len(wires),
+                "line": [self.look.faint] * len(wires),
             }
         )  # fmt: skip
-        head = VeeHead(size=6, fill_color=self.look.faint, line_color=self.look.faint)
-        self.root.add_layout(
-            Arrow(
-                end=head, x_start="x0", y_start="y0", x_end="x1", y_end="y1", source=self.wires, line_color="line",
-                line_alpha="alpha",
-            )
-        )  # fmt: skip
+        self.drawn.multi_line("xs", "ys", source=self.wires, color="line", alpha="alpha")
+        head = VeeHead(size=6, fill_color="line", line_color="line")
+        ends = {"x_start": "x0", "y_start": "y0", "x_end": "x1", "y_end": "y1"}
+        self.drawn.add_layout(Arrow(end=head, source=self.wires, line_color=None, **ends))
         words: dict[str, Any] = {
             "source": self.wires, "text_align": "center", "text_font_size": "9px", "text_baseline": "bottom"
         }  # fmt: skip
-        self.root.text("x", "y", "fill", text_color=self.look.faint, y_offset=-1, **words)
-        self.root.text("x", "y", "dropped", text_color=self.look.alarm, y_offset=11, **words)
+        self.drawn.text("x", "y", "fill", text_color=self.look.faint, y_offset=-1, **words)
+        self.drawn.text("x", "y", "dropped", text_color=self.look.alarm, y_offset=11, **words)
         self.seen = 0
 
     def update(self, history: History) -> None:
@@ -106,6 +107,7 @@ class GraphView(View):
         if history.reports == self.seen:
             return
         self.seen = history.reports
+        self.workers.text = _workers(history)
         report, names = history.report, self.boxes.data["name"]
         busy = [history.busy.get(name, 0.0) for name in names]
         worst = int(np.argmax(busy)) if busy and max(busy) > BUSY and not history.ended else -1
@@ -135,6 +137,16 @@ class GraphView(View):
                 "line": [(all_wires, [alarm if each else calm for each in lost])],
             }
         )
+
+
+def _workers(history: History) -> str:
+    """Return how the workers are, as HTML."""
+    told = []
+    for name, health in history.report["workers"].items():
+        state, cpu, memory = health["state"], history.cpu.get(name, 0.0), health["memory"]
+        use = f" · CPU {cpu:.0%}" + (f" · {memory / 1e6:.0f} MB" if memory else "") if state == "alive" else ""
+        told.append(f'<span class="{state}"><b>{escape(name)}</b> {state}{use}</span>')
+    return f'<div class="workers">{"".join(told)}</div>'
 
 
 def _short(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 import threading
 import time
@@ -19,14 +20,14 @@ from flowgraph.block import Packet
 from flowgraph.live import Run
 
 BINS = 72  # of a constellation's density, on each side
-PERSISTENCE = 0.9  # of a density, from piece to piece: ten a second
+FADING = {"0.1 s": 0.0, "1 s": 0.9, "10 s": 0.99, "all": 1.0}  # of a density, from piece to piece: ten a second
 REACHES = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)  # half widths of a constellation's axes
 FREQUENCIES, TIMES = 128, 100  # of a waterfall
 EVERY_S, LONGEST_ROW_S = 0.1, 1.0  # that a row of it stands for, and at most
 POOL = 8  # pieces that tell EVM and noise
 LLR_REACH, LLR_BINS = 32.0, 64
 SAMPLES = 2400  # of error rates over time: ten minutes
-WINDOW_S = 1.0  # over which an error rate is measured
+WINDOW_S = 1.0  # over which an error rate is measured, if no other is wanted
 COUNTS = ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")  # of which rates are made
 STALE_S = 2.0  # without a word from the run
 PICTURES = 60  # frames whose pictures are kept
@@ -66,7 +67,7 @@ class Stream:
         self.modulation: Constellation | None = None
         self.channel: dict[str, Any] | None = None
         self.reach = REACHES[1]
-        self.density = np.zeros((BINS, BINS))
+        self.densities = {name: np.zeros((BINS, BINS)) for name in FADING}
         self.power: np.ndarray | None = None  # of the spectrum, averaged
         self.rows: deque[Row] = deque(maxlen=TIMES)
         self.pool: deque[np.ndarray] = deque(maxlen=POOL)
@@ -81,7 +82,7 @@ class Stream:
             known = constellation(modulation)
             if known != self.modulation:
                 self.modulation = known
-                self.density[:] = 0
+                self._forget()
                 self.pool.clear()
         channel = piece.tag("true_channel", self.channel)
         if channel != self.channel:
@@ -93,7 +94,10 @@ class Stream:
             values = piece.data / 4 if piece.dtype == "int8" else piece.data
             clipped = np.clip(values, -LLR_REACH, np.nextafter(LLR_REACH, 0))
             counted, _ = np.histogram(clipped, LLR_BINS, (-LLR_REACH, LLR_REACH))
-            self.llrs = PERSISTENCE * self.llrs + counted
+            self.llrs = FADING["1 s"] * self.llrs + counted
+
+    def _forget(self) -> None:
+        self.densities = {name: np.zeros((BINS, BINS)) for name in FADING}
 
     def _add_signal(self, signal: np.ndarray) -> None:
         signal = signal[np.isfinite(signal)]
@@ -101,8 +105,10 @@ class Stream:
             return
         wanted = next((each for each in REACHES if each >= 0.75 * measure.reach_of(signal)), REACHES[-1])
         if wanted > self.reach or wanted < self.reach / 2:
-            self.reach, self.density = wanted, np.zeros((BINS, BINS))
-        self.density = PERSISTENCE * self.density + measure.density(signal, self.reach, BINS)
+            self.reach = wanted
+            self._forget()
+        counted = measure.density(signal, self.reach, BINS)
+        self.densities = {name: fading * self.densities[name] + counted for name, fading in FADING.items()}
         power = measure.spectrogram(signal, FREQUENCIES)[1].mean(axis=0)
         self.power = power if self.power is None else 0.8 * self.power + 0.2 * power
         now = time.monotonic() - self.began
@@ -129,7 +135,8 @@ class History:
         self.lock = threading.Lock()
         self.run: Run | None = None
         self.choice = Choice()
-        self.report: dict[str, Any] = {"status": "starting", "link": {}, "frames": [], "blocks": {}, "wires": {}}
+        nothing: dict[str, Any] = {"link": {}, "frames": [], "blocks": {}, "wires": {}, "workers": {}}
+        self.report: dict[str, Any] = {"status": "starting", **nothing}
         self.reports = 0
         self.began = self.heard = time.monotonic()
         self.gone = False  # nobody answers
@@ -137,6 +144,7 @@ class History:
         self.sampled = 0  # all there ever were
         self.busy: dict[str, float] = {}  # share of the last second that blocks were at work
         self.rates: dict[str, float] = {}  # items a second, by block
+        self.cpu: dict[str, float] = {}  # cores in use, by worker
         self.streams: dict[str, Stream] = {}
         self.pictures: dict[str, bytes] = {}
         self.in_force: dict[str, Any] = {}
@@ -254,30 +262,32 @@ class History:
                 old = before["blocks"].get(name, count)
                 self.busy[name] = min((count["busy_s"] - old["busy_s"]) / spent, 1.0)
                 self.rates[name] = (count["items"] - old["items"]) / spent
+            for name, health in report["workers"].items():
+                old = before["workers"].get(name, health)
+                self.cpu[name] = (health["cpu_s"] - old["cpu_s"]) / spent
         link = report["link"]
         points = link.get("ber_points") or []
-        counts = {
-            key: link.get(key) or 0 for key in ("bits", "bit_errors", "symbols", "bit_frames", "bit_frames_wrong")
-        }
+        counts = {key: link.get(key) or 0 for key in COUNTS}
         counts["symbol_errors"] = (link.get("ser") or 0.0) * counts["symbols"]
         sample = {"t": report["elapsed_s"], **counts, "theory": points[-1]["ber_theory"] if points else None}
-        old = self._a_window_before(sample) or dict.fromkeys(sample, 0)
-        news = {key: sample[key] - old[key] for key in counts}
-        sample["window_bits"] = news["bits"]
-        sample["ber"] = _ratio(news["bit_errors"], news["bits"])
-        sample["ser"] = _ratio(news["symbol_errors"], news["symbols"])
-        sample["bler"] = _ratio(news["bit_frames_wrong"], news["bit_frames"])
+        sample |= self.rates_at(sample, WINDOW_S)
         last = self.samples[-1] if self.samples else None
         if last is None or sample["bits"] != last["bits"] or sample["t"] - last["t"] > WINDOW_S:
             self.samples.append(sample)
             self.sampled += 1
 
-    def _a_window_before(self, sample: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the newest sample that is a window older, and before which fewer bits were counted."""
-        for old in reversed(self.samples):
-            if sample["t"] - old["t"] >= WINDOW_S and old["bits"] < sample["bits"]:
-                return old
-        return None
+    def rates_at(self, sample: dict[str, Any], window_s: float) -> dict[str, Any]:
+        """Return the error rates of the window before a sample, and the bits that were counted in it."""
+        at = bisect.bisect_right(self.samples, sample["t"] - window_s, key=lambda each: each["t"])
+        before = (self.samples[n] for n in range(at - 1, -1, -1))
+        old = next((each for each in before if each["bits"] < sample["bits"]), None)
+        news = {key: sample[key] - (old[key] if old else 0) for key in (*COUNTS, "symbol_errors")}
+        return {
+            "window_bits": news["bits"],
+            "ber": _ratio(news["bit_errors"], news["bits"]),
+            "ser": _ratio(news["symbol_errors"], news["symbols"]),
+            "bler": _ratio(news["bit_frames_wrong"], news["bit_frames"]),
+        }
 
 
 def warm_up() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bokeh.models import Legend, Range1d
+from bokeh.models import CustomJS, InlineStyleSheet, Legend, Range1d, Select
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
@@ -14,6 +15,14 @@ from blocks.view.style import COLOURS
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, _ = COLOURS
 FONT = "system-ui, 'DejaVu Sans', sans-serif"
+
+SELECT = """
+select { font: 12px var(--font) !important; height: 24px !important; min-height: 0 !important;
+  padding: 0 22px 0 8px !important; color: var(--ink) !important; text-overflow: ellipsis;
+  border: 1px solid var(--line) !important; border-radius: 5px;
+  background: var(--arrow) no-repeat right 7px center / 9px 6px var(--paper) !important; }
+select:focus { outline: 2px solid var(--focus) !important; }
+"""
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,22 @@ class View:
     name = title = ""
     wide = False  # as two others
     root: Any  # of what is in it
-    wire: Any = None  # where a viewer chooses what is shown
+    choices: Sequence[Any] = ()  # where a viewer chooses what is shown
 
     def update(self, history: History) -> None:
         """Show what is new."""
         raise NotImplementedError
+
+
+def choice(label: str, value: str, options: Sequence[str], width: int, chosen: Callable[[str], None]) -> Select:
+    """Return a list to choose from, for a card's head; the browser keeps what was chosen there over a reload."""
+    made = Select(
+        value=value, options=list(options), width=width, height=24, margin=0,
+        stylesheets=[InlineStyleSheet(css=SELECT)], html_attributes={"aria-label": label}, tags=[label],
+    )  # fmt: skip
+    made.js_on_change("value", CustomJS(code="localStorage.setItem(cb_obj.tags[0], cb_obj.value)"))
+    made.on_change("value", lambda attr, old, new: chosen(new) if new in options else None)
+    return made
 
 
 def plot(x_label: str, y_label: str, x: tuple[float, float], y: tuple[float, float], **options: Any) -> Any:

@@ -37,6 +37,13 @@ CSS = """
 .figure span { color: var(--faint); }
 """
 
+KEPT = """
+for (const choice of choices) {
+  const kept = localStorage.getItem(choice.tags[0])
+  if (choice.options.includes(kept)) choice.value = kept
+}
+"""
+
 
 class Header:
     """How the run is, and its main figures."""
@@ -112,15 +119,17 @@ class Page:
         for view in self.views:
             view.root.name = view.name
             document.add_root(view.root)
-            if view.wire is not None:
-                view.wire.name = f"{view.name}_wire"
-                document.add_root(view.wire)
+            for number, choice in enumerate(view.choices):
+                choice.name = f"{view.name}_{number}"
+                document.add_root(choice)
         document.title = f"{title} · Semflow"
         document.theme = look.theme()
         document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
         document.template_variables.update(heading=title, views=self.views, dark=look.dark)
         self.echo = Echo(self.header.root)
         self.update()
+        choices = [choice for view in self.views for choice in view.choices]
+        document.js_on_event("document_ready", CustomJS(args={"choices": choices}, code=KEPT))
         document.on_event("document_ready", lambda event: self.echo.begin())  # it holds what was sent so far
         document.add_periodic_callback(self.update, UPDATE_MS)
         document.on_session_destroyed(self._leave)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from bokeh.layouts import column
 from bokeh.models import Div, InlineStyleSheet
 
 from blocks._page.history import History
@@ -35,26 +36,31 @@ del { text-decoration: line-through; }
 .strip span { display: flex; } .strip img { height: 52px; width: 52px; object-fit: cover; }
 .none { color: var(--faint); margin: auto; }
 """
+PROGRESS_CSS = ":host { font: 12px/16px var(--font); color: var(--faint); }"
 
 
 class PictureView(View):
-    """The newest frame large, beside what was sent with it; those before in a strip."""
+    """The newest frame large, beside what was sent with it; those before in a strip; how far the next ones are."""
 
     name, title, wide = "pictures", "Pictures", True
 
     def __init__(self) -> None:
         waiting = '<div class="none">the first picture is under way</div>'
-        self.root = Div(
-            text=waiting,
-            disable_math=True,
-            stylesheets=[InlineStyleSheet(css=CSS)],
-            sizing_mode="stretch_both",
-            margin=0,
+        self.pictures, self.progress = (
+            Div(text=text, disable_math=True, stylesheets=[InlineStyleSheet(css=css)], margin=0, **size)
+            for text, css, size in (
+                (waiting, CSS, {"sizing_mode": "stretch_both"}),
+                ("", PROGRESS_CSS, {"sizing_mode": "stretch_width", "height": 16}),
+            )
         )
+        self.root = column(self.pictures, self.progress, sizing_mode="stretch_both", spacing=4)
         self.seen: object = None
 
     def update(self, history: History) -> None:
         """Show what is new."""
+        steps = [f"{name}: step {k} of {of}" for name, (k, of) in history.report.get("progress", {}).items()]
+        if (text := escape(" · ".join(steps))) != self.progress.text:
+            self.progress.text = text
         rows = {row["frame"]: row for row in history.report["frames"]}
         frames = history.frames_received()
         whole = list(frames)
@@ -77,7 +83,7 @@ class PictureView(View):
         )
         words = f'<div class="words">{_words(newest, rows.get(newest, {}))}</div>'
         below = f'<div class="strip">{strip}</div>' if strip else ""
-        self.root.text = f'<div class="frame">{large}{words}</div>{below}'
+        self.pictures.text = f'<div class="frame">{large}{words}</div>{below}'
 
 
 def _images(kinds: Mapping[str, str], wanted: tuple[str, ...]) -> str:

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource
 
-from blocks._page.history import SAMPLES, Channel, History
-from blocks._page.look import Look, View, legend_above, plot
+from blocks._page.history import SAMPLES, WINDOW_S, Channel, History
+from blocks._page.look import Look, View, choice, legend_above, plot
 
 SPANS_S = (15.0, 30.0, 60.0)  # of the axis of time: as short as shows all, then the last minute
+WINDOWS_S = {"over 1 s": WINDOW_S, "over 5 s": 5.0, "over 30 s": 30.0, "over all": math.inf}
 LOWEST, BEGIN = 1e-9, 1e-4  # rates that an axis reaches at most, and in the beginning
 
 
 class RateOverTime(View):
-    """Bit, symbol and block error rates of the last second, over the last minute; theory beside."""
+    """Bit, symbol and block error rates of a window, over the last minute; theory beside."""
 
-    name, title = "rates", "Error rates, over one second"
+    name, title = "rates", "Error rates"
     LINES = {"ber": "BER", "theory": "theory", "ser": "SER", "bler": "FER"}
 
     def __init__(self, look: Look):
@@ -33,16 +34,26 @@ class RateOverTime(View):
             )  # fmt: skip
         legend_above(self.root)
         self.shown = 0
+        self.window_s = WINDOW_S
+        self.choices = [choice("window of Error rates", "over 1 s", [*WINDOWS_S], 90, self._choose)]
+
+    def _choose(self, name: str) -> None:
+        self.window_s, self.shown = WINDOWS_S[name], 0
 
     def update(self, history: History) -> None:
         """Add what is new."""
         new = min(history.sampled - self.shown, len(history.samples))
         if not new:
             return
-        self.shown = history.sampled
+        again, self.shown = self.shown == 0, history.sampled
         samples = list(itertools.islice(history.samples, len(history.samples) - new, None))
-        rows = {key: np.array([sample[key] or math.nan for sample in samples]) for key in self.LINES}
-        self.source.stream({"t": np.array([sample["t"] for sample in samples]), **rows}, rollover=SAMPLES)
+        told = [sample | history.rates_at(sample, self.window_s) for sample in samples]
+        rows = {key: np.array([each[key] or math.nan for each in told]) for key in self.LINES}
+        data = {"t": np.array([sample["t"] for sample in samples]), **rows}
+        if again:
+            self.source.data = data
+        else:
+            self.source.stream(data, rollover=SAMPLES)
         now = samples[-1]["t"]
         span = next((each for each in SPANS_S if each >= now), SPANS_S[-1])
         self.root.x_range.update(start=max(now - span, 0.0), end=max(now, span))

@@ -7,23 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, CustomJS, InlineStyleSheet, LinearColorMapper, Select
+from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
 from bokeh.palettes import viridis
 
-from blocks._page.history import BINS, EVERY_S, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
-from blocks._page.look import Look, View, legend_above, plot
+from blocks._page.history import BINS, EVERY_S, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
+from blocks._page.look import Look, View, choice, legend_above, plot
 from blocks.view import measure
 
 SHOWN = 96  # samples of a time trace
 TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples it is drawn
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
 WATERFALL_S = 10.0
-SELECT = """
-select { font: 12px var(--font) !important; height: 24px !important; min-height: 0 !important;
-  padding: 0 22px 0 8px !important; color: var(--ink) !important;
-  background-color: var(--paper) !important; border: 1px solid var(--line) !important; border-radius: 5px; }
-select:focus { outline: 2px solid var(--focus) !important; }
-"""
 
 
 class SignalView(View):
@@ -32,16 +26,10 @@ class SignalView(View):
     def __init__(self, output: str, outputs: Sequence[str] = ()):
         self.output, self.seen = output, (output, 0)
         if len(outputs) > 1:
-            self.wire = Select(
-                value=output, options=list(outputs), width=150, height=24, margin=0,
-                stylesheets=[InlineStyleSheet(css=SELECT)],
-                html_attributes={"aria-label": f"wire of {self.title}"},
-            )  # fmt: skip
-            self.wire.on_change("value", lambda attr, old, new: self._select(new))
+            self.choices = [choice(f"wire of {self.title}", output, outputs, 112, self._select)]
 
     def _select(self, output: str) -> None:
-        if self.wire and output in self.wire.options:
-            self.output = output
+        self.output = output
 
     def update(self, history: History) -> None:
         """Draw the newest piece, if there is one that was not drawn."""
@@ -62,6 +50,8 @@ class ConstellationView(SignalView):
     def __init__(self, name: str, title: str, output: str, outputs: Sequence[str], look: Look, decisions: bool = True):
         self.name, self.title, self.decisions = name, title, decisions
         super().__init__(output, outputs)
+        self.persistence = "1 s"
+        self.choices = [*self.choices, choice(f"persistence of {title}", "1 s", [*FADING], 64, self._persist)]
         self.root = plot("in-phase", "quadrature", (-2, 2), (-2, 2), title=" ")
         self.root.grid.visible = False
         self.density = ColumnDataSource({"image": [np.zeros((BINS, BINS), np.uint8)], "low": [-2.0], "size": [4.0]})
@@ -89,10 +79,14 @@ class ConstellationView(SignalView):
         self.root.js_on_change("inner_height", equal)
         self.density.js_on_change("data", equal)
 
+    def _persist(self, name: str) -> None:
+        self.persistence, self.seen = name, ("", 0)
+
     def draw(self, stream: Stream) -> None:
         """Draw density, points, regions and what they tell."""
-        top = np.log1p(max(stream.density.max(), 1.0))
-        level = np.where(stream.density > 0.2, 1 + 254 * np.log1p(stream.density) / top, 0)
+        density = stream.densities[self.persistence]
+        top = np.log1p(max(density.max(), 1.0))
+        level = np.where(density > 0.2, 1 + 254 * np.log1p(density) / top, 0)
         low, size = -stream.reach, 2 * stream.reach
         if self.density.data["low"] == [low]:
             self.density.patch({"image": [(0, level.astype(np.uint8))]})

@@ -119,7 +119,7 @@ class _Decoder(Block):
         """Return a tag as it holds behind the decoder: error rates of the channel are no more those of the bits."""
         value = tag.value
         if tag.key == "true_channel":
-            value = {**value, "coded": True}
+            value = {**value, "coded": True, "code_bits": max(self.params.block_bits, value.get("code_bits", 0))}
         elif tag.key == "estimate":
             value = {**value, "channel_ber": value.get("ber"), "ber": self.wrong / max(self.items, 1)}
         return Tag(min(tag.offset, end), tag.key, value)

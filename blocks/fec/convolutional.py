@@ -10,6 +10,8 @@ import functools
 
 import numpy as np
 
+from blocks.arrays import array, packed_bits
+
 TAIL = 6  # bits
 MEAN = 5.0  # magnitude that LLRs are scaled to; the decoder's reach to 9
 # Which outputs of the two generators are sent, in turn.
@@ -33,6 +35,8 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @functools.lru_cache(16)
 def _sent(bits: int, rate: str) -> np.ndarray:
     """Places, among the outputs of both generators in turn, that are sent for a block of so many bits."""
+    if rate not in PUNCTURING:
+        raise ValueError(f"rate must be {', '.join(PUNCTURING)}, not {rate}")
     pattern = np.array(PUNCTURING[rate], bool)
     return np.flatnonzero(np.resize(pattern, 2 * (bits + TAIL)))
 
@@ -42,6 +46,8 @@ def coded_bits(bits: int, rate: str = "1/2") -> int:
 
     >>> coded_bits(100), coded_bits(100, "3/4")
     (212, 142)
+
+    Raises `ValueError` for a rate that the code does not have.
     """
     return len(_sent(bits, rate)) if rate != "1/2" else 2 * (bits + TAIL)
 
@@ -51,9 +57,12 @@ def encode(packed: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
 
     >>> encode(np.array([0b10000000], np.uint8), 1)
     array([223,  44], dtype=uint8)
+
+    Raises `ValueError` for fewer bits than `count`.
     """
     from blocks.fec import _convolutional
 
+    packed = packed_bits("packed", packed, count)
     padded = np.zeros((count + TAIL + 7) // 8, np.uint8)
     size = -(-count // 8)
     padded[:size] = packed[:size]
@@ -70,7 +79,7 @@ def decode(llrs: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
     """Return the `count` likeliest bits, packed, of LLRs ln p(0)/p(1), int8 [coded_bits(count)]; 0 is erased.
 
     Only their ratios matter: they are scaled to a mean magnitude of 5 and bounded at 9. A. Viterbi, "Error bounds for
-    convolutional codes", 1967. Raises `ValueError` for another number of LLRs.
+    convolutional codes", 1967. Raises `ValueError` for another number of LLRs, or LLRs that are not int8.
 
     >>> bits = np.array([0xA5, 0x3C], np.uint8)
     >>> llrs = np.where(np.unpackbits(encode(bits, 16), count=44), -8, 8).astype(np.int8)
@@ -81,6 +90,7 @@ def decode(llrs: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
 
     if len(llrs) != coded_bits(count, rate):
         raise ValueError(f"llrs must have {coded_bits(count, rate)} entries for {count} bits, not {len(llrs)}")
+    llrs = array("llrs", llrs, np.int8, None)
     steps = count + TAIL
     soft = np.empty(len(llrs), np.int8)
     _convolutional.quantise(llrs, MEAN, soft)

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from blocks.arrays import packed_bits
+
 Checksum = Literal["crc16", "crc24a", "crc24b", "crc32"]
 
 
@@ -37,7 +39,10 @@ def checksum(packed: np.ndarray, count: int, kind: Checksum = "crc24a") -> int:
 
     >>> hex(checksum(np.frombuffer(b"123456789", np.uint8), 72, "crc24a")), hex(checksum(np.zeros(1, np.uint8), 5))
     ('0xcde703', '0x0')
+
+    Raises `ValueError` for fewer bits than `count`.
     """
+    packed = packed_bits("packed", packed, count)
     whole, rest = divmod(count, 8)
     last = int(packed[whole]) >> (8 - rest) if rest else 0
     if kind == "crc32":

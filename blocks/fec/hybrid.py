@@ -13,6 +13,7 @@ import math
 import numpy as np
 from pydantic import Field, field_validator
 
+from blocks.fec.coders import CERTAIN
 from blocks.fec.stretch import SLACK, Coder, Received, Scheme, behind, cut
 from blocks.framing import golay
 from blocks.framing.frame import HEADER_BITS, FrameError, Header
@@ -99,15 +100,16 @@ class _Hybrid(Block):
     decoder: bool
 
     def start(self) -> None:
-        profile = self.params.profile
-        self.coders = {
-            form: Coder(scheme, self.decoder, self.context, output="llr8") for form, scheme in profile.items()
-        }
+        self.coders = self._coders(self.decoder)
         map_symbols(np.zeros(0, np.uint8), 0, self.params.modulation)  # compiles before the graph runs
 
     def stop(self) -> None:
         for coder in self.coders.values():
             coder.block.stop()
+
+    def _coders(self, decoder: bool) -> dict[str, Coder]:
+        profile = self.params.profile
+        return {form: Coder(scheme, decoder, self.context, output="llr8") for form, scheme in profile.items()}
 
     def _lengths(self, header: Header) -> tuple[int, int]:
         """Return the symbols of header and caption, and those of the latent. Raises `FrameError`."""
@@ -195,12 +197,13 @@ class HybridDemodulator(_Hybrid):
 
     The noise N0 is the mean squared distance of the header's symbols to what was evidently sent. With `gains` the
     symbols are taken as equalised by them (y / h), and where a channel estimator told its `estimate`, that is taken.
+    Repeats of an analog latent tell more of N0 by how they differ, and coded bits, once every block came right.
 
     `bits` are int8 LLRs. `latent` has the analog latents as posterior means, the linear estimate of least mean squared
     error, with the tags `noise_variance` and `noise_source` of a `bit_deserializer`, which hands them on; a frame
     without one gives an empty packet. What did not come is 0, of variance 1. `esn0` is the estimate in dB of each
-    frame, for a transmitter that adapts: NaN where the header, and with it the frame, is lost (`headers_wrong` in the
-    report).
+    frame, all that is known of its noise at its end, for a transmitter that adapts: NaN where the header, and with it
+    the frame, is lost (`headers_wrong` in the report).
     """
 
     Params = _Params
@@ -219,6 +222,7 @@ class HybridDemodulator(_Hybrid):
     def start(self) -> None:
         super().start()
         llr(np.zeros(1, np.complex64), 1.0, self.params.modulation, int8=True)  # compiles before the graph runs
+        self.encoders = self._coders(decoder=False)
         self.headers_wrong = 0
 
     def work(self, symbols: Packet | None, gains: Packet | None = None) -> dict[str, Packet] | None:
@@ -236,11 +240,11 @@ class HybridDemodulator(_Hybrid):
             self.warn(f"frame {number} is lost: {error}")
             latent = latent.tagged(status="lost", reason=str(error))
         else:
-            esn0 = -ratio_to_db(frame.n0)
             at, length = self._lengths(header)
             bits = self._bits(frame, header, kept)
             analog = header.latent == "analog"
             latent = self._latent(frame, header, at, at + length) if analog else latent.tagged(status="absent")
+            esn0 = -ratio_to_db(frame.n0)
         told = Packet(np.array([esn0], np.float32), number, last=True)
         return {"bits": bits, "latent": latent, "esn0": told}
 
@@ -274,9 +278,17 @@ class HybridDemodulator(_Hybrid):
             missing = piece.erased()
             gone = np.concatenate([gone, np.zeros(piece.count, np.bool_) if missing is None else missing])
             llrs = np.concatenate([llrs, piece.data])
+            if (np.abs(piece.data) == CERTAIN).all():
+                self._learn_noise(frame, at, piece, self.encoders[header.latent])
             tags = tuple(tag._replace(offset=begin + tag.offset) for tag in piece.tags if tag.key == "estimate")
         made = Packet(llrs, frame.symbols.frame, tags=(*kept, *tags), last=True)
         return made.with_erased(gone if gone.any() else None)
+
+    def _learn_noise(self, frame: Received, at: int, piece: Packet, encoder: Coder) -> None:
+        """Take N0 from a stretch of coded symbols, too, of which every bit is known."""
+        bits = Packet(np.packbits(piece.data < 0), piece.frame, 0, piece.count, packed=True, last=True)
+        coded = encoder.work(bits, bits.count)
+        frame.learn_noise(map_symbols(coded.data, coded.count, encoder.scheme.modulation), at)
 
     def _latent(self, frame: Received, header: Header, begin: int, end: int) -> Packet:
         """Return the analog latent that symbols `begin` to `end` are."""
@@ -290,7 +302,10 @@ class HybridDemodulator(_Hybrid):
         usable = ~frame.gone[at:end] & np.isfinite(y) & np.isfinite(power)
         power = np.where(usable, power, 0).reshape(p.repeats, -1)
         together = power.sum(0)
-        combined = (power * np.where(usable, y, 0).reshape(p.repeats, -1)).sum(0) / np.where(together, together, 1)
+        y = np.where(usable, y, 0).reshape(p.repeats, -1)
+        combined = (power * y).sum(0) / np.where(together, together, 1)
+        spread = float((power * np.abs(y - combined) ** 2).sum())
+        frame.add_noise(spread, int(np.count_nonzero(power) - np.count_nonzero(together)))
         z, variance = estimate_values(combined.astype(np.complex64), rms, together / frame.n0, header.values)
         made = Packet(z.reshape(1, *header.shape), number, last=True)
         lost = np.count_nonzero(together == 0)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from blocks.arrays import array
+
 SYSTEMATIC = {1: 22, 2: 10}  # systematic columns of a base graph
 LARGEST = {1: 8448, 2: 3840}  # bits of a code block
 REDUNDANCY = {1: (0, 17, 33, 56), 2: (0, 13, 25, 43)}  # where each redundancy version begins, in columns
@@ -134,9 +136,15 @@ class LdpcCode:
         return min(max(SYSTEMATIC[self.graph] + 4, PUNCTURED + last + 1), self._columns)
 
     def encode(self, bits: np.ndarray) -> np.ndarray:
-        """Return uint8 [blocks, n versions] of 0 and 1 for bits [blocks, k], one version after the other."""
+        """Return uint8 [blocks, n versions] of 0 and 1 for bits uint8 [blocks, k], one version after the other.
+
+        Raises `ValueError` for bits of another shape, and for other values than 0 and 1.
+        """
         from blocks.fec import _ldpc
 
+        bits = array("bits", bits, np.uint8, None, self.k)
+        if bits.max(initial=0) > 1:
+            raise ValueError(f"bits must be 0 or 1, not {bits.max()}")
         size, systematic = self.lifting, SYSTEMATIC[self.graph]
         words = np.zeros((len(bits), self._columns, size), np.uint8)
         words.reshape(len(bits), -1)[:, : self.k] = bits
@@ -151,9 +159,12 @@ class LdpcCode:
 
         J. Chen et al., "Reduced-complexity decoding of LDPC codes", 2005; layers after M. Mansour and N. Shanbhag,
         2003. With a torch `device` it is computed there, to the same bits.
+
+        Raises `ValueError` for another number of LLRs, or LLRs that are not int8.
         """
         from blocks.fec import _ldpc
 
+        llrs = array("llrs", llrs, np.int8, None, self.n * len(self.versions))
         blocks, size, systematic, columns = len(llrs), self.lifting, SYSTEMATIC[self.graph], self._used_columns
         channel = self._combined(llrs, _ldpc.CLIPPED)
         channel[:, self.k : systematic * size] = 127  # fillers are known to be 0

@@ -149,6 +149,7 @@ class Received:
             self.h[: gains.count] = gains.data[: self.count]
             self.told = symbols.tag("estimate")
         self.n0, self.source = 1.0, "preamble"
+        self._energy, self._learnt = 0.0, 0
 
     def part(self, begin: int, end: int) -> np.ndarray | None:
         """Return the gains of symbols, None where there are none."""
@@ -165,16 +166,21 @@ class Received:
         llrs = llr(self.y[begin:end], 1.0, modulation, self.part(begin, end))
         return np.where(np.repeat(self.gone[begin:end], len(llrs) // (end - begin)), np.float32(0), llrs)
 
-    def learn_noise(self, sent: np.ndarray) -> None:
-        """Take N0 from symbols at the frame's start that are known, or as a channel estimator told it."""
+    def learn_noise(self, sent: np.ndarray, at: int = 0) -> None:
+        """Take N0 from symbols from `at` on that are known, and those learnt from before."""
+        y, h = self.came(at, at + len(sent))
+        with np.errstate(invalid="ignore"):  # symbols that are infinite
+            errors = np.abs(h * (y - sent[~self.gone[at : at + len(sent)]])).astype(np.float64) ** 2
+        errors = errors[np.isfinite(errors)]
+        self.add_noise(float(errors.sum()), len(errors))
+
+    def add_noise(self, energy: float, count: int) -> None:
+        """Take N0 from the noise's energy in so many more symbols, or as a channel estimator told it."""
+        self._energy, self._learnt = self._energy + energy, self._learnt + count
         if self.told:
             self.n0, self.source = self.told["effective_n0"], self.told["source"]
-            return
-        y, h = self.came(0, len(sent))
-        with np.errstate(invalid="ignore"):  # symbols that are infinite
-            errors = np.abs(h * (y - sent[~self.gone[: len(sent)]])).astype(np.float64) ** 2
-        errors = errors[np.isfinite(errors)]
-        self.n0 = max(float(errors.mean()), LEAST_N0) if len(errors) else 1.0
+        else:
+            self.n0 = max(self._energy / self._learnt, LEAST_N0) if self._learnt else 1.0
 
     def extend(self, length: int) -> None:
         """Fill up to a length with symbols that did not come; drop those beyond."""

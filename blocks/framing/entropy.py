@@ -40,19 +40,24 @@ def decode(
 ) -> list[int]:
     """Return `count` symbols, or as many as come before `end`; `frequencies` has them for the symbols so far.
 
+    Where `end` tells the number, `frequencies` may look back on the last `ORDER` symbols alone.
+
     Raises `ValueError` for data that `encode` did not make.
     """
     state, symbols = int.from_bytes(data, "big"), list[int]()
+    still = 0  # symbols since the state last fell: only the first symbol leaves a state as it is
     while len(symbols) != count:
         each = frequencies(symbols)
         sums = np.cumsum(each)
         turns, place = divmod(state, int(sums[-1]))
         symbol = int(np.searchsorted(sums, place, side="right"))
-        state = turns * int(each[symbol]) + place - int(sums[symbol] - each[symbol])
+        before, state = state, turns * int(each[symbol]) + place - int(sums[symbol] - each[symbol])
         if symbol == end:
             break
         symbols.append(symbol)
-        if count is None and len(symbols) > LONGEST:
+        still = still + 1 if state == before else 0
+        # After so many of the same symbol, all that the next one follows from is as it was: they would go on for ever.
+        if count is None and (still > ORDER or len(symbols) > LONGEST):
             raise ValueError("it does not end")
     if state:
         raise ValueError("there is more than it tells of")

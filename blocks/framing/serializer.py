@@ -39,8 +39,9 @@ class BitSerializer(Block):
     frame had no latent: its image's size is not known here.
 
     With `adapt` the format follows the channel: that of the highest step that is not above the Es/N0 in dB which comes
-    by `esn0`, such as a receiver's estimate of an earlier frame on a wire with a delay. Below all of them, where it is
-    NaN, and while nothing has come, the caption goes alone. Each frame's row has the `format`.
+    by `esn0`, such as a receiver's estimate of an earlier frame on a wire with a delay. Below all of them the
+    caption goes alone. Where it is NaN, and while nothing has come, the lowest step is taken. Each frame's row has the
+    `format`.
 
     >>> block = BitSerializer({"latent": "float64", "header": "side", "caption": "plain", "scramble": False})
     >>> block.start()
@@ -160,9 +161,12 @@ class BitSerializer(Block):
         p = self.params
         if not p.adapt:
             return p.latent
+        steps = sorted(p.adapt, key=lambda step: step.above)
         told = float(esn0.data[-1]) if esn0 is not None and esn0.count else math.nan
-        reached = [step for step in p.adapt if step.above <= told]
-        return max(reached, key=lambda step: step.above).latent if reached else None
+        if math.isnan(told):
+            return steps[0].latent
+        reached = [step for step in steps if step.above <= told]
+        return reached[-1].latent if reached else None
 
     def _values(self, packet: Packet) -> np.ndarray:
         """Return the numbers to be sent: finite, (channels, height, width)."""

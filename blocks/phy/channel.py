@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.phy import noise, theory
-from flowgraph.block import Block, BlockError, Packet, Port
+from flowgraph.block import Block, BlockError, Output, Packet, Port
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import BitCount, Decibel, Hertz
 
@@ -37,7 +37,8 @@ class _SnrParams(BlockParams):
     )
     snr: Annotated[Decibel, Field(ge=-300, le=300)] | None = Field(
         None,
-        description="power measured over the first 65536 items of a frame over noise power, for any samples",
+        description="power measured over the first 65536 items of a frame over noise power, for any samples; silence "
+        "stays silent",
         json_schema_extra=LIVE,
     )
 
@@ -107,6 +108,12 @@ class _NoisyChannel(Block):
         self.told = channel
         return n0, {"true_channel": channel} if due else {}
 
+    def _with_noise(self, symbols: Packet, shadow: float = 0.0) -> Output:
+        n0, tags = self._look(symbols, shadow, kind="awgn", fading="none", block_symbols=None)
+        return self.later(
+            lambda: symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
+        )
+
     def _power(self, symbols: Packet) -> float:
         """Return what the noise is relative to: 1, or the mean power at a frame's start, items not finite left out."""
         if self.params.snr is None:
@@ -124,9 +131,8 @@ class AwgnChannel(_NoisyChannel):
     outputs = (Port("symbols", "complex64", "with noise"),)
     ratio = Fraction(1)
 
-    def work(self, symbols: Packet) -> Packet:
-        n0, tags = self._look(symbols, kind="awgn", fading="none", block_symbols=None)
-        return symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
+    def work(self, symbols: Packet) -> Output:
+        return self._with_noise(symbols)
 
 
 class ShadowingChannel(_NoisyChannel):
@@ -150,10 +156,8 @@ class ShadowingChannel(_NoisyChannel):
         self.reached = 0  # frames that the shadow was followed over
         self.shadow = 0.0
 
-    def work(self, symbols: Packet) -> Packet:
-        shadow = self._shadow(symbols.frame)
-        n0, tags = self._look(symbols, shadow, kind="awgn", fading="none", block_symbols=None)
-        return symbols.derive(noise.awgn(symbols.data, n0, self.key, symbols.frame, symbols.offset), **tags)
+    def work(self, symbols: Packet) -> Output:
+        return self._with_noise(symbols, self._shadow(symbols.frame))
 
     def _shadow(self, frame: int) -> float:
         """Return x of a frame in dB; frames come in rising order."""
@@ -200,11 +204,15 @@ class RayleighChannel(_NoisyChannel):
     outputs = (Port("symbols", "complex64", "faded, with noise"), Port("gains", "complex64", "h of every symbol"))
     ratio = Fraction(1)
 
-    def work(self, symbols: Packet) -> dict[str, Packet]:
+    def work(self, symbols: Packet) -> Output:
         n0, tags = self._look(symbols, **self._fades())
-        gains = self._gains(symbols.frame, symbols.offset, symbols.count)
-        faded = noise.fade(symbols.data, gains, n0, self.key, symbols.frame, symbols.offset)
-        return {"symbols": symbols.derive(faded, **tags), "gains": symbols.derive(gains, **tags)}
+
+        def fade() -> dict[str, Packet]:
+            gains = self._gains(symbols.frame, symbols.offset, symbols.count)
+            faded = noise.fade(symbols.data, gains, n0, self.key, symbols.frame, symbols.offset)
+            return {"symbols": symbols.derive(faded, **tags), "gains": symbols.derive(gains, **tags)}
+
+        return self.later(fade)
 
     def _fades(self) -> dict[str, Any]:
         """What the tag `true_channel` tells of the fading."""

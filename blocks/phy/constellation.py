@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -33,18 +33,25 @@ class Constellation:
         """Half the distance of two neighbours on an axis of a square QAM: 1 / sqrt(10) for 16QAM."""
         return min(abs(a) for a in self.axis)
 
-    @cached_property
+    @functools.cached_property
     def points(self) -> np.ndarray:
         """The points by label, complex128."""
         return np.array(self.places)
 
-    @cached_property
+    @functools.cached_property
     def gray(self) -> bool:
-        """Whether points at the least distance differ in one bit: what makes few bit errors of a wrong symbol."""
-        distance = np.abs(self.points[:, None] - self.points)
-        nearest = distance[distance > 0].min()
-        pairs = np.argwhere((distance > 0) & (distance < nearest * (1 + 1e-6)))
-        return all((int(a) ^ int(b)).bit_count() == 1 for a, b in pairs)
+        """Whether neighbours differ in one bit: what makes few bit errors of a wrong symbol.
+
+        Neighbours are two points a and b to whose middle no third point c is as near: (a - c) (b - c) > 0 for all c.
+        """
+        labels, inner = np.arange(len(self.points)), (self.points[:, None] * self.points.conj()).real
+        for a in labels:
+            others = inner[a][:, None] - inner[a] - inner + np.diag(inner)  # (a - c) (b - c), [b, c]
+            others[labels, labels] = others[:, a] = np.inf
+            near = (others > 1e-9).all(1) & (labels != a)
+            if (np.bitwise_count(labels[near] ^ a) != 1).any():
+                return False
+        return True
 
 
 def square(name: str, axis: Sequence[float]) -> Constellation:
@@ -116,9 +123,20 @@ def constellation(modulation: AnyModulation) -> Constellation:
 
     >>> constellation("16qam").bits_per_symbol, constellation([[1, 0], [0, 1], [-1, 0], [0, -1]]).gray
     (4, False)
+
+    Raises `ValueError` for a name that there is not, and for points that cannot be: not 2, 4, 8, ... 256 of them, twice
+    the same, not finite, or of another mean power than 1.
     """
     if isinstance(modulation, Constellation):
         return modulation
     if isinstance(modulation, str):
-        return CONSTELLATIONS[modulation]
-    return Constellation("custom", tuple(complex(i, q) for i, q in modulation))
+        return CONSTELLATIONS.get(modulation) or _of_points(modulation)
+    return _of_points(tuple(map(tuple, modulation)))
+
+
+@functools.lru_cache(64)
+def _of_points(points: Any) -> Constellation:
+    try:
+        return Constellation("custom", tuple(complex(i, q) for i, q in _checked(points)))
+    except ValueError as error:
+        raise ValueError(f"modulation {error}") from None

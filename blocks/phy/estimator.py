@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
+from blocks.arrays import array
 from blocks.phy import theory
 from blocks.phy.pilots import Parts, Pattern, PilotParams, moved, sequence
 from flowgraph.block import Block, Packet, Port, Tag
@@ -34,12 +35,17 @@ def gains_at_pilots(
     gains   mean over a group, complex64 [count], of variance N0 / length, which is the Cramer-Rao bound
 
     The symbols, complex64, begin with the group number `first`. A group with a symbol that is NaN, infinite or beyond
-    1e18 has pilots of NaN, and the gain of the group before, the first one `before`.
+    1e18 has pilots of NaN, and the gain of the group before, the first one `before`. Raises `ValueError` for symbols
+    that end before the last group does.
     """
     from blocks.phy import _pilots
 
     pilots, gains = np.empty((count, pattern.length), np.complex64), np.empty(count + 1, np.complex64)
     gains[0] = before
+    symbols = array("symbols", symbols, np.complex64, None)
+    reached = (count - 1) * pattern.period + pattern.length if count else 0
+    if reached > len(symbols):
+        raise ValueError(f"symbols must reach to {reached}, the end of {count} groups of pilots, not {len(symbols)}")
     y, known = symbols.view(np.float32), sequence(pattern.length).view(np.float32)
     _pilots.gains_at_pilots(
         y, pattern.period, known, first, pattern.length, pilots.view(np.float32).ravel(), gains.view(np.float32)

@@ -7,14 +7,12 @@ stream is cut into packets nor on where a block runs, to the last bit. Frame num
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
+
+from blocks.arrays import array
 
 # Streams of one key: what the numbers are drawn for.
 NOISE, FADES, BITS, FLIPS, PATHS = range(5)
@@ -94,6 +92,7 @@ def doppler_gains(
 
 def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame."""
+    symbols = array("symbols", symbols, np.complex64, None)
     out = np.empty(len(symbols), np.complex64)
     _draw(kernels().awgn, offset, _address(frame, NOISE, key), _scale(n0), symbols, out)
     return out
@@ -101,6 +100,7 @@ def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int =
 
 def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = h x + n for complex64 symbols x and gains h, with the noise of `awgn`."""
+    symbols, gains = _with_gains(symbols, gains)
     out = np.empty(len(symbols), np.complex64)
     _draw(kernels().fade, offset, _address(frame, NOISE, key), _scale(n0), gains, symbols, out)
     return out
@@ -108,10 +108,16 @@ def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int
 
 def equalize(symbols: np.ndarray, gains: np.ndarray, n0: float = 0.0) -> np.ndarray:
     """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h; 0 where h is 0."""
+    symbols, gains = _with_gains(symbols, gains)
     out = np.empty(len(symbols), np.complex64)
     parts = gains.view(np.float32), symbols.view(np.float32), out.view(np.float32)
     kernels().equalize(np.float32(n0), *parts)
     return out
+
+
+def _with_gains(symbols: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    symbols = array("symbols", symbols, np.complex64, None)
+    return symbols, array("gains", gains, np.complex64, len(symbols))
 
 
 def random_bytes(count: int, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
@@ -133,13 +139,6 @@ def flips(count: int, probability: float, key: int, frame: int = 0, offset: int 
     return out
 
 
-@functools.cache
-def _threads() -> tuple[int, ThreadPoolExecutor]:
-    """How many threads compute, OMP_NUM_THREADS, which the engine sets for each worker, or one; and the others."""
-    count = int(os.environ.get("OMP_NUM_THREADS") or 1)
-    return count, ThreadPoolExecutor(max(1, count - 1), "noise")
-
-
 def _draw(
     kernel: Callable[..., None],
     offset: int,
@@ -147,19 +146,8 @@ def _draw(
     scale: np.float32,
     *arrays: np.ndarray,
 ) -> None:
-    """Call a kernel for the complex64 `arrays`; long ones are shared out among the threads, which changes nothing."""
-
-    def part(begin: int, end: int) -> None:
-        kernel(np.uint64(offset + begin), *address, scale, *(each[begin:end].view(np.float32) for each in arrays))
-
-    count = len(arrays[-1])
-    threads, others = _threads()
-    parts = max(1, min(threads, count // STRETCH))
-    edges = [count * i // parts for i in range(parts + 1)]
-    waiting = [others.submit(part, *edge) for edge in pairwise(edges[1:])]
-    part(*edges[:2])
-    for each in waiting:
-        each.result()
+    """Call a kernel for the complex64 `arrays`."""
+    kernel(np.uint64(offset), *address, scale, *(each.view(np.float32) for each in arrays))
 
 
 def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, np.uint64]:
@@ -167,4 +155,6 @@ def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, n
 
 
 def _scale(power: float) -> np.float32:
+    if not 0 <= power < np.inf:
+        raise ValueError(f"the power of noise must be at least 0 and finite, not {power:g}")
     return np.float32(np.sqrt(power))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
+from blocks.arrays import array
 from blocks.phy import noise, theory
 from blocks.phy.channel import MEASURED, _NoisyChannel, _SnrParams
 from flowgraph.block import Packet, Port, Tag
@@ -111,12 +112,19 @@ def convolve(items: np.ndarray, taps: np.ndarray, interval: int, offset: int = 0
     """Return y[n] = sum over l of h_l(n) x[n - l], complex64, for all n that x reaches back far enough for.
 
     x: complex64 [taps - 1 + n]. `taps` h: complex64 [knots, taps], a row every `interval` items, a power of two, and
-    running straight between; y[0] lies `offset` items after the first row.
+    running straight between; y[0] lies `offset` items after the first row. Raises `ValueError` where x or h is short.
     """
     from blocks.phy import _tdl
 
-    out = np.empty(len(items) - taps.shape[1] + 1, np.complex64)
-    rows = np.ascontiguousarray(taps).view(np.float32)
+    items, taps = array("items", items, np.complex64, None), array("taps", taps, np.complex64, None, None)
+    knots, length = taps.shape
+    count = len(items) - length + 1
+    if count < 0:
+        raise ValueError(f"items must be at least {length - 1}, one less than there are taps, not {len(items)}")
+    if count and not 0 <= offset <= (knots - 1) * interval - count:
+        raise ValueError(f"taps must have a row up to item {offset + count}, not {knots} rows {interval} items apart")
+    out = np.empty(count, np.complex64)
+    rows = taps.view(np.float32)
     _tdl.convolve(rows, interval, offset, items.view(np.float32), out.view(np.float32))
     return out
 

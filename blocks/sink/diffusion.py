@@ -188,6 +188,7 @@ class DiffusionSink(Block):
                 schedule_steps=p.schedule_steps,
                 seeds=seeds,
                 negative_prompt=p.negative_prompt,
+                progress=self.progress,
             )
         elif frames[0].caption is not None:
             pictures = self.receiver.generate(
@@ -197,6 +198,7 @@ class DiffusionSink(Block):
                 seeds=seeds,
                 size=self.size,
                 negative_prompt=p.negative_prompt,
+                progress=self.progress,
             )
             steps = [p.text_only_steps] * len(frames)
         else:

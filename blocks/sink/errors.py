@@ -30,9 +30,9 @@ class ErrorMeter(Block):
 
     Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
     binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
-    where these overlap (Doppler), behind a decoder, and where the channel is not known, from that across frames. A
-    negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its information bits, are means over the bits
-    compared.
+    behind a decoder across its blocks. Where fades overlap (Doppler) or hit several blocks, and where the channel is
+    not known, it comes from that across frames. A negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its
+    information bits, are means over the bits compared.
 
     Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval by
     Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none. `error_rates.pdf` and `.png`
@@ -272,12 +272,12 @@ class _BitErrors(_Errors):
         if mask is not None:
             different &= np.packbits(mask)
         channel = received.tag("true_channel", self.channel) or {"fading": None}
-        fading = None if channel.get("coded") else channel["fading"]  # behind a decoder errors come by the block
-        self.clustered = fading != "none"
-        if fading in ("symbol", "block"):
-            self._add_clusters(different, common, mask, _cluster_bytes(channel))
+        cluster = _cluster_bytes(channel)
+        self.clustered = cluster != 0
+        if cluster:
+            self._add_clusters(different, common, mask, cluster)
         errors = _ones(different)
-        if fading in (None, "doppler"):
+        if cluster is None:
             bits = common if mask is None else int(mask.sum())
             self.clusters = self.clusters + np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
         return errors
@@ -327,11 +327,14 @@ def _fading(channel: dict[str, Any]) -> tuple[bool, float]:
     return channel["kind"] in ("rayleigh", "rician"), 0.0 if k_factor is None else theory.db_to_ratio(k_factor)
 
 
-def _cluster_bytes(channel: dict[str, Any]) -> int:
-    """Bytes that hold whole fades."""
-    if channel["fading"] == "symbol":
-        return SYMBOL_CLUSTER_BITS // 8
-    return math.lcm(channel["block_symbols"] * (channel["bits_per_symbol"] or 1), 8) // 8
+def _cluster_bytes(channel: dict[str, Any]) -> int | None:
+    """Bytes whose errors have nothing to do with those of others: 0 for bit by bit, None for a frame at the least."""
+    fading = channel["fading"]
+    if channel.get("coded"):  # errors come by the code block
+        return channel["code_bits"] // 8 if "code_bits" in channel and fading in ("none", "symbol") else None
+    if fading == "block":
+        return math.lcm(channel["block_symbols"] * (channel["bits_per_symbol"] or 1), 8) // 8
+    return {"none": 0, "symbol": SYMBOL_CLUSTER_BITS // 8}.get(fading)
 
 
 def _ones(packed: np.ndarray) -> int:
