@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import zmq
@@ -12,6 +13,7 @@ import zmq
 from flowgraph import control
 from flowgraph.block import Block, Packet
 from flowgraph.changes import Changes
+from flowgraph.latency import Passage, timed
 from flowgraph.probe import Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import WireSpec
@@ -60,6 +62,10 @@ class Stage:
         self.runner = Runner(block, self._emit, connected, memory, delays, changes)
         self.count = control.BlockCount()
         self._sending = 0.0
+        self.passages: deque[Passage] = deque()  # of frames' ends, until the supervisor has been told of them
+        self._began = 0.0  # when the packet came in that is worked on, or the source's step began
+        self._came: dict[int, float] = {}  # when a frame's end came in, or a source began with the frame
+        self._gone = -1  # frame whose end has left last
 
     def wires(self) -> Iterator[Outgoing | Call]:
         """Yield the block's wires out, of all its outputs."""
@@ -69,13 +75,18 @@ class Stage:
     def take(self, name: str, message: Packet | End) -> None:
         """Give the input `name` what has come, and hand on what the block makes of it."""
         caller, self.at_work[0] = self.at_work[0], self.block.name
-        began, self._sending = time.perf_counter(), 0.0
+        self._began, self._sending = began, _ = time.perf_counter(), 0.0
         if isinstance(message, End):
             ended = self.runner.end(name)
         else:
             self.count.packets += 1
             self.count.items += message.count
+            ending = message.last and timed(message.frame)
+            if ending:
+                self._came[message.frame] = began
             ended = self.runner.feed(name, message)
+            if ending and self._gone != message.frame:
+                self.passages.append((self.block.name, "", message.frame, began, time.perf_counter()))
         self._spent(began)
         if ended:
             self.end()
@@ -94,9 +105,9 @@ class Stage:
         self.at_work[0] = self.block.name
         steps = self.runner.produce()
         while True:
-            began, self._sending = time.perf_counter(), 0.0
+            self._began, self._sending = time.perf_counter(), 0.0
             step = next(steps, self)
-            self._spent(began)
+            self._spent(self._began)
             if step is self:
                 break
             yield
@@ -121,6 +132,11 @@ class Stage:
         if not self.block.inputs:
             self.count.packets += 1
             self.count.items += packet.count
+            if not packet.offset and timed(packet.frame):
+                self._came.setdefault(packet.frame, self._began)
+        if packet.last and timed(packet.frame):
+            came, self._gone = self._came.get(packet.frame, self._began), packet.frame
+            self.passages.append((self.block.name, port, packet.frame, came, began))
 
 
 class BlockThread(threading.Thread):
