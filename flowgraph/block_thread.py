@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import zmq
@@ -13,6 +14,7 @@ from msgspec import structs
 from flowgraph import control
 from flowgraph.block import Block, Packet
 from flowgraph.changes import Changes
+from flowgraph.latency import Passage, timed
 from flowgraph.probe import Tap
 from flowgraph.runner import Runner
 from flowgraph.spec import WireSpec
@@ -62,6 +64,9 @@ class Stage:
         self.count = control.BlockCount()
         self._began = self._held = 0.0  # the call under way, and what it hands on now; 0 where there is none
         self._sending = 0.0  # seconds of that call
+        self.passages: deque[Passage] = deque()  # of frames' ends, until the supervisor has been told of them
+        self._came: dict[int, float] = {}  # when a frame's end came in, or a source began with the frame
+        self._gone = -1  # frame whose end has left last
 
     def wires(self) -> Iterator[Outgoing | Call]:
         """Yield the block's wires out, of all its outputs."""
@@ -77,7 +82,12 @@ class Stage:
         else:
             self.count.packets += 1
             self.count.items += message.count
+            ending = message.last and timed(message.frame)
+            if ending:
+                self._came[message.frame] = self._began
             ended = self.runner.feed(name, message)
+            if ending and self._gone != message.frame and not self.runner.promised:
+                self.passages.append((self.block.name, "", message.frame, self._began, time.perf_counter()))
         self._spent()
         if ended:
             self.end()
@@ -135,6 +145,11 @@ class Stage:
         if not self.block.inputs:
             self.count.packets += 1
             self.count.items += packet.count
+            if not packet.offset and timed(packet.frame):
+                self._came.setdefault(packet.frame, self._began)
+        if packet.last and timed(packet.frame):
+            came, self._gone = self._came.get(packet.frame, self._began), packet.frame
+            self.passages.append((self.block.name, port, packet.frame, came, began))
 
 
 class BlockThread(threading.Thread):

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flowgraph.report import LOG, Report, RunFolder
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LINE_EVERY_S = 5.0
 LIVE_EVERY_S = 0.2
@@ -134,6 +137,23 @@ FRAME_COLUMNS = {
 WIDE, NARROW = 100, ("frame", "name", "psnr")  # characters that all columns need, and what is shown in fewer
 
 
+def _latency(figures: dict[str, Any]) -> Table:
+    """Return the table of how long frames took, and where: of blocks that took 1 % or more of it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"latency of {figures['frames']:,} frame{'s' * (figures['frames'] > 1)}", title_justify="left")
+    table.add_column("block")
+    for heading in ("waited for it, s", "at work, s"):
+        table.add_column(heading, justify="right")
+    for block, spent in figures["blocks"].items():
+        if sum(spent.values()) >= 0.01 * figures["mean_s"]:
+            table.add_row(escape(block), _number(spent["waiting_s"], 3), _number(spent["working_s"], 3))
+    figures = {name: _number(figures[f"{name}_s"], 3) for name in ("median", "mean", "max")}
+    table.caption = "median {median} s, mean {mean} s, greatest {max} s".format_map(figures)
+    return table
+
+
 def print_summary(report: Report, folder: RunFolder) -> None:
     """Print the tables of a finished run, and what was written where."""
     from rich.console import Console
@@ -170,6 +190,8 @@ def print_summary(report: Report, folder: RunFolder) -> None:
         tables.append(frames)
         if len(figures["frames"]) > 20:
             tables.append(f"and {len(figures['frames']) - 20} more in report.json")
+    if figures["latency"]["frames"]:
+        tables.append(_latency(figures["latency"]))
     with console.capture() as printed:  # Rich itself ends the program where nobody reads
         for each in tables:
             console.print(each)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from flowgraph.latency import Passage
 from flowgraph.spec import ChangeSpec, GraphSpec
 from flowgraph.wire import decoder, encode_plain
 
@@ -100,6 +101,7 @@ class Counts(Message):
     progress: dict[str, tuple[int, int]] = {}  # what blocks are at: step and steps
     cpu_s: float = 0.0  # of the worker's process, and the bytes that it holds in memory
     memory: int = 0
+    passages: list[Passage] = []  # since the counts before
 
 
 class Failed(Message):

@@ -16,6 +16,8 @@ import msgspec
 
 from flowgraph.control import BlockCount, WireCount
 from flowgraph.journal import claim
+from flowgraph.latency import Latency
+from flowgraph.spec import GraphSpec
 
 # Keys that every report has; null where nothing measured them.
 SECTIONS = {
@@ -181,8 +183,9 @@ class WorkerHealth(msgspec.Struct):
 class Report:
     """Gathers what blocks and wires say, and becomes `report.json`."""
 
-    def __init__(self, flowgraph: str, seed: int):
-        self.flowgraph, self.seed = flowgraph, seed
+    def __init__(self, spec: GraphSpec):
+        self.flowgraph, self.seed = spec.name, spec.seed
+        self.latency = Latency(spec)
         self.began = time.monotonic()
         self.sections: dict[str, dict[str, Any]] = {name: dict.fromkeys(keys) for name, keys in SECTIONS.items()}
         self.frames: dict[int, dict[str, Any]] = {}
@@ -233,6 +236,13 @@ class Report:
     def as_dict(self, last: int = 0) -> dict[str, Any]:
         """Return the report as plain data; only the `last` frames that were told of, where that is given."""
         numbers = sorted(list(self.frames)[-last:])
+        rows = [self.frames[number] for number in numbers]
+        latency: dict[str, Any] = {}
+        if not last:
+            ways = self.latency.of_frames()
+            latency = {"latency": self.latency.summary(ways.values())}
+            took = {number: round(way.seconds, 6) for number, way in ways.items()}
+            rows = [{**row, "latency_s": took.get(row["frame"])} for row in rows]
         blocks = {
             name: {
                 "packets": count.packets,
@@ -254,7 +264,8 @@ class Report:
             "elapsed_s": round(time.monotonic() - self.began, 3),
             **_jsonable(self.result),
             **self.sections,
-            "frames": [self.frames[number] for number in numbers],
+            **latency,
+            "frames": rows,
             "blocks": blocks,
             "wires": wires,
         }

@@ -73,7 +73,7 @@ class Supervisor:
         self.live_server: LiveServer | None = None  # for viewers
         self.spec, self.folder, self.blocks, self.observe = spec, folder, blocks, observe
         self._tell = tell
-        self.report = Report(spec.name, spec.seed)
+        self.report = Report(spec)
         self.secret, self.token = secrets.token_hex(16), secrets.token_hex(8)
         self.members = {worker.name: _Member(worker) for worker in spec.workers}
         self.report.workers = {worker.name: WorkerHealth() for worker in spec.workers}
@@ -322,6 +322,7 @@ class Supervisor:
         elif isinstance(message, control.Counts):
             self.report.count(message.blocks, message.wires, message.queued)
             self.report.progress |= message.progress
+            self.report.latency.add(message.passages)
             health.cpu_s, health.memory = message.cpu_s, message.memory
             if message.done:
                 member.state, health.state = "done", "ended"

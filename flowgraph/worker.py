@@ -31,6 +31,7 @@ from flowgraph.block_thread import BlockThread, Call, Stage
 from flowgraph.changes import Changes
 from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
+from flowgraph.latency import Passage
 from flowgraph.place import endpoint
 from flowgraph.probe import Tap
 from flowgraph.spec import BlockSpec, ChangeSpec
@@ -349,6 +350,7 @@ class Worker:
         wires: dict[str, control.WireCount] = {}
         queued: dict[str, int] = {}
         progress: dict[str, tuple[int, int]] = {}
+        passages: list[Passage] = []
         for thread in self.threads:
             for wire in thread.inputs.values():
                 wire.watch()
@@ -364,12 +366,13 @@ class Worker:
                 blocks[name] = structs.replace(stage.counted(), errors=errors)
                 if stage.block.context.progress:
                     progress[name] = stage.block.context.progress
+                passages += [stage.passages.popleft() for _ in range(len(stage.passages))]
         for out in (out for thread in self.threads for stage in thread.stages for out in stage.wires()):
             known = wires.setdefault(out.spec.name, control.WireCount(out.packets, out.bytes))
             known.dropped = out.dropped
             if isinstance(out, Outgoing):
                 queued[out.spec.name] = out.under_way
-        return control.Counts(blocks, wires, done, queued, progress, time.process_time(), _memory())
+        return control.Counts(blocks, wires, done, queued, progress, time.process_time(), _memory(), passages)
 
     def _tell_refusal(self, block: str, sentence: str, at_once: bool) -> None:
         """Tell of a refusal once, and not when first seen: where a sender has died, its own end says more."""

@@ -54,7 +54,13 @@ def test_a_run_fills_its_folder_and_prints_the_link(cli, graph):
     assert {"packets", "items", "busy_s", "sending_s", "items_per_s", "errors"} == report["blocks"]["map"].keys()
     assert {"packets", "bytes", "dropped", "lost"} <= report["wires"]["source.bits -> map.bits"].keys()
     assert {path.name for path in folder.iterdir()} >= {"report.json", "flowgraph.yaml", "constellation.png", "log.txt"}
-    for word in ("Eb/N0, dB", "bit error rate, theory", "constellation.png", "report.json"):
+    latency = report["latency"]
+    assert latency["frames"] == 1
+    assert {"source", "map", "air"} <= latency["blocks"].keys()
+    spent = sum(sum(block.values()) for block in latency["blocks"].values())
+    assert spent == pytest.approx(latency["mean_s"], abs=1e-5)
+    assert 0 < latency["median_s"] == latency["max_s"] < report["elapsed_s"]
+    for word in ("Eb/N0, dB", "bit error rate, theory", "latency of 1 frame", "constellation.png", "report.json"):
         assert word in ended.stdout
 
 

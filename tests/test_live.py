@@ -30,7 +30,7 @@ from flowgraph.live import Remote
 from flowgraph.probe import PIECE_BYTES, Tap
 from flowgraph.report import Report, RunFailed
 from flowgraph.runner import Runner
-from flowgraph.spec import ChangeSpec
+from flowgraph.spec import ChangeSpec, GraphSpec
 from flowgraph.testing import assert_same_stream, recut
 
 
@@ -439,7 +439,7 @@ wires: [numbers.x -> tally.x]
 
 
 def test_no_packets_are_told_to_wait_in_front_of_a_block_that_has_taken_them():
-    report = Report("g", 0)
+    report = Report(GraphSpec("g", 0, [], [], []))
     for sent, under_way, taken in ((4, 4, 4), (8, 8, 8), (8, 8, 8)):  # the sender has yet to look
         report.count({}, {"a.x -> b.x": WireCount(sent)}, {"a.x -> b.x": under_way})
         report.count({}, {"a.x -> b.x": WireCount(taken)}, {})
