@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -15,23 +16,27 @@ from models import weights
 NAMED: Any = {"path": "maybe"}  # of a parameter that takes a model's folder, or its name
 
 
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", text):
-        raise ValueError(f"must be auto, cpu, cuda, cuda:1, ..., not {text!r}")
-    return text
+def _device_of(pattern: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be auto, cpu, cuda, cuda:1, ..., not {text!r}")
+        return text
+
+    return AfterValidator(check)
 
 
-Device = Annotated[str, AfterValidator(_device)]
+Device = Annotated[str, _device_of(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")]
+KernelDevice = Annotated[str, _device_of(r"auto|cpu|cuda(:\d+)?")]
 DEVICE: Any = Field("auto", description="where the model computes: auto, cpu, cuda, cuda:1, ...")
 KERNEL_DEVICE: Any = Field(
-    "cpu", description="where it computes: cpu, a GPU by torch as cuda (its speed is unmeasured), or auto"
+    "cpu", description="where it computes: cpu, a GPU as cuda, cuda:1, ..., or auto, a GPU where there is one"
 )
 
 
 def gpu(device: str) -> Any | None:
     """Return the torch device that a block's kernels run on, or None for the CPU's own, which need no torch.
 
-    Raises `BlockError`, for a device without float64 (mps has none) too.
+    Raises `BlockError`, for a missing Triton too.
     """
     if device == "cpu":
         return None
@@ -39,15 +44,15 @@ def gpu(device: str) -> Any | None:
 
     try:
         placed = weights.place(device, "float32").device
+        torch.empty(0, device=placed)
     except ValueError as error:
         raise BlockError(str(error)) from None
+    except RuntimeError as error:  # no such GPU, as torch tells it
+        raise BlockError(f"device {device!r} cannot be used: {str(error).partition(chr(10))[0]}") from None
     if placed.type == "cpu":
         return None
-    try:
-        torch.zeros(1, dtype=torch.float64, device=placed)
-    except (RuntimeError, TypeError, AssertionError) as error:  # as torch tells it of mps, xpu and of no such device
-        reason = str(error).partition("\n")[0]
-        raise BlockError(f"device must be one where torch computes in float64, not {device!r}: {reason}") from None
+    if not find_spec("triton"):
+        raise BlockError(f"device {device!r} needs Triton, which torch brings on Linux: pip install triton")
     return placed
 
 

@@ -1,4 +1,6 @@
-"""The kernels that run on a GPU, by torch: on torch's CPU device they do what the compiled ones do."""
+"""The kernels for a GPU do what the compiled ones do: on one where there is one, else in Triton's interpreter."""
+
+import os
 
 import numpy as np
 import pytest
@@ -6,13 +8,20 @@ import torch
 
 from blocks.fec.coders import LdpcDecoder, LdpcEncoder
 from blocks.fec.ldpc import LdpcCode
-from blocks.phy import _symbols_torch, noise, qam
+from blocks.phy import noise, qam
 from blocks.phy.constellation import CONSTELLATIONS, constellation
 from flowgraph.block import BlockError, Packet
 from flowgraph.testing import run_block, whole_frames
+from models import weights
+
+GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+on_gpu = pytest.mark.skipif(GPU.type == "cpu", reason="takes minutes in Triton's interpreter: run it where a GPU is")
+if GPU.type == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
+pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # of NaNs, in the interpreter
 
 ROTATED = [[0.6, 0.8], [-0.8, 0.6], [0.8, -0.6], [-0.6, -0.8]]
-GPU = torch.device("cpu")  # stands in for it
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +34,9 @@ def one_thread():
 
 @pytest.fixture
 def modem():
-    return _symbols_torch.Modem(GPU)
+    from blocks.phy._symbols_triton import Modem
+
+    return Modem(GPU)
 
 
 def received(modulation, count=601):
@@ -38,9 +49,12 @@ def received(modulation, count=601):
     return y, h
 
 
-@pytest.mark.parametrize("modulation", [*CONSTELLATIONS, ROTATED], ids=str)
-def test_decisions_and_llrs_are_those_of_the_compiled_kernels(modem, modulation, monkeypatch):
-    monkeypatch.setattr(_symbols_torch, "HELD", 1 << 14)  # so that symbols are worked on in several parts
+@pytest.mark.parametrize(
+    "modulation",
+    [*(pytest.param(each, marks=on_gpu if each in ("64qam", "256qam") else ()) for each in CONSTELLATIONS), ROTATED],
+    ids=str,
+)
+def test_decisions_and_llrs_are_those_of_the_compiled_kernels(modem, modulation):
     y, h = received(modulation)
     for part in (y, y[:1], y[:0]):
         np.testing.assert_array_equal(modem.decide(part, modulation), qam.decide(part, modulation))
@@ -49,7 +63,7 @@ def test_decisions_and_llrs_are_those_of_the_compiled_kernels(modem, modulation,
             for n0 in (1e-4, 0.1, 30.0):
                 rest = (y, n0, modulation, gains)
                 found, want = modem.llr(*rest, exact=exact), qam.llr(*rest, exact=exact)
-                np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6 / n0)  # 2^-24 of |y - x|^2 / N0
+                np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6 / n0 + 1e-6)  # 2^-24 of |y - x|^2 / N0
                 assert not found[~np.isfinite(y).repeat(len(found) // len(y))].any()
                 apart = modem.llr(*rest, int8=True, exact=exact).astype(int) - qam.llr(*rest, int8=True, exact=exact)
                 assert np.abs(apart).max() <= 1
@@ -72,26 +86,32 @@ def test_a_demapper_on_a_gpu_tells_what_it_tells_elsewhere(monkeypatch, output, 
 @pytest.mark.parametrize(
     ("k", "n", "graph", "versions", "ebn0_db"),
     [
-        (1000, 2000, 1, (0,), 1.8),
-        (1000, 1111, 1, (0, 2), 1.2),
-        (600, 1200, 2, (0,), 1.5),
-        (100, 700, 2, (0,), 1.0),  # more than the code has
-        (1000, 1111, 1, (0,), 5.0),
+        (20, 30, 2, (0, 0), 3.0),
+        (100, 130, 2, (0,), 3.0),
+        *(
+            pytest.param(*code, marks=on_gpu)
+            for code in (
+                (1000, 2000, 1, (0,), 2.5),
+                (1000, 1111, 1, (0, 2), 2.3),
+                (600, 1200, 2, (0,), 2.5),
+                (100, 700, 2, (0,), 2.0),  # more than the code has
+                (8448, 12000, 1, (0,), 3.6),
+            )
+        ),
     ],
 )
-@pytest.mark.parametrize("iterations", [1, 7])
-def test_ldpc_blocks_are_decoded_to_the_same_bits_llrs_and_iterations(k, n, graph, versions, ebn0_db, iterations):
+def test_ldpc_blocks_are_decoded_to_the_same_bits_llrs_and_iterations(k, n, graph, versions, ebn0_db):
     """Some of the blocks come right, after few iterations or many, and some do not."""
     code, random = LdpcCode(k, n, graph, versions=versions), np.random.default_rng(k)
-    words = code.encode(random.integers(0, 2, (24, k), np.uint8))
+    words = code.encode(random.integers(0, 2, (7 if GPU.type == "cpu" else 500, k), np.uint8))
     n0 = 10 ** (-ebn0_db / 10) * words.shape[1] / k
     y = 1 - 2.0 * words + random.standard_normal(words.shape) * (n0 / 2) ** 0.5
     llrs = np.clip(np.rint(16 * y / n0), -127, 127).astype(np.int8)
     llrs[0], llrs[1], llrs[2] = 0, 127, np.where(words[2], -127, 127)
-    want, found = code.decode(llrs, iterations), code.decode(llrs, iterations, GPU)
-    if iterations > 1:
-        assert want.ok[3:].any()
-        assert len(set(want.iterations)) > 2
+    want, found = code.decode(llrs, 4), code.decode(llrs, 4, GPU)
+    assert want.ok[3:].any()
+    assert not want.ok[3:].all()
+    assert len(set(want.iterations)) > 2
     for ours, theirs in zip(want, found, strict=True):
         assert theirs.dtype == ours.dtype
         np.testing.assert_array_equal(theirs, ours)
@@ -102,11 +122,11 @@ def test_no_blocks_are_decoded_to_none():
 
 
 def test_a_decoder_on_a_gpu_tells_what_it_tells_elsewhere(monkeypatch):
-    bits = Packet(noise.random_bytes(250, 1), packed=True, last=True)
-    params = {"block_bits": 512, "rate": "3/4"}
+    bits = Packet(noise.random_bytes(15, 1), packed=True, last=True)
+    params = {"block_bits": 64, "rate": "4/5"}
     (coded,) = whole_frames(run_block(LdpcEncoder(params), {"bits": [bits]})["bits"])
     llrs = 2 - 4 * np.unpackbits(coded.data, count=coded.count).astype(np.float32)
-    sent = Packet(llrs + np.random.default_rng(2).normal(0, 2, len(llrs)).astype(np.float32), last=True)
+    sent = Packet(llrs + np.random.default_rng(2).normal(0, 1, len(llrs)).astype(np.float32), last=True)
     (want,) = run_block(LdpcDecoder(params | {"output": "llr8"}), {"bits": [sent]})["bits"]
     monkeypatch.setattr("blocks.fec.coders.gpu", {"cpu": None, "cuda": GPU}.__getitem__)
     (found,) = run_block(LdpcDecoder(params | {"output": "llr8", "device": "cuda"}), {"bits": [sent]})["bits"]
@@ -122,21 +142,17 @@ def test_a_gpu_that_is_not_there_is_told_and_auto_does_without(monkeypatch, bloc
 
 
 @pytest.mark.parametrize("block", [qam.QamDemapper, LdpcDecoder])
-@pytest.mark.parametrize("device", ["mps", "xpu"])
-def test_a_device_without_float64_is_refused(monkeypatch, block, device):
-    def zeros(*shape, dtype, **where):
-        assert dtype == torch.float64
-        raise TypeError("Cannot convert to float64\nand more")
-
-    monkeypatch.setattr(torch, "zeros", zeros)
-    message = f"device must be one where torch computes in float64, not '{device}': Cannot convert to float64$"
-    with pytest.raises(BlockError, match=message):
-        run_block(block({"device": device}), {block.inputs[0].name: []})
+@pytest.mark.parametrize("device", ["mps", "xpu:1", "gpu"])
+def test_kernels_are_for_cuda(block, device):
+    with pytest.raises(ValueError, match=f"must be auto, cpu, cuda, cuda:1, ..., not '{device}'"):
+        block({"device": device})
 
 
-def test_a_device_that_is_not_there_is_told_in_torchs_words():
-    with pytest.raises(BlockError, match="must be one where torch computes in float64, not 'xpu:99': "):
-        run_block(qam.QamDemapper({"device": "xpu:99"}), {"symbols": []})
+def test_a_gpu_without_triton_is_told(monkeypatch):
+    monkeypatch.setattr("blocks.model.find_spec", lambda name: None)
+    monkeypatch.setattr("models.weights.place", lambda device, dtype: weights.Placement(torch.device("meta"), None))
+    with pytest.raises(BlockError, match="device 'cuda' needs Triton, which torch brings on Linux: pip install triton"):
+        run_block(qam.QamDemapper({"device": "cuda"}), {"symbols": []})
 
 
 def test_commpy_computes_on_the_cpu_alone():

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from blocks.fec import convolutional, crc
 from blocks.fec.ldpc import LARGEST, LdpcCode, base_graph
-from blocks.model import KERNEL_DEVICE, Device, gpu
+from blocks.model import KERNEL_DEVICE, KernelDevice, gpu
 from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
@@ -260,7 +260,7 @@ class LdpcDecoder(_Decoder):
             "hard",
             description="decisions, or int8 LLRs: those of a block that came right are the largest, of others too sure",
         )
-        device: Device = KERNEL_DEVICE
+        device: KernelDevice = KERNEL_DEVICE
 
     inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
     outputs = (Port("bits", ("bits", "int8"), "payload", chosen=lambda p: {"hard": "bits", "llr8": "int8"}[p.output]),)

@@ -158,7 +158,7 @@ class LdpcCode:
         """Decode LLRs int8 [blocks, n versions] (0 is erased) by layered offset min-sum, until all checks hold.
 
         J. Chen et al., "Reduced-complexity decoding of LDPC codes", 2005; layers after M. Mansour and N. Shanbhag,
-        2003. With a torch `device` it is computed there, to the same bits.
+        2003. With a CUDA `device` of torch it is computed there, to the same bits.
 
         Raises `ValueError` for another number of LLRs, or LLRs that are not int8.
         """
@@ -167,17 +167,15 @@ class LdpcCode:
         llrs = array("llrs", llrs, np.int8, None, self.n * len(self.versions))
         blocks, size, systematic, columns = len(llrs), self.lifting, SYSTEMATIC[self.graph], self._used_columns
         channel = self._combined(llrs, _ldpc.CLIPPED)
-        channel[:, self.k : systematic * size] = 127  # fillers are known to be 0
         graph = _lifted(self.graph, size)
         if device is not None:
             import torch
 
-            from blocks.fec import _ldpc_torch
+            from blocks.fec import _ldpc_triton
 
             on_device = torch.from_numpy(channel).to(device)
-            found = _ldpc_torch.decode(on_device, *graph, columns - systematic, size, iterations)
-            soft, ok, taken = (each.cpu().numpy() for each in found)
-            return Decoded(soft[:, : self.k], ok, taken)
+            soft, *rest = _ldpc_triton.decode(on_device, *graph, columns - systematic, size, iterations)
+            return Decoded(*(each.cpu().numpy() for each in (soft[:, : self.k], *rest)))
         decoded = np.empty((blocks, self.k), np.int8)
         ok, taken = np.empty(blocks, np.bool_), np.empty(blocks, np.int32)
         _ldpc.decode(channel, *graph, columns - systematic, columns, size, iterations, decoded, ok, taken)
@@ -193,9 +191,11 @@ class LdpcCode:
             for each in range(rounds.max() + 1):
                 now = np.flatnonzero(rounds == each)
                 total[:, first + places[now]] += llrs[:, now]
-            return np.clip(total, -largest, largest).astype(np.int8)
-        channel = np.zeros(shape, np.int8)
-        channel[:, first + places] = np.clip(llrs, -largest, largest)
+            channel = np.clip(total, -largest, largest).astype(np.int8)
+        else:
+            channel = np.zeros(shape, np.int8)
+            channel[:, first + places] = np.clip(llrs, -largest, largest)
+        channel[:, self.k : SYSTEMATIC[self.graph] * self.lifting] = 127  # fillers are known to be 0
         return channel
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.arrays import array, packed_bits
-from blocks.model import KERNEL_DEVICE, Device, gpu
+from blocks.model import KERNEL_DEVICE, KernelDevice, gpu
 from blocks.phy import theory
 from blocks.phy.constellation import AnyModulation, Constellation, Modulation, constellation
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
@@ -134,7 +134,7 @@ def _engine(name: str, device: Any = None) -> Any:
 
         return commpy_reference
     if device is not None:
-        from blocks.phy._symbols_torch import Modem
+        from blocks.phy._symbols_triton import Modem
 
         return Modem(device)
     return sys.modules[__name__]
@@ -219,7 +219,7 @@ class QamDemapper(Block):
             "or a number",
         )
         engine: Literal["semflow", "commpy"] = ENGINE
-        device: Device = KERNEL_DEVICE
+        device: KernelDevice = KERNEL_DEVICE
 
         @model_validator(mode="after")
         def _of_one_kind(self) -> QamDemapper.Params:
