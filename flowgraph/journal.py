@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Generic, TypeVar
@@ -11,19 +12,25 @@ import msgspec
 
 from flowgraph.block import BlockError
 
+ENDING_S = 3.0  # within which the workers of a run that was killed are gone
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 def claim(file: IO, folder: Path) -> None:
     """Keep a folder to this run, by a lock on a file in it, until the file is closed.
 
-    Where another run has it, closes the file and raises `BlockError`.
+    Where another run has it, and does not end at once, closes the file and raises `BlockError`.
     """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise BlockError(f"{folder} is in use by another run: wait for it, or give another --out") from None
+    patience = time.monotonic() + ENDING_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > patience:
+                file.close()
+                raise BlockError(f"{folder} is in use by another run: wait for it, or give another --out") from None
+            time.sleep(0.05)
 
 
 class Journal(Generic[T]):

@@ -97,6 +97,15 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
     np.testing.assert_array_equal(picture[..., 0], np.arange(256).reshape(16, 16))
 
 
+def test_grey_of_thirty_two_bits_is_that_of_eight_or_of_sixteen():
+    for white in (255, 65535):
+        ramp = np.linspace(0, white, 256).round().astype(np.int32).reshape(16, 16)
+        picture = decode(encoded(Image.fromarray(ramp), "tiff"), (16, 16))
+        np.testing.assert_array_equal(picture[..., 0], np.arange(256).reshape(16, 16))
+    dark = b"P5 16 16 65535 " + np.full(256, 200, ">u2").tobytes()
+    assert (decode(dark, (16, 16)) == 1).all()
+
+
 def test_transparency_lies_over_white():
     half = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     half.paste((255, 0, 0, 255), (4, 0, 8, 8))

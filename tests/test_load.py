@@ -286,6 +286,9 @@ def test_what_may_be_a_folder_or_a_name_is_a_folder_where_there_is_one(tmp_path,
     monkeypatch.chdir(tmp_path)
     named = [block.params.get("model") for block in load("here/job.yaml").blocks]
     assert named == [str(tmp_path / "here/models/mine"), "models/other", None]
+    write(tmp_path / "here", job=job("  a: {use: bits, model: ./models/other}"))
+    with pytest.raises(ConfigError, match=rf"must be a folder that exists, or a name, not '{tmp_path}/here/models/other'"):
+        load("here/job.yaml")
 
 
 # What is wrong with a bad one: text with marks, and a message for each mark
@@ -296,7 +299,8 @@ CASES = {
         "vars: {a: 1, b: x$▸{a}}",
         [": must be YAML: did not find expected ',' or '}' (inside { }, a text with ${...} needs quotes)"],
     ),
-    "tab": ("flowgraph: job\n▸\tseed: 3", [": must be YAML: found a tab character that violates indentation"]),
+    "tab": ("flowgraph: job\n▸\tseed: 3", [": must be YAML: a tab, where YAML takes spaces alone"]),
+    "tab below": ("flowgraph: job\nvars:\n▸\ta: 3", [": must be YAML: a tab, where YAML takes spaces alone"]),
     "control character": ("flowgraph: ▸\x07", [": must be YAML: control characters are not allowed"]),
     "empty": ("▸# nothing\n", [": must be a mapping, not an empty file"]),
     "list": ("▸- flowgraph", [": must be a mapping (flowgraph:, blocks:, wires:), not a list"]),

@@ -96,6 +96,9 @@ def test_a_lost_frame_shows_as_such(arrived):
 def test_page_shows_the_first_twelve():
     files, _ = run([picture(i) for i in range(15)])
     assert files["page.png"].shape[0] == HEAD + ROWS * (TILE + MARGIN)
+    says_so = files["page.png"][:HEAD, 2 * MARGIN + TILE :] < 255
+    assert says_so.any()
+    assert not (run([picture(i) for i in range(ROWS)])[0]["page.png"][:HEAD, 2 * MARGIN + TILE :] < 255).any()
     assert "images/0014_received.png" in files
 
 

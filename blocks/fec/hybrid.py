@@ -160,7 +160,10 @@ class _Hybrid(Block):
         if not header.latent:
             return first, 0
         if header.latent not in self.coders:
-            raise FrameError(f"latent of format {header.latent}, for which profile has no entry")
+            raise FrameError(
+                f"latent of format {header.latent}, for which profile has no entry: add one, as in profile: "
+                f"{{{header.latent}: {{code: ldpc, rate: 1/2, modulation: qpsk}}}}, or send latent: analog"
+            )
         return first, self.coders[header.latent].symbols(header.latent_bits)
 
 

@@ -186,8 +186,8 @@ def clustered_interval(
     trials2 those of e^2, e n and n^2. It is the binomial interval for as many trials as would have the ratio
     estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4; E. Korn and B. Graubard, "Confidence intervals for
     proportions with small expected number of positive counts", 1998), approximate where few clusters have errors;
-    where no error was seen, the upper bound on the probability that a cluster has one. None for fewer than two
-    clusters.
+    where no error was seen, the upper bound on the probability that a cluster has one. A bound under 1e-12 is 0, for few
+    clusters cannot tell. None for fewer than two.
     """
     from scipy.special import betaincinv, ndtri, stdtrit
 
@@ -202,4 +202,5 @@ def clustered_interval(
         return rate, rate
     effective = rate * (1 - rate) / variance * float(ndtri(upper) / stdtrit(clusters - 1, upper)) ** 2
     right, wrong = (1 - rate) * effective, rate * effective
-    return float(betaincinv(wrong, right + 1, 1 - upper)), float(betaincinv(wrong + 1, right, upper))
+    low = float(betaincinv(wrong, right + 1, 1 - upper))
+    return low if low > 1e-12 else 0.0, float(betaincinv(wrong + 1, right, upper))

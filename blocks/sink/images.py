@@ -51,6 +51,7 @@ class ImageWriter(Block):
 
     def start(self) -> None:
         self.rows: list[_Row] = []
+        self.frames = 0
         self.drawn, self.drawn_at = 0, time.monotonic()  # rows of the page that was kept last, and when
 
     def work(self, image: Packet | None, sent: Packet | None = None, plain: Packet | None = None) -> None:
@@ -60,17 +61,18 @@ class ImageWriter(Block):
         for kind, packet in (("sent", sent), ("plain", plain), ("received", image)):  # who sees the last has them all
             if packet is not None:
                 self.keep(f"images/{frame:04d}_{kind}.png", partial(png, packet.data[0]))
+        self.frames += 1
         if len(self.rows) < ROWS:
             self.rows.append(_Row(frame, sent, image))
             if time.monotonic() > self.drawn_at + PAGE_EVERY_S:
                 self._keep_page()
 
     def stop(self) -> None:
-        if self.drawn < len(self.rows):
+        if self.drawn < self.frames:
             self._keep_page()
 
     def _keep_page(self) -> None:
-        self.keep("page.png", lambda: png(_page(self.rows)))
+        self.keep("page.png", lambda: png(_page(self.rows, self.frames)))
         self.drawn, self.drawn_at = len(self.rows), time.monotonic()
 
 
@@ -83,7 +85,7 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _page(rows: list[_Row]) -> np.ndarray:
+def _page(rows: list[_Row], frames: int) -> np.ndarray:
     """Return the page, a row a frame: the image sent (if any was), the one received, and their captions."""
     from PIL import Image, ImageDraw
 
@@ -94,6 +96,8 @@ def _page(rows: list[_Row]) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     for left, heading in zip(lefts[:-1], ("sent", "received")[-len(lefts) + 1 :], strict=True):
         draw.text((left, MARGIN), heading, INK, _font(TITLE))
+    if frames > len(rows):
+        draw.text((lefts[-1], MARGIN), f"the first {len(rows)} of {frames} images", FAINT, _font(TITLE))
     for i, row in enumerate(rows):
         top = head + i * (TILE + MARGIN)
         for left, packet in zip(lefts[:-1], (row.sent, row.received)[-len(lefts) + 1 :], strict=True):

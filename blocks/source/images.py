@@ -83,7 +83,7 @@ def decode(content: bytes, size: tuple[int, int], geometry: str = "squeeze") -> 
     height, width = size
     ample = 2 * max(size)
     image.draft(None, (ample, ample))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size where that is ample
-    image = _rgb(ImageOps.exif_transpose(image))
+    image = _rgb(_eight_bits(ImageOps.exif_transpose(image), image.format))
     if geometry == "crop":
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     else:
@@ -91,13 +91,21 @@ def decode(content: bytes, size: tuple[int, int], geometry: str = "squeeze") -> 
     return np.array(image)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
     from PIL import Image
 
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed white: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits in a grey channel
-        image = Image.fromarray(np.clip(np.asarray(image, np.float32) / 257 + 0.5, 0, 255).astype(np.uint8))
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image, np.float32)  # of 16 bits, but that TIFF also writes those of 8 in 32
+    white = 255 if image.mode == "I" and file_format == "TIFF" and levels.max() <= 255 else 65535
+    return Image.fromarray(np.clip(levels * (255 / white) + 0.5, 0, 255).astype(np.uint8))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

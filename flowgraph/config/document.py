@@ -195,8 +195,11 @@ def parse(text: str, file: str = STRING) -> tuple[Node, list[Mistake]]:
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
         line = [*text.splitlines(), ""][: mark.line + 1][-1]
+        problem = error.problem or error.context
+        if line[mark.column : mark.column + 1] == "\t":
+            problem = "a tab, where YAML takes spaces alone"
         hint = " (inside { }, a text with ${...} needs quotes)" if re.search(r"\{.*\$\{", line) else ""
-        _refuse(file, f"must be YAML: {error.problem or error.context}{hint}", mark.line + 1, mark.column + 1)
+        _refuse(file, f"must be YAML: {problem}{hint}", mark.line + 1, mark.column + 1)
     except yaml.reader.ReaderError as error:
         bad = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff"), 0)
         _refuse(file, f"must be YAML: {error.reason}", *_position(text[:bad]))

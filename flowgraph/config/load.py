@@ -270,7 +270,11 @@ class _Loader:
         folder, path = node.folder.absolute(), Path(os.path.expanduser(node.value))
         absolute = os.path.normpath(folder / path)
         if kind == "maybe":
-            return replace(node, value=absolute, text=None) if os.path.exists(absolute) else node
+            if os.path.exists(absolute):
+                return replace(node, value=absolute, text=None)
+            if node.value.startswith(("/", ".", "~")):
+                self.mistakes.add(node.wrong(f"must be a folder that exists, or a name, not {absolute!r}"))
+            return node
         if kind == "any":
             return replace(node, value=absolute, text=None)
         if not os.path.exists(absolute) and not path.is_absolute():
