@@ -287,7 +287,8 @@ def test_what_may_be_a_folder_or_a_name_is_a_folder_where_there_is_one(tmp_path,
     named = [block.params.get("model") for block in load("here/job.yaml").blocks]
     assert named == [str(tmp_path / "here/models/mine"), "models/other", None]
     write(tmp_path / "here", job=job("  a: {use: bits, model: ./models/other}"))
-    with pytest.raises(ConfigError, match=rf"must be a folder that exists, or a name, not '{tmp_path}/here/models/other'"):
+    missing = tmp_path / "here/models/other"
+    with pytest.raises(ConfigError, match=rf"must be a folder that exists, or a name, not '{missing}'"):
         load("here/job.yaml")
 
 

@@ -186,8 +186,8 @@ def clustered_interval(
     trials2 those of e^2, e n and n^2. It is the binomial interval for as many trials as would have the ratio
     estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4; E. Korn and B. Graubard, "Confidence intervals for
     proportions with small expected number of positive counts", 1998), approximate where few clusters have errors;
-    where no error was seen, the upper bound on the probability that a cluster has one. A bound under 1e-12 is 0, for few
-    clusters cannot tell. None for fewer than two.
+    where no error was seen, the upper bound on the probability that a cluster has one. A bound under 1e-12 is 0, for
+    few clusters cannot tell. None for fewer than two.
     """
     from scipy.special import betaincinv, ndtri, stdtrit
 
