@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +12,8 @@ from . import weights
 from .autoencoder import Autoencoder, from_folder, gaussian
 
 Progress = Callable[[int, int], None]  # is told the step and of how many
+# Where every element's noise is known: to which quantile of it the start is matched, and to how much at most
+NOISIEST, LARGEST_START = 0.95, 1.0
 
 
 def _unseen(step: int, steps: int) -> None:
@@ -47,6 +49,42 @@ class Schedule(NamedTuple):
         return t if t > 0 else -1
 
 
+class _Measured(NamedTuple):
+    """A latent y = z + noise of variance v, every element's own; all three float32 tensors [C, h, w].
+
+    Its matched start is from s, the 0.95 quantile of v, but at most 1. What is noisier than that is shrunk to
+    y (1 + s)/(1 + v). What is cleaner is known better than the start says, by a precision of p = 1/v - 1/s; so after
+    every step the network's estimate x0, of which 1 - abar_t over abar_t is the noise left in z_t, is pulled to
+
+        x0 + w (y - x0),    w = p / (p + abar_t / (1 - abar_t)).
+
+    Clean elements are held, noisy ones come from the network, and lost ones are inpainted: posterior sampling without
+    randomness, with the weights of a linear Gaussian measurement of identity (J. Song et al., "Pseudoinverse-guided
+    diffusion models for inverse problems", ICLR 2023; after B. Kawar et al., "Denoising diffusion restoration models",
+    NeurIPS 2022). Where all v are alike, p = 0, and it is the plain matched start.
+    """
+
+    values: Any
+    precision: Any
+    start: Any
+
+    def pull(self, x0: Any, signal_power: float) -> Any:
+        """Return w (y - x0)."""
+        return (self.values - x0) * self.precision / (self.precision + signal_power / (1 - signal_power))
+
+
+def _measured(values: Any, variance: np.ndarray) -> tuple[_Measured, float]:
+    """Return a latent with its elements' noise, and the noise that its start is matched to. Raises `ValueError`."""
+    import torch
+
+    if variance.shape != tuple(values.shape) or not (np.isfinite(variance).all() and (variance >= 0).all()):
+        raise ValueError(f"noise_variance of elements must be {list(values.shape)}, finite and at least 0")
+    level = min(float(np.quantile(variance, NOISIEST)), LARGEST_START)
+    v = torch.from_numpy(np.maximum(variance, 1e-6).astype(np.float32))
+    precision = (1 / v - 1 / max(level, 1e-6)).clamp(min=0)
+    return _Measured(values.clone(), precision, values * ((1 + level) / (1 + v)).clamp(max=1)), level
+
+
 class Receiver:
     """Text-conditioned latent diffusion: `UNet2DConditionModel`, `CLIPTextModel`, autoencoder `vae`."""
 
@@ -71,7 +109,7 @@ class Receiver:
         captions: Sequence[str | None],
         *,
         steps: int | Literal["matched"],
-        noise_variance: Sequence[float] | None = None,
+        noise_variance: Sequence[float | np.ndarray] | None = None,
         guidance: float = 9.0,
         schedule_steps: int = 50,
         seeds: Sequence[int],
@@ -85,7 +123,8 @@ class Receiver:
         point with T of `schedule_steps` DDIM steps left, then these T steps (eta 0). T = 0 decodes without
         the UNet. `matched` takes the channel's noise for the diffusion's: with sigma^2 = `noise_variance[i]`
         relative to clean latents of unit variance, z_t = sqrt(abar_t) z at t* = argmin |abar_t - 1 / (1 +
-        sigma^2)|, and adds none. A caption None regenerates from the latent alone: empty text, no guidance.
+        sigma^2)|, and adds none. Where `noise_variance[i]` is an array [C, h, w], of every element's noise, see
+        `_Measured`. A caption None regenerates from the latent alone: empty text, no guidance.
         Noise comes from `seeds[i]` alone. `progress` is told of each step before it is taken, and of how many there
         are for the latent that takes most. Raises `ValueError` for arguments that do not fit each other.
         """
@@ -97,13 +136,19 @@ class Receiver:
                 raise ValueError(f"{name} must have one entry per latent: {count}, not {len(given)}")
         if not np.isfinite(latents).all():
             raise ValueError("latents must be finite; replace absurd values first")
+        z = torch.from_numpy(np.array(latents, np.float32))
+        measured: dict[int, _Measured] = {}
         if steps == "matched":
             if noise_variance is None or len(noise_variance) != count:
                 raise ValueError("noise_variance must have one entry per latent where steps is 'matched'")
-            starts = [self.schedule.matched(variance) for variance in noise_variance]
+            starts = []
+            for i, level in enumerate(noise_variance):
+                if isinstance(level, np.ndarray):
+                    measured[i], level = _measured(z[i], level)
+                    z[i] = measured[i].start
+                starts.append(self.schedule.matched(level))
         else:
             starts = [self.schedule.start(steps, schedule_steps)] * count
-        z = torch.from_numpy(np.array(latents, np.float32))
         for i, t in enumerate(starts):
             if t < 0:
                 continue
@@ -111,7 +156,7 @@ class Receiver:
             z[i] *= signal**0.5
             if steps != "matched":
                 z[i] += (1 - signal) ** 0.5 * gaussian(seeds[i], z[i].shape)
-        taken = self._denoise(z, starts, captions, guidance, schedule_steps, negative_prompt, progress)
+        taken = self._denoise(z, starts, captions, guidance, schedule_steps, negative_prompt, progress, measured)
         return self.vae.decode(z.numpy()), taken
 
     def generate(
@@ -139,7 +184,7 @@ class Receiver:
         shape = (self.vae.channels, height // self.vae.factor, width // self.vae.factor)
         z = torch.stack([gaussian(seed, shape) for seed in seeds])
         starts = [self.schedule.start(steps, steps)] * len(seeds)
-        self._denoise(z, starts, captions, guidance, steps, negative_prompt, progress)
+        self._denoise(z, starts, captions, guidance, steps, negative_prompt, progress, {})
         return self.vae.decode(z.numpy())
 
     def _denoise(
@@ -151,9 +196,13 @@ class Receiver:
         schedule_steps: int,
         negative_prompt: str,
         progress: Progress,
+        measured: Mapping[int, _Measured],
     ) -> list[int]:
         """Walk every latent of z [B, C, h, w] down from its own t, in place; returns the steps taken."""
         import torch
+
+        def power(t: int) -> float:
+            return float(self.schedule.signal_power[t] if t >= 0 else self.scheduler.final_alpha_cumprod)
 
         self.scheduler.set_timesteps(schedule_steps)
         stride = self.schedule.stride(schedule_steps)
@@ -178,7 +227,12 @@ class Receiver:
                 if guided:
                     noise[guided] = plain + guidance * (noise[guided] - plain)
                 for k, i in enumerate(active):
-                    z[i] = self.scheduler.step(noise[k], times[k], z[i], eta=0.0).prev_sample
+                    step = self.scheduler.step(noise[k], times[k], z[i], eta=0.0)
+                    z[i] = step.prev_sample
+                    if i in measured:
+                        now, then = power(times[k]), power(times[k] - stride)
+                        pull = measured[i].pull(step.pred_original_sample, now)
+                        z[i] += (then**0.5 - (now * (1 - then) / (1 - now)) ** 0.5) * pull  # as DDIM puts x0 into z
                     taken[i] += 1
         return taken
 

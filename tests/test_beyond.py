@@ -44,6 +44,19 @@ def test_modes_are_drawn_against_noise_and_against_channel_uses():
     assert cells(table.split("\n\n")[0]) == [["analog", "1,000", "20.00 ± nan", "30.00 ± nan"]]
 
 
+def test_the_noise_of_elements_is_held_against_their_mean_at_each_noise_and_loss():
+    rows = [
+        row(name, image, psnr + (name == "ours") + 10 * lost, esn0=snr, lost=lost)
+        for name in ("ours", "theirs")
+        for image, psnr in (("a", 20), ("b", 22))
+        for snr, lost in ((8.0, 0.0), (11.0, 0.0), (8.0, 0.1))
+    ]
+    _, table = figures.elements(rows)
+    parts = table.split("Es/N0 ")[1:]
+    assert [part.partition("\n")[0] for part in parts] == ["8 dB, 0% lost", "11 dB, 0% lost", "8 dB, 10% lost"]
+    assert cells(parts[2].partition("\n\n")[2])[1][3:5] == ["22.00 ± 1.96", "+1.00 ± 0.00"]
+
+
 def test_fading_is_told_with_what_was_sent_again():
     known, pilots = figures.LINKS.values()
     rows = [row(known, n, p, latent="quant8", steps="0", esn0=15.0) for n, p in (("a", 21), ("b", 22))]

@@ -66,7 +66,7 @@ def lost_latent(frame, status="lost", **tags):
 BY_DESIGN = lost(0, "absent"), lost_latent(0, "absent")
 
 
-def run(text=None, latents=None, seed=1, alternate=True, **params):
+def run(text=None, latents=None, seed=1, alternate=True, variances=None, **params):
     """The images by frame, the rows reported, the warnings."""
     rows, warnings = {}, []
     context = Context(
@@ -74,7 +74,8 @@ def run(text=None, latents=None, seed=1, alternate=True, **params):
         report=lambda section, frame, values: rows.setdefault(frame, {}).update(values),
         warn=warnings.append,
     )
-    inputs = {name: packets for name, packets in (("text", text), ("latent", latents)) if packets is not None}
+    given = {"text": text, "latent": latents, "variance": variances}
+    inputs = {name: packets for name, packets in given.items() if packets is not None}
     made = run_block(DiffusionSink(params, "render", context), inputs, alternate)["image"]
     return made, rows, warnings
 
@@ -309,3 +310,24 @@ def test_missing_model_ends_the_run_with_the_loaders_sentence(monkeypatch):
     monkeypatch.setattr(models, "load_receiver", missing)
     with pytest.raises(BlockError, match=r"^no model at /nowhere: fetch it$"):
         DiffusionSink({"model": "/nowhere"}).start()
+
+
+def test_every_element_goes_by_its_own_noise_where_that_is_told(receiver):
+    told = np.array([0.2, 0.5, 1.0, 0.0, 0.2, 0.2], np.float32).reshape(1, 1, 2, 3).repeat(4, 1)
+    variances = [Packet(told, 0, last=True), Packet(told[:, :, :1], 1, last=True), Packet(told[:0], 2, last=True)]
+    sent = [latent(frame, 8.0, noise_variance=0.5, noise_source="posterior") for frame in range(3)]
+    receiver.regenerate = lambda latents, captions, **options: (
+        calls.append((latents, options["noise_variance"]))
+        or (
+            np.zeros((3, 16, 24, 3), np.uint8),
+            [1, 1, 1],
+        )
+    )
+    calls = []
+    _, _, warnings = run(latents=sent, variances=variances)
+    ((values, noise),) = calls
+    np.testing.assert_allclose(noise[0][0].ravel(), [0.25, 1, 99, 0, 0.25, 0.25], rtol=1e-5)
+    np.testing.assert_allclose(values[0, 0].ravel(), [10, 16, 800, 8, 10, 10], rtol=1e-5)
+    assert (values[1:] == 16).all()
+    assert list(map(float, noise[1:])) == [1.0, 1.0]
+    assert warnings == ["frame 1: variance is not used: it must be (1, 4, 2, 3), of at least 0"]

@@ -399,3 +399,36 @@ def test_a_broken_config_is_named_with_its_remedy(tmp_path, broken):
             load(str(tmp_path))
         assert str(told.value).startswith(f"{tmp_path}/config.json cannot be read as a model's config (")
         assert str(told.value).endswith("; fetch it again")
+
+
+def noisy(latents, variance):
+    noise = np.random.default_rng(3).standard_normal(latents.shape)
+    return (latents + np.sqrt(variance) * noise).astype(np.float32)
+
+
+def test_alike_elements_start_as_their_mean_does(receiver, latents):
+    y, arguments = noisy(latents[:1], 0.1), {"steps": "matched", "guidance": 1.0, "seeds": [1]}
+    plain, steps = receiver.regenerate(y, [None], noise_variance=[0.1], **arguments)
+    alike, same = receiver.regenerate(y, [None], noise_variance=[np.full(y.shape[1:], 0.1)], **arguments)
+    assert same == steps
+    assert np.abs(plain.astype(int) - alike).max() <= 1
+
+
+def test_what_of_a_latent_did_not_come_is_filled_in_and_the_rest_is_held(receiver, latents):
+    """A tenth of the elements did not come, at places of their own in each channel; beside it a latent of one noise."""
+    variance = np.where(np.random.default_rng(4).random(latents[0].shape) < 0.1, 99.0, 0.01)  # 99 at a posterior of .99
+    y = np.stack([noisy(latents[0], 0.01) * (variance < 1), latents[1]])
+    levels = {"each its own": [variance, 0.1], "one": [0.11, 0.1]}
+    arguments = {"steps": "matched", "guidance": 1.0, "seeds": [1, 2]}
+    made = {how: receiver.regenerate(y, [None] * 2, noise_variance=each, **arguments) for how, each in levels.items()}
+    pictures = {how: images for how, (images, _) in made.items()} | {"none": receiver.vae.decode(y)}
+    clean = receiver.vae.decode(latents[:1])[0]
+    errors = {how: np.mean((images[0].astype(float) - clean) ** 2) for how, images in pictures.items()}
+    assert errors["each its own"] < 0.6 * errors["one"] < 0.6 * errors["none"]
+    assert np.abs(pictures["each its own"][1].astype(int) - pictures["one"][1]).max() <= 1
+
+
+@pytest.mark.parametrize("variance", [np.zeros((4, 3, 3)), np.full((4, 24, 24), np.nan), np.full((4, 24, 24), -1.0)])
+def test_noise_of_elements_that_is_none_is_refused(receiver, latents, variance):
+    with pytest.raises(ValueError, match=r"noise_variance of elements must be \[4, 24, 24\], finite and at least 0"):
+        receiver.regenerate(latents[:1], [None], steps="matched", noise_variance=[variance], seeds=[1])

@@ -18,6 +18,7 @@ from flowgraph.block import Params as BlockParams
 
 LARGEST_LLR = 1e4  # larger ones, and infinities, are taken for this
 SUREST = 1e-6  # no bit is trusted further than to this error rate
+_NONE = np.empty((0, 0, 0, 0), np.float32)  # no latent
 SLACK = 4096  # bits that a header may always claim beyond twice those that came
 
 
@@ -128,6 +129,7 @@ class _Part:
     reason: str = ""
     noise_variance: float | None = None
     noise_source: str | None = None
+    variances: np.ndarray | None = None
 
     def packet(self, frame: int) -> Packet:
         tags = {
@@ -144,7 +146,7 @@ def _no_text(status: str, reason: str = "") -> _Part:
 
 
 def _no_latent(status: str, reason: str = "") -> _Part:
-    return _Part(np.empty((0, 0, 0, 0), np.float32), status, reason)
+    return _Part(_NONE, status, reason)
 
 
 def _expanded(data: bytes) -> _Part:
@@ -183,7 +185,8 @@ class BitDeserializer(Block):
     coded, the share of floats that look damaged. Found errors count as (errors + 1/2) / (bits + 50), the mean
     under a beta prior of 1 %. Errors are taken to spread as over 16QAM in the first two cases (the first two
     bits of a symbol err half as often as the last two), evenly in the others and behind a decoder. What was erased
-    is 0 and counts with variance 1. An analog latent is handed on as it comes beside the bits. What the channel truly
+    is 0 and counts with variance 1. `variance` has Var[z | y] of every element of a quantised latent, and an empty
+    packet with any other. An analog latent is handed on as it comes beside the bits. What the channel truly
     did is never looked at.
     """
 
@@ -211,6 +214,7 @@ class BitDeserializer(Block):
     outputs = (
         Port("text", "uint8", "caption, one frame a caption", unit="ASCII"),
         Port("latent", "float32", "scaled latent: channels, height, width", (None, None, None)),
+        Port("variance", "float32", "Var[z | y] of every element of a quantised latent", (None, None, None)),
     )
 
     def work(self, bits: Packet | None, latent: Packet | None = None) -> dict[str, Packet] | None:
@@ -226,7 +230,11 @@ class BitDeserializer(Block):
             analog = header.latent == "analog"
             values = _analog(latent) if analog else self._latent(header, received, count, bits.frame)
         self._report(bits.frame, text, values)
-        return {"text": text.packet(bits.frame), "latent": values.packet(bits.frame)}
+        return {
+            "text": text.packet(bits.frame),
+            "latent": values.packet(bits.frame),
+            "variance": Packet(_NONE if values.variances is None else values.variances, bits.frame, last=True),
+        }
 
     def _header(self, packet: Packet, received: _Received, count: _Count) -> Header:
         side = self.params.header == "side"
@@ -289,7 +297,7 @@ class BitDeserializer(Block):
         reason = length or (f"{np.count_nonzero(lost)} bits of the latent did not come" if lost.any() else "")
         if latents.is_float(form):
             values, variance = self._floats(header, received, count, frame)
-            source = "table"
+            variances, source = None, "table"
         else:
             llr = received.soft(begin, end, header.scrambled)
             if received.llr is None:
@@ -298,8 +306,9 @@ class BitDeserializer(Block):
                     llr[a - begin : b - begin] *= np.log((1 - p) / p)[np.arange(a, b) % 4]
             values, variances = latents.read_quantised(llr, form, header.by_plane)
             variance, source = float(variances.mean(dtype=np.float64)) if variances.size else 0.0, "posterior"
+            variances = variances.reshape(1, *header.shape)
         status = "damaged" if reason else "ok"
-        return _Part(values.reshape(1, *header.shape), status, reason, variance, source)
+        return _Part(values.reshape(1, *header.shape), status, reason, variance, source, variances)
 
     def _floats(self, header: Header, received: _Received, count: _Count, frame: int) -> tuple[np.ndarray, float]:
         """Return a latent's values and its mean squared error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ class _Frame:
     number: int
     caption: str | None
     latent: np.ndarray | None
-    noise_variance: float
+    noise_variance: float | np.ndarray
     reason: str
 
     @property
@@ -46,9 +46,11 @@ class DiffusionSink(Block):
     for s = floor(1000 / steps), and s = 1 would begin short of pure noise, or past the last t.
 
     A latent that is a posterior mean E[z | y] (tag `noise_source`) is shrunk, which a matched start undoes
-    first. A part that is lost is done without (`mode`: text+latent, text, latent); with neither, the image is
-    mid-grey (none). Noise is drawn by (seed, block, frame). `image` is tagged `mode`, `steps`, `status` (ok,
-    degraded, lost), `reason` where it is not ok, and `caption` as it was used.
+    first. With `variance` wired it goes by the noise of every element: what came clean is held, what came noisy
+    restored, and what did not come filled in (`models.receiver`). A part that is lost is done without (`mode`:
+    text+latent, text, latent); with neither, the image is mid-grey (none). Noise is drawn by (seed, block, frame).
+    `image` is tagged `mode`, `steps`, `status` (ok, degraded, lost), `reason` where it is not ok, and `caption` as it
+    was used.
     """
 
     class Params(ModelParams):
@@ -91,6 +93,14 @@ class DiffusionSink(Block):
     inputs = (
         Port("text", "uint8", "caption, one frame a caption", unit="ASCII", whole=True, optional=True),
         Port("latent", "float32", "scaled latent", shape=(None, None, None), whole=True, optional=True),
+        Port(
+            "variance",
+            "float32",
+            "Var[z | y] of its elements, from a bit_deserializer",
+            shape=(None, None, None),
+            whole=True,
+            optional=True,
+        ),
     )
     outputs = (
         Port("image", "uint8", "regenerated picture, RGB", shape=(None, None, 3)),
@@ -103,8 +113,10 @@ class DiffusionSink(Block):
         self.size = parse_size(p.size) if p.size else self.receiver.size
         self.group: list[_Frame] = []
 
-    def work(self, text: Packet | None = _ABSENT, latent: Packet | None = _ABSENT) -> Iterator[Output]:
-        frame = self._frame(text, latent)
+    def work(
+        self, text: Packet | None = _ABSENT, latent: Packet | None = _ABSENT, variance: Packet | None = None
+    ) -> Iterator[Output]:
+        frame = self._frame(text, latent, variance)
         batch = self.params.batch
         if self.group and self.group[0].number // batch != frame.number // batch:
             yield from self.flush()
@@ -134,9 +146,9 @@ class DiffusionSink(Block):
             if frame.number in plain:
                 yield {"plain": Packet(plain[frame.number][None], frame.number, last=True)}
 
-    def _frame(self, text: Packet | None, latent: Packet | None) -> _Frame:
+    def _frame(self, text: Packet | None, latent: Packet | None, variances: Packet | None) -> _Frame:
         p = self.params
-        number = next(part.frame for part in (text, latent) if part is not None and part is not _ABSENT)
+        number = next(part.frame for part in (text, latent, variances) if part is not None and part is not _ABSENT)
         caption, caption_fault = self._caption(text)
         values, variance, latent_fault = self._latent(latent)
         if caption is not None and values is not None:
@@ -145,10 +157,11 @@ class DiffusionSink(Block):
             elif not caption_fault and p.text_only_above is not None and variance > p.text_only_above:
                 values, latent_fault = None, f"latent not used: noise variance {variance:.2f}"
         shrunk = latent is not None and latent.tag("noise_source") == "posterior"
+        noise: float | np.ndarray = variance
         if values is not None and shrunk and p.steps == "matched":
-            values, variance = _unshrunk(values, variance)
+            values, noise = _unshrunk(values, self._distortion(variances, values, variance))
         reason = "; ".join(fault for fault in dict.fromkeys((caption_fault, latent_fault)) if fault)
-        return _Frame(number, caption, values, variance, reason)
+        return _Frame(number, caption, values, noise, reason)
 
     def _caption(self, packet: Packet | None) -> tuple[str | None, str]:
         """Return the caption, and what is wrong with it."""
@@ -173,6 +186,16 @@ class DiffusionSink(Block):
             return None, 0.0, "latent or its noise variance is not finite"
         return z, variance, fault
 
+    def _distortion(self, variances: Packet | None, values: np.ndarray, mean: float) -> float | np.ndarray:
+        """Return Var[z | y] of every element where it came, else the latent's mean."""
+        if variances is None or not variances.data.size:
+            return mean
+        told = variances.data
+        if told.shape != values.shape or not (np.isfinite(told).all() and (told >= 0).all()):
+            self.warn(f"frame {variances.frame}: variance is not used: it must be {values.shape}, of at least 0")
+            return mean
+        return told
+
     def _render(self, frames: list[_Frame]) -> dict[int, tuple[np.ndarray, int]]:
         """Return picture and steps by number, for frames with latents of one shape, or without."""
         p = self.params
@@ -183,7 +206,7 @@ class DiffusionSink(Block):
                 _latents(frames),
                 [f.caption for f in frames],
                 steps=p.steps,
-                noise_variance=[f.noise_variance for f in frames],
+                noise_variance=[v if isinstance(v, float) else v[0] for v in (f.noise_variance for f in frames)],
                 guidance=p.guidance,
                 schedule_steps=p.schedule_steps,
                 seeds=seeds,
@@ -214,9 +237,12 @@ def _state(packet: Packet | None, part: str) -> tuple[str, str]:
     return status, (packet.tag("reason") or f"{part} {status}") if status in ("damaged", "lost") else ""
 
 
-def _unshrunk(mean: np.ndarray, distortion: float) -> tuple[np.ndarray, float]:
-    """Return z + noise, and the noise's variance D / (1 - D), for the posterior mean (1 - D)(z + noise)."""
-    distortion = min(distortion, 0.99)
+def _unshrunk(mean: np.ndarray, distortion: Any) -> tuple[np.ndarray, Any]:
+    """Return z + noise, and the noise's variance D / (1 - D), for the posterior mean (1 - D)(z + noise).
+
+    D is that of all elements, or of each.
+    """
+    distortion = np.minimum(distortion, 0.99)
     return mean / np.float32(1 - distortion), distortion / (1 - distortion)
 
 

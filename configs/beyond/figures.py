@@ -148,10 +148,21 @@ def side_by_side(sweep: Sweep, out: Path) -> Made:
     return figures.pictures([(name.replace(", ", "\n"), each) for name, each in columns.items()]), table
 
 
+def elements(rows: list[Row]) -> Made:
+    """Return the start by every element's noise against the one by their mean, for each Es/N0 and share lost."""
+    parts = []
+    for lost in sorted({row["vars.lost"] for row in rows}):
+        for snr in sorted({row["vars.esn0"] for row in rows}):
+            some = name_by(where(rows, esn0=snr, lost=lost))
+            parts.append(f"Es/N0 {snr:g} dB, {lost:.0%} lost\n\n{against(some)}")
+    return None, "\n".join(parts)
+
+
 DRAWN = {
     "comparison": comparison,
     "fading": fading,
     "cliff": cliff,
+    "elements": elements,
     "start": lambda rows: (None, against(name_by(rows, "steps"))),
     "coded": lambda rows: (None, against(name_by(rows))),
     "few": lambda rows: (None, against(name_by(rows, "T"))),
