@@ -151,10 +151,8 @@ def side_by_side(sweep: Sweep, out: Path) -> Made:
 def elements(rows: list[Row]) -> Made:
     """Return the start by every element's noise against the one by their mean, for each Es/N0 and share lost."""
     parts = []
-    for lost in sorted({row["vars.lost"] for row in rows}):
-        for snr in sorted({row["vars.esn0"] for row in rows}):
-            some = name_by(where(rows, esn0=snr, lost=lost))
-            parts.append(f"Es/N0 {snr:g} dB, {lost:.0%} lost\n\n{against(some)}")
+    for lost, snr in sorted({(row["vars.lost"], row["vars.esn0"]) for row in rows}):
+        parts.append(f"Es/N0 {snr:g} dB, {lost:.0%} lost\n\n{against(name_by(where(rows, esn0=snr, lost=lost)))}")
     return None, "\n".join(parts)
 
 
