@@ -84,6 +84,42 @@ def test_headers_come_back(latent, caption, coded, scrambled):
     assert Header.from_tag(msgspec.json.decode(msgspec.json.encode(header.as_tag()))) == header
 
 
+def test_candidates_begin_with_the_likeliest_and_hold_what_was_sent():
+    """Two of eight words are wrong, each closer to its neighbour by a little."""
+    bits, values = golay.decode(soft(EXAMPLE.pack())), damaged_header()
+    found = list(golay.candidates(values, 3))
+    assert len({each.tobytes() for each in found}) == 8
+    assert (golay.decode(values) == found[0]).all()
+    assert [(each == bits).all() for each in found].index(True) == 3  # after none, one and the other of them
+    with pytest.raises(FrameError, match="header damaged"):
+        Header.unpack(values, 1)
+    assert Header.unpack(values, 2) == EXAMPLE
+
+
+def damaged_header():
+    """Soft values of the example's header, in two words of which a neighbour is a little closer."""
+    values = soft(EXAMPLE.pack()).reshape(golay.COPIES, golay.WORD // 4, -1, 4)
+    book = soft(golay.codebook())
+    for word in (0, 3):
+        sent = values[0, :, word].ravel()
+        neighbour = book[np.argsort((book != sent).sum(1), kind="stable")[1]]
+        values[:, :, word] = (0.45 * sent + 0.55 * neighbour).reshape(-1, 4)
+    return values.ravel()
+
+
+def test_repaired_by_chance_are_no_more_than_the_checksum_lets():
+    """Of noise 2^repair in 65,536 pass for a header; of those more than one in 10,000 would be a defect."""
+    noise = np.random.default_rng(1).standard_normal((200, HEADER_BITS)).astype(np.float32)
+    passed = 0
+    for each in noise:
+        try:
+            Header.unpack(each, 6)
+            passed += 1
+        except FrameError as error:
+            passed += str(error) != "header damaged"
+    assert passed <= 3  # 0.2 expected: 1 in 10,000 by Poisson's law
+
+
 def test_other_versions_and_unknown_fields_are_named():
     def header(*fields):
         data = struct.pack(">BBHHHH", *fields)

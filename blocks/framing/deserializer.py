@@ -194,6 +194,13 @@ class BitDeserializer(Block):
         header: Literal["coded", "side"] = Field(
             "coded", description="found within the frame, or in the tag `side_header` (a genie)"
         )
+        repair: int = Field(
+            0,
+            ge=0,
+            le=10,
+            description="of a damaged header or caption, words of its code, the least sure ones, of which the next "
+            "likeliest is tried until the CRC holds",
+        )
         floats: Literal["bounded", "paper"] = Field(
             "bounded",
             description="absurd floats: NaN, infinite and |z| > 10 become 0, the rest is clipped at 4; or, "
@@ -245,7 +252,7 @@ class BitDeserializer(Block):
             if received.count < HEADER_BITS:
                 raise FrameError(f"header cut short: {received.count} bits came")
             soft = received.soft(0, HEADER_BITS, scrambled=True)
-            header = Header.unpack(soft)
+            header = Header.unpack(soft, self.params.repair)
             count.add(soft, header.pack())
         return header
 
@@ -257,19 +264,17 @@ class BitDeserializer(Block):
         lost = received.lost(begin, end)
         if lost.size and lost.all():
             return _no_text("lost", "caption did not come")
-        if header.coded:
-            soft = received.soft(begin, end, header.scrambled)
-            decoded = golay.decode(soft)
-            data = np.packbits(decoded).tobytes()
-        else:
-            data = received.decisions(begin, end, header.scrambled).tobytes()
-        caption, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
-        if header.checked and check(caption) == checksum and (header.compressed or caption.isascii()):
-            if header.coded:
-                count.add(soft, golay.encode(decoded))
-            if header.compressed:
-                return _expanded(caption)
-            return _Part(np.frombuffer(caption, np.uint8), "ok")
+        soft = received.soft(begin, end, header.scrambled)
+        candidates = golay.candidates(soft, self.params.repair) if header.coded else iter([(soft < 0).view(np.uint8)])
+        caption = b""
+        for bits in candidates:
+            data = np.packbits(bits).tobytes()
+            found, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
+            if header.checked and check(found) == checksum and (header.compressed or found.isascii()):
+                if header.coded:
+                    count.add(soft, golay.encode(bits))
+                return _expanded(found) if header.compressed else _Part(np.frombuffer(found, np.uint8), "ok")
+            caption = caption or found
         if header.compressed:
             return _no_text("lost", "caption damaged" if header.checked else "caption has no checksum to trust it by")
         letters = np.frombuffer(caption, np.uint8)

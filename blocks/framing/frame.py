@@ -133,11 +133,17 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return golay.encode(np.unpackbits(np.frombuffer(fields + check(fields), np.uint8)))
 
     @classmethod
-    def unpack(cls, soft: np.ndarray) -> Header:
-        """Return the header in soft values (positive for 0) of `HEADER_BITS` bits. Raises `FrameError`."""
-        data = np.packbits(golay.decode(soft)).tobytes()
-        fields = data[: _FIELDS.size]
-        if check(fields) != data[_FIELDS.size :]:
+    def unpack(cls, soft: np.ndarray, repair: int = 0) -> Header:
+        """Return the header in soft values (positive for 0) of `HEADER_BITS` bits. Raises `FrameError`.
+
+        Of one that is damaged `golay.candidates` are tried, with so many unsure words.
+        """
+        for bits in golay.candidates(soft, repair):
+            data = np.packbits(bits).tobytes()
+            fields = data[: _FIELDS.size]
+            if check(fields) == data[_FIELDS.size :]:
+                break
+        else:
             raise FrameError("header damaged")
         kind, flags, caption_bytes, *shape = _FIELDS.unpack(fields)
         if kind >> 4 != VERSION:

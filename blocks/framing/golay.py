@@ -11,6 +11,8 @@ words at a bit error rate of .042, once in 3,000 at .1.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -57,7 +59,32 @@ def decode(soft: np.ndarray) -> np.ndarray:
 
     Where all bits are equally reliable, hard decisions as +1 and -1 do as well as log-likelihood ratios.
     """
+    return next(candidates(soft, 0))
+
+
+def candidates(soft: np.ndarray, unsure: int) -> Iterator[np.ndarray]:
+    """Yield messages as `decode` does, the likeliest first, then those with the next likeliest of some words.
+
+    These are the words, so many at most, in which the two are least apart: 2^`unsure` messages in falling likelihood,
+    among which a checksum may choose (after D. Chase, "A class of algorithms for decoding block codes with channel
+    measurement information", IEEE Trans. Inf. Theory 18(1), 1972). As many times more often it is right by chance.
+    """
     words = soft.reshape(COPIES, WORD // 4, -1, 4).sum(0).swapaxes(0, 1).reshape(-1, WORD)
     antipodal = (1 - 2 * codebook().astype(np.float32)).T
-    messages = [(words[at : at + _AT_ONCE] @ antipodal).argmax(1) for at in range(0, len(words), _AT_ONCE)]
-    return codebook()[np.concatenate(messages) if messages else np.empty(0, int), :MESSAGE].ravel()
+    first, second = np.empty(len(words), int), np.empty(len(words), int)
+    apart = np.empty(len(words), np.float32)
+    for at in range(0, len(words), _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        likeness = words[part] @ antipodal
+        rows = np.arange(len(likeness))
+        first[part] = likeness.argmax(1)
+        best = likeness[rows, first[part]]
+        likeness[rows, first[part]] = -np.inf
+        second[part] = likeness.argmax(1)
+        apart[part] = best - likeness[rows, second[part]]
+    doubtful = np.argsort(apart)[:unsure]
+    choices = np.array(list(itertools.product((False, True), repeat=len(doubtful))), bool)
+    for chosen in choices[np.argsort(choices @ apart[doubtful], kind="stable")]:
+        messages = first.copy()
+        messages[doubtful[chosen]] = second[doubtful[chosen]]
+        yield codebook()[messages, :MESSAGE].ravel()
