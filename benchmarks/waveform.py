@@ -9,10 +9,13 @@ tenth of the time.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+os.environ.update(OMP_NUM_THREADS="1")  # before NumPy is imported: a rate is one core's
 
 import numpy as np
 from scipy.optimize import brentq
