@@ -121,6 +121,15 @@ def test_the_waveform_has_the_error_rate_that_it_has_over_our_own_channel(tmp_pa
 
 
 @with_gnuradio
+def test_noise_that_is_turned_while_the_graph_runs_reaches_gnuradio(tmp_path):
+    graph = LINK.format(bits=1_000_000, graph=ROOT / "configs/links/gnuradio.yaml").replace("8 dB", "20 dB")
+    turned = graph + "changes: [{set: link.air.ebn0, to: 6 dB, frame: 0, offset: 300000}]\n"
+    (tmp_path / "turned.yaml").write_text(turned)
+    link = Flowgraph.load(tmp_path / "turned.yaml").run(tmp_path / "out").sections["link"]
+    assert 0.005 < link["ber"] < 0.04  # at 20 dB alone there is none, at 6 dB alone 0.041
+
+
+@with_gnuradio
 def test_photographs_and_captions_pass_through_gnuradio_and_come_back_from_the_recording(tmp_path):
     """`configs/overlays/gnuradio.yaml` over the main job, recorded, and `configs/replay.yaml`."""
     io.imsave(tmp_path / "cat.png", data.chelsea()[:256, 100:356])

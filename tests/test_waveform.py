@@ -9,7 +9,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.waveform import Air, bounds, estimates, in_noise, loss, trials
+from benchmarks.waveform import Air, back_to_back, bounds, estimates, in_noise, loss, trials
 from blocks.framing.deserializer import BitDeserializer
 from blocks.framing.serializer import BitSerializer
 from blocks.phy import noise, theory
@@ -171,9 +171,15 @@ def test_estimates_tell_what_the_channel_did():
 
 
 def test_close_to_the_best_receiver_that_knows_the_channel():
-    measured, ideal, lost_db = loss(30, 14)
-    assert ideal < measured
-    assert lost_db < 1.0  # of which the errors seen, 14,000, tell 0.1 dB
+    measured, _, lost_db = loss(30, 14)
+    assert 0.01 < measured < 0.05
+    assert lost_db < 0.3  # below 0 is better than any linear one; the errors seen, 14,000, tell it to 0.1 dB
+
+
+@pytest.mark.parametrize("noise_alone", [True, False])
+def test_no_packet_of_many_back_to_back_is_lost(noise_alone):
+    good, sent = back_to_back(4, noise_alone=noise_alone)  # whose fourth channel nearly cancels a part of the band
+    assert good == sent == 208
 
 
 def test_short_bursts_are_found_in_noise():
@@ -316,7 +322,7 @@ def test_the_link_swaps_in_by_a_line(tmp_path):
 seed: 3
 blocks:
   bits:   {{use: bit_source, bits: 60001 bit, frame: 25000 bit}}
-  link:   {{graph: {ROOT}/configs/links/waveform.yaml, ebn0: 16 dB, output: llr8}}
+  link:   {{graph: {ROOT}/configs/links/waveform.yaml, ebn0: 18 dB, output: llr8}}
   errors: {{use: error_meter}}
 wires:
   - bits.bits -> link.bits -> errors.received
@@ -326,8 +332,8 @@ wires:
     link = Flowgraph.load(tmp_path / "graph.yaml").run(tmp_path / "out").sections["link"]
     assert (link["bits"], link["bit_errors"], link["bits_missing"]) == (60001, 0, 0)
     assert (link["packets_found"], link["packets_lost"]) == (5, 0)
-    assert link["ebn0_db"] == pytest.approx(16)
+    assert link["ebn0_db"] == pytest.approx(18)
     rate = 16384 / (4 * Header("16qam", "none", 0, 0, 16384, 0, 16384).symbols)
-    assert link["esn0_db"] == pytest.approx(16 + 10 * np.log10(4 * rate))
+    assert link["esn0_db"] == pytest.approx(18 + 10 * np.log10(4 * rate))
     assert link["snr_measured_db"] == pytest.approx(link["esn0_db"], abs=1.5)
     assert link["carrier_offset_hz"] == pytest.approx(15e3, abs=200)

@@ -34,10 +34,13 @@ def correlate(x, taps, spacing, out):
 
 
 @njit(
-    float64(FLOATS_IN, float64, float64, float64, BANK_IN, FLOATS_IN, TABLE_IN, int64, array_in(float64), float32[::1]),
+    float64(
+        FLOATS_IN, float64, float64, float64, BANK_IN, BANK_IN, BANK_IN, FLOATS_IN, TABLE_IN, int64,
+        array_in(float64), float32[::1]
+    ),
     **FLAGS,
-)
-def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
+)  # fmt: skip
+def track(y, place, phase, step, bank, feedback, past, pilots, expected, block, loop, out):
     """Equalise the symbols of a burst, two samples of y apart, and follow phase and clock from block to block.
 
     `place` is where the first symbol lies in y, `phase` (radians) the carrier's there and `step` what it grows by in a
@@ -50,6 +53,9 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
     half = block + taps // 2 + 1
     x = np.empty((4, half), np.float32)  # I and Q of even samples, I and Q of odd ones
     re, im = np.empty(block, np.float32), np.empty(block, np.float32)
+    fed = feedback.shape[0]
+    sent = np.empty((fed + block, 2), np.float32)
+    sent[:fed] = past
     cells, drift = expected.shape[0], 0.0
     for begin in range(0, out.size // 2, block):
         size = min(block, out.size // 2 - begin)
@@ -75,6 +81,10 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
             a = float32(re[i] * turn_re - im[i] * turn_im)
             b = float32(re[i] * turn_im + im[i] * turn_re)
             turn_re, turn_im = turn_re * step_re - turn_im * step_im, turn_re * step_im + turn_im * step_re
+            for j in range(fed):  # the symbol decided last comes last, as it is waited for
+                g, h, p, q = feedback[j, 0], feedback[j, 1], sent[i + j, 0], sent[i + j, 1]
+                a = fma(-g, p, fma(h, q, a))
+                b = fma(-g, q, fma(-h, p, b))
             re[i], im[i] = a, b
             p, q = pilots[2 * (begin + i)], pilots[2 * (begin + i) + 1]
             if p == 0 and q == 0:
@@ -86,6 +96,7 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
             power += p * p + q * q
             timing += (sent_i * a + sent_q * b) - (p * before_i + q * before_q)
             before_i, before_q, sent_i, sent_q = a, b, p, q
+            sent[fed + i, 0], sent[fed + i, 1] = p, q
         angle = np.arctan2(sum_im, sum_re) if power > 0 else 0.0
         late = timing / (power * loop[4]) if power > 0 else 0.0  # in samples
         turn = loop[0] * angle
@@ -93,6 +104,7 @@ def track(y, place, phase, step, bank, pilots, expected, block, loop, out):
         for i in range(size):
             out[2 * (begin + i)] = re[i] * c - im[i] * s
             out[2 * (begin + i) + 1] = re[i] * s + im[i] * c
+        sent[:fed] = sent[size : size + fed]
         share = size / block
         phase += step * size + turn
         step += share * loop[1] * angle / block

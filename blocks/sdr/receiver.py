@@ -22,6 +22,7 @@ from blocks.sdr.burst import BARKER, KNOWN, PILOTS, PREAMBLE, SIGNS, Header, hea
 
 THRESHOLD = 0.22  # of the metric, which is 1 for a preamble without noise
 EQUALIZER = 27  # taps, half a symbol apart
+FEEDBACK = 3  # symbols before, whose interference is taken off
 REACH = 5  # samples to either side that the interpolator weighs
 PHASES = 64  # places within a sample at which the equaliser is worked out
 RIDGE = 1e-4  # power that the equaliser takes for noise on top of what there is
@@ -81,9 +82,16 @@ def metric(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Training(NamedTuple):
-    """An equaliser, complex128 [EQUALIZER], the mean squared error that it leaves, and known symbols behind it."""
+    """An equaliser, and how well it does.
+
+    taps      weights of the samples around a symbol, complex128 [EQUALIZER]
+    feedback  what symbols before leave over, complex128 [FEEDBACK] or, without decision feedback, [0]
+    error     mean squared error
+    symbols   known symbols behind it
+    """
 
     taps: np.ndarray
+    feedback: np.ndarray
     error: float
     symbols: np.ndarray
 
@@ -95,19 +103,26 @@ def _around(y: np.ndarray, first: int, count: int) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(near, (count, EQUALIZER), (2 * step, step)).copy()
 
 
-def train(y: np.ndarray, first: int, known: np.ndarray) -> Training:
+def train(y: np.ndarray, first: int, known: np.ndarray, feedback: int = 0) -> Training:
     """Return the equaliser of least squares for `known` symbols, two samples apart from sample `first` of y on.
 
-    w = (X^H X + r I)^-1 X^H a; the error is ||a - X w||^2 over as many symbols as w leaves free.
+    w = (X^H X + r I)^-1 X^H a; the error is ||a - X w||^2 over as many symbols as w leaves free. With `feedback` X has,
+    beside samples, so many symbols before each one; before the known ones there is silence.
     """
-    x, a = _around(y, first, len(known)), known.astype(np.complex128)
+    a = known.astype(np.complex128)
+    x = np.zeros((len(a), EQUALIZER + feedback), np.complex128)
+    x[:, :EQUALIZER] = _around(y, first, len(a))
+    for lag in range(1, feedback + 1):
+        x[lag:, -lag] = a[:-lag]
     correlation = x.conj().T @ x
-    ridge = RIDGE * np.trace(correlation).real / EQUALIZER
-    inverse = np.linalg.inv(correlation + (ridge + 1e-30) * np.identity(EQUALIZER))
+    ridge = np.full(EQUALIZER + feedback, RIDGE * len(a))
+    ridge[:EQUALIZER] = RIDGE * np.trace(correlation[:EQUALIZER]).real / EQUALIZER + 1e-30
+    inverse = np.linalg.inv(correlation + np.diag(ridge))
     taps = inverse @ (x.conj().T @ a)
     symbols = x @ taps
     free = len(a) - (inverse * correlation.T).sum().real
-    return Training(taps, float((np.abs(a - symbols) ** 2).sum() / free), symbols)
+    error = float((np.abs(a - symbols) ** 2).sum() / free)
+    return Training(taps[:EQUALIZER], -taps[EQUALIZER:], error, symbols)
 
 
 def frequency(z: np.ndarray, spacing: int = 1) -> float:
@@ -163,8 +178,7 @@ class Acquired(NamedTuple):
 
     header: Header
     carrier_offset: float
-    taps: np.ndarray
-    error: float
+    equalizer: Training
     late: float
     gain: complex
 
@@ -190,9 +204,9 @@ def acquire(y: np.ndarray, first: int, p: complex) -> Acquired | None:
     known = np.concatenate([PREAMBLE, header_symbols(header)])
     more = frequency(np.concatenate([training.symbols, came]) * known.conj())
     z *= np.exp(-1j * np.pi * more * n)
-    training = train(z, MARGIN, known)
+    equalizer = train(z, MARGIN, known, FEEDBACK)
     late, gain = peak(z, MARGIN, known)
-    return Acquired(header, f + more, training.taps, training.error, late, gain)
+    return Acquired(header, f + more, equalizer, late, gain)
 
 
 # The body
@@ -244,13 +258,16 @@ def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[
     from blocks.sdr import _waveform
 
     f, half = found.carrier_offset, EQUALIZER // 2
-    unbiased = max(1 - found.error, 1e-3)
-    taps = found.taps / unbiased * np.exp(-1j * np.pi * f * (np.arange(EQUALIZER) - half))
+    equalizer = found.equalizer
+    unbiased = max(1 - equalizer.error, 1e-3)
+    taps = equalizer.taps / unbiased * np.exp(-1j * np.pi * f * (np.arange(EQUALIZER) - half))
     between = _fractions(PHASES, 0.5, REACH)
     bank = np.zeros((PHASES, EQUALIZER + 2 * REACH), np.complex128)
     for at in range(2 * REACH + 1):
         bank[:, at : at + EQUALIZER] += between[:, at, None] * taps
-    n0_db = round(min(max(theory.ratio_to_db(found.error / unbiased), -40), 10))
+    n0_db = round(min(max(theory.ratio_to_db(equalizer.error / unbiased), -40), 10))
+    feedback = (equalizer.feedback / unbiased).astype(np.complex64)
+    past = header_symbols(found.header)[-FEEDBACK:]
     pilots = _pilots(found.header.data_symbols)
     out = np.empty(len(pilots), np.complex64)
     drift = _waveform.track(
@@ -259,6 +276,8 @@ def follow(y: np.ndarray, first: int, found: Acquired, rolloff: float) -> tuple[
         2 * np.pi * f * KNOWN,
         2 * np.pi * f,
         bank.astype(np.complex64).view(np.float32),
+        feedback.view(np.float32).reshape(-1, 2),
+        past.view(np.float32).reshape(-1, 2),
         pilots.view(np.float32),
         expected_symbols(found.header.modulation, n0_db),
         PILOTS.period,
@@ -364,7 +383,7 @@ class Receiver:
         return True
 
     def _burst(self, place: int, found: Acquired, data: np.ndarray | None, drift: float) -> Burst:
-        unbiased = max(1 - found.error, 1e-3)
+        error = found.equalizer.error
         return Burst(
             place=(place + found.late) * self.every,
             header=found.header,
@@ -373,7 +392,7 @@ class Receiver:
             clock_offset=drift / 2,
             gain=abs(found.gain),
             phase=float(np.angle(found.gain)),
-            n0=found.error / unbiased,
+            n0=error / max(1 - error, 1e-3),
         )
 
 
