@@ -62,7 +62,8 @@ def doppler_gains(
 
     Many paths from all around the moving receiver (R. H. Clarke, 1968): h(t) = sum of a_m e^(2 pi i f t cos b_m), for
     `doppler` f in periods a symbol (at most 1/2), a_m complex Gaussian and b_m spread evenly, so that E[h(t + s) h*(t)]
-    is J0(2 pi f s). Every frame has processes of its own, which are numbered. Raises `ValueError` for another `doppler`.
+    is J0(2 pi f s). Every frame has processes of its own, which are numbered. Raises `ValueError` for another
+    `doppler`.
     """
     if not 0 <= doppler <= 0.5:
         raise ValueError(f"doppler must be 0 to 1/2 period a symbol, not {doppler:g}")
@@ -113,8 +114,8 @@ def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int
 def equalize(symbols: np.ndarray, gains: np.ndarray, n0: float = 0.0) -> np.ndarray:
     """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h.
 
-    0 where h is 0 or infinite and, as float32 must hold |h|^2, where that is below 1e-38 or above 1e38; NaN where h or y
-    is. Raises `ValueError` for an `n0` below 0, infinite or NaN.
+    0 where h is 0 or infinite and, as float32 must hold |h|^2, where that is below 1e-38 or above 1e38; NaN where h or
+    y is. Raises `ValueError` for an `n0` below 0, infinite or NaN.
     """
     _power("n0", n0)
     symbols, gains = _with_gains(symbols, gains)
