@@ -31,6 +31,14 @@ def test_symbols_may_be_of_any_type_and_lie_anywhere(form, modulation):
             np.testing.assert_array_equal(got, want)
 
 
+def test_points_may_be_an_array_or_the_constellation():
+    points = CONSTELLATIONS["8psk"].points.view(np.float64).reshape(-1, 2)
+    for modulation in (points, points.tolist(), CONSTELLATIONS["8psk"]):
+        np.testing.assert_allclose(qam.llr(Y, 0.1, modulation), qam.llr(Y, 0.1, "8psk"), rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(qam.decide(Y, modulation), qam.decide(Y, "8psk"))
+    np.testing.assert_array_equal(qam.llr(Y, 0.1, CONSTELLATIONS["16qam"]), qam.llr(Y, 0.1, "16qam"))
+
+
 @FORMS
 def test_channels_take_them_too(form):
     np.testing.assert_array_equal(noise.awgn(form(Y), 0.1, 5), noise.awgn(Y, 0.1, 5))
@@ -56,6 +64,8 @@ def test_packed_bits_may_lie_anywhere():
         (lambda: qam.map_symbols(BYTES, -1), "packed must hold the -1 bits"),
         (lambda: qam.map_symbols([1, 2], 16), "packed must be uint8, not int64"),
         (lambda: qam.map_symbols(BYTES, 8, "32qam"), "modulation must be bpsk, .* or a list of points .* not '32qam'"),
+        (lambda: qam.map_symbols(BYTES, 8, 16), r"modulation must be bpsk, .* or a list of points \[I, Q\], not 16"),
+        (lambda: qam.llr(Y, 1, [1, -1]), r"modulation must be bpsk, .* or a list of points \[I, Q\], not \[1, -1\]"),
         (lambda: qam.decide(Y, [[3, 0], [-3, 0]]), "modulation must have unit mean power, not 9: divide .* by 3"),
         (lambda: qam.decide(Y.reshape(8, 8)), r"symbols must have the shape \[any\], not \[8, 8\]"),
         (lambda: qam.decide(["1"]), "symbols must be complex64, not str"),
@@ -66,6 +76,12 @@ def test_packed_bits_may_lie_anywhere():
         (lambda: noise.awgn(Y, -0.1, 1), "the power of noise must be at least 0 and finite, not -0.1"),
         (lambda: noise.fade(Y, H[:63], 0.1, 1), r"gains must have the shape \[64\], not \[63\]"),
         (lambda: noise.equalize(Y, H[:63]), r"gains must have the shape \[64\], not \[63\]"),
+        (lambda: noise.equalize(Y, H, np.nan), "n0 must be at least 0 and finite, not nan"),
+        (lambda: noise.equalize(Y, H, -1), "n0 must be at least 0 and finite, not -1"),
+        (lambda: noise.flips(8, np.nan, 1), "probability must be 0 to 1, not nan"),
+        (lambda: noise.flips(8, 1.5, 1), "probability must be 0 to 1, not 1.5"),
+        (lambda: noise.doppler_gains(8, np.nan, 1), "doppler must be 0 to 1/2 period a symbol, not nan"),
+        (lambda: noise.doppler_gains(8, 0.6, 1), "doppler must be 0 to 1/2 period a symbol, not 0.6"),
         (lambda: tdl.convolve(Y, TAPS, 32), "taps must have a row up to item 60, not 2 rows 32 items apart"),
         (lambda: tdl.convolve(Y[:3], TAPS, 64), "items must be at least 4, one less than there are taps, not 3"),
         (lambda: gains_at_pilots(Y, Pattern(8), 9), "symbols must reach to 73, the end of 9 groups of pilots, not 64"),

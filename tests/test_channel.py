@@ -236,6 +236,17 @@ def test_a_gain_of_zero_gives_zero():
         np.testing.assert_array_equal(out, np.array([0, 1j], np.complex64))
 
 
+@pytest.mark.parametrize("n0", [0, 0.1])
+def test_gains_of_any_size_give_what_was_sent_or_0(n0):
+    x = np.array([0.3 - 0.9j, 0], np.complex64)
+    for size in np.geomspace(1e-45, 3e38, 84):
+        h = np.full(2, size, np.complex64)
+        made = noise.equalize(h * x, h, n0)
+        power = float(h[0].real) ** 2
+        if made.any() or 1e-37 < power < 1e38:
+            np.testing.assert_allclose(made, x * power / (power + n0 or 1), rtol=0.02, atol=1e-37)
+
+
 def test_gains_that_did_not_arrive_are_told_and_taken_as_0():
     told = []
     symbols = [Packet(np.full(3, 2, np.complex64), frame, last=True) for frame in range(3)]

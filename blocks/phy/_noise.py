@@ -96,8 +96,11 @@ C0, C1, C2, C3, C4 = (
 )
 LN2 = float32(0.6931471805599453)
 SQRT_HALF_BITS = int32(0x3F3504F3)
+ZERO = float32(0.0)
 HALF = float32(0.5)
 ONE = float32(1.0)
+SMALLEST = float32(np.finfo(np.float32).smallest_normal)
+LARGEST = float32(np.finfo(np.float32).max)
 
 
 @njit(inline="always", **FLAGS)
@@ -230,14 +233,15 @@ def sum_of_tones(rates, amplitudes, first, step, real, imag):
 
 @njit(types.void(float32, FLOATS_IN, FLOATS_IN, float32[::1]), **FLAGS)
 def equalize(n0, h, y, out):
-    """out = y h* / (|h|^2 + N0), 0 where h is 0."""
+    """out = y h* / (|h|^2 + N0), 0 where float32 holds |h|^2 + N0 or its inverse not, as where h is 0."""
     for i in range(out.size // 2):
         a = h[2 * i]
         b = h[2 * i + 1]
         power = fma(a, a, fma(b, b, n0))
-        weight = ONE / power if power > float32(0) else float32(0)
-        out[2 * i] = fma(a, y[2 * i], b * y[2 * i + 1]) * weight
-        out[2 * i + 1] = fma(a, y[2 * i + 1], -(b * y[2 * i])) * weight
+        beyond = (power < SMALLEST) | (power > LARGEST)
+        weight = ONE / power
+        out[2 * i] = ZERO if beyond else fma(a, y[2 * i], b * y[2 * i + 1]) * weight
+        out[2 * i + 1] = ZERO if beyond else fma(a, y[2 * i + 1], -(b * y[2 * i])) * weight
 
 
 @njit("void(uint64, uint64, uint64, uint64, uint32[::1])", **FLAGS)

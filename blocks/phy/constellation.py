@@ -82,6 +82,7 @@ def _psk8() -> tuple[complex, ...]:
 
 _DIAGONAL = math.sqrt(0.5)
 Standard = Literal["bpsk", "qpsk", "8psk", "16qam", "64qam", "256qam"]
+WANTED = f"{', '.join(get_args(Standard))} or a list of points [I, Q]"
 CONSTELLATIONS: dict[str, Constellation] = {
     "bpsk": Constellation("bpsk", (complex(_DIAGONAL, _DIAGONAL), complex(-_DIAGONAL, -_DIAGONAL))),  # clause 5.1.2
     "8psk": Constellation("8psk", _psk8()),
@@ -93,7 +94,7 @@ def _checked(value: Any) -> Any:
     """Return a modulation's name, or its points as pairs, once they are what a modulation can be."""
     if not isinstance(value, list | tuple):
         if value not in get_args(Standard):
-            raise ValueError(f"must be {', '.join(get_args(Standard))} or a list of points [I, Q], not {value!r}")
+            raise ValueError(f"must be {WANTED}, not {value!r}")
         return value
     try:
         points = np.array(value, float).reshape(len(value), 2)
@@ -131,7 +132,10 @@ def constellation(modulation: AnyModulation) -> Constellation:
         return modulation
     if isinstance(modulation, str):
         return CONSTELLATIONS.get(modulation) or _of_points(modulation)
-    return _of_points(tuple(map(tuple, modulation)))
+    try:
+        return _of_points(tuple(map(tuple, modulation)))
+    except TypeError:
+        raise ValueError(f"modulation must be {WANTED}, not {modulation!r}") from None
 
 
 @functools.lru_cache(64)

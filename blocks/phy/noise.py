@@ -62,8 +62,11 @@ def doppler_gains(
 
     Many paths from all around the moving receiver (R. H. Clarke, 1968): h(t) = sum of a_m e^(2 pi i f t cos b_m), for
     `doppler` f in periods a symbol (at most 1/2), a_m complex Gaussian and b_m spread evenly, so that E[h(t + s) h*(t)]
-    is J0(2 pi f s). Every frame has processes of its own, which are numbered.
+    is J0(2 pi f s). Every frame has processes of its own, which are numbered. Raises `ValueError` for another
+    `doppler`.
     """
+    if not 0 <= doppler <= 0.5:
+        raise ValueError(f"doppler must be 0 to 1/2 period a symbol, not {doppler:g}")
     first_path = process * SCATTERERS
     paths = complex_normal(SCATTERERS, key, frame, first_path, 1 / SCATTERERS, PATHS)
     spread = np.frombuffer(random_bytes(4 * SCATTERERS, key, frame, 4 * first_path), "<u4") / 2.0**32
@@ -90,7 +93,10 @@ def doppler_gains(
 
 
 def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
-    """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame."""
+    """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame.
+
+    Raises `ValueError` for an `n0` below 0, infinite or NaN.
+    """
     symbols = array("symbols", symbols, np.complex64, None)
     out = np.empty(len(symbols), np.complex64)
     _draw(kernels().awgn, offset, _address(frame, NOISE, key), _scale(n0), symbols, out)
@@ -98,7 +104,7 @@ def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int =
 
 
 def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
-    """Return y = h x + n for complex64 symbols x and gains h, with the noise of `awgn`."""
+    """Return y = h x + n for complex64 symbols x and gains h, with the noise of `awgn`, and as that raises."""
     symbols, gains = _with_gains(symbols, gains)
     out = np.empty(len(symbols), np.complex64)
     _draw(kernels().fade, offset, _address(frame, NOISE, key), _scale(n0), gains, symbols, out)
@@ -106,7 +112,12 @@ def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int
 
 
 def equalize(symbols: np.ndarray, gains: np.ndarray, n0: float = 0.0) -> np.ndarray:
-    """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h; 0 where h is 0."""
+    """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h.
+
+    0 where h is 0 or infinite and, as float32 must hold |h|^2, where that is below 1e-38 or above 1e38; NaN where h or
+    y is. Raises `ValueError` for an `n0` below 0, infinite or NaN.
+    """
+    _power("n0", n0)
     symbols, gains = _with_gains(symbols, gains)
     out = np.empty(len(symbols), np.complex64)
     parts = gains.view(np.float32), symbols.view(np.float32), out.view(np.float32)
@@ -129,7 +140,12 @@ def random_bytes(count: int, key: int, frame: int = 0, offset: int = 0) -> np.nd
 
 
 def flips(count: int, probability: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
-    """Return `count` packed bits from bit `offset` of a frame on, each 1 with `probability` (to within 2^-33)."""
+    """Return `count` packed bits from bit `offset` of a frame on, each 1 with `probability` (to within 2^-33).
+
+    Raises `ValueError` for a probability that is not 0 to 1.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be 0 to 1, not {probability:g}")
     first, last = offset // 8, -(-(offset + count) // 8)
     out = np.empty(last - first, np.uint8)
     kernels().rare_bits(np.uint64(first), *_address(frame, FLIPS, key), np.uint64(round(probability * 2**32)), out)
@@ -154,6 +170,10 @@ def _address(frame: int, stream: int, key: int) -> tuple[np.uint64, np.uint64, n
 
 
 def _scale(power: float) -> np.float32:
+    return np.float32(np.sqrt(_power("the power of noise", power)))
+
+
+def _power(name: str, power: float) -> float:
     if not 0 <= power < np.inf:
-        raise ValueError(f"the power of noise must be at least 0 and finite, not {power:g}")
-    return np.float32(np.sqrt(power))
+        raise ValueError(f"{name} must be at least 0 and finite, not {power:g}")
+    return power

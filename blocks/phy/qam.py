@@ -57,13 +57,14 @@ def decide(symbols: np.ndarray, modulation: AnyModulation = "16qam") -> np.ndarr
     """Return the packed bits of the points next to complex64 symbols; zeros for a symbol that is NaN or infinite."""
     from blocks.phy import _symbols
 
-    bits = constellation(modulation).bits_per_symbol
+    known = constellation(modulation)
+    bits = known.bits_per_symbol
     out = np.empty(-(-len(symbols) * bits // 8), np.uint8)
     y = array("symbols", symbols, np.complex64, None).view(np.float32)
-    if modulation == "16qam":
+    if known.name == "16qam":
         _symbols.decide_16qam(y, _symbols.SIGN_BITS, _symbols.SIZE_BITS, out)
     else:
-        _symbols.decide_table(y, bits, constellation(modulation).points.astype(np.complex64), out)
+        _symbols.decide_table(y, bits, known.points.astype(np.complex64), out)
     return out
 
 
@@ -81,7 +82,7 @@ def llr(
     over points with bit 0 of exp(-|y-x|^2 / N0), less that with bit 1. Where `gains` h were equalised, N0 / |h|^2 is in
     place of N0. Bounded to +-1e30 (+-127 for int8), with the right sign for symbols of any size and gains up to 1e19.
     LLRs of a symbol or gain that is NaN or infinite are 0, erasures, as they may be of larger gains; so are those of a
-    gain of 0, and all where N0 is infinite. An N0 below 1e-36 is taken for that.
+    gain of 0, and all where N0 is above 1e36, infinite too. An N0 below 1e-36 is taken for that.
 
     >>> llr([0.9 - 0.9j], 0.1, "qpsk").round(2)
     array([ 25.46, -25.46], dtype=float32)
@@ -92,27 +93,28 @@ def llr(
 
     if not n0 >= 0:
         raise ValueError(f"n0 must be at least 0, not {n0:g}")
-    n0, bits = max(n0, 1e-36), constellation(modulation).bits_per_symbol
+    known, n0 = constellation(modulation), max(n0, 1e-36)
+    bits, fast = known.bits_per_symbol, known.name == "16qam"
     symbols = array("symbols", symbols, np.complex64, None)
     if gains is not None:
         gains = array("gains", gains, np.complex64, len(symbols))
+    if n0 > 1e36:
+        return np.zeros(len(symbols) * bits, np.int8 if int8 else np.float32)
     y = symbols.view(np.float32)
     scale = 4 / math.sqrt(10) / n0
-    if modulation == "16qam" and int8 and gains is None and not exact:
+    if fast and int8 and gains is None and not exact:
         small = np.empty(len(symbols) * bits, np.int8)
         _symbols.llr8_16qam(y, np.float32(min(4 * scale, 1e36)), small)
         return small
     out = np.empty(len(symbols) * bits, np.float32)
     if exact:
         weights = np.ones(1) if gains is None else np.abs(gains.astype(np.complex128)) ** 2
-        points = constellation(modulation).points.astype(np.complex64)
-        _symbols.llr_exact(y, weights / n0, bits, points, out)
+        _symbols.llr_exact(y, weights / n0, bits, known.points.astype(np.complex64), out)
         gains = None
-    elif modulation == "16qam":
+    elif fast:
         _symbols.llr_16qam(y, np.float32(min(scale, 1e36)), out)
     else:
-        points = constellation(modulation).points.astype(np.complex64)
-        _symbols.llr_table(y, np.float32(1 / n0), bits, points, out)
+        _symbols.llr_table(y, np.float32(1 / n0), bits, known.points.astype(np.complex64), out)
     if gains is not None:
         _symbols.weigh(out, bits, gains.view(np.float32))
     if not int8:
