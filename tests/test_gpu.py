@@ -73,9 +73,9 @@ def test_decisions_and_llrs_are_those_of_the_compiled_kernels(modem, modulation)
 @pytest.mark.parametrize("output", ["hard", "llr", "llr8"])
 @pytest.mark.parametrize("weighed", [False, True])
 def test_a_demapper_on_a_gpu_tells_what_it_tells_elsewhere(monkeypatch, output, weighed):
-    y, h = received("64qam", 2000)
+    y, h = received("16qam", 600)
     sent = {"symbols": [Packet(y, last=True)], **({"gains": [Packet(h, last=True)]} if weighed else {})}
-    params = {"modulation": "64qam", "output": output}
+    params = {"output": output}
     (want,) = run_block(qam.QamDemapper(params), sent)["bits"]
     monkeypatch.setattr(qam, "gpu", {"cpu": None, "cuda": GPU}.__getitem__)
     (found,) = run_block(qam.QamDemapper(params | {"device": "cuda"}), sent)["bits"]
@@ -87,10 +87,10 @@ def test_a_demapper_on_a_gpu_tells_what_it_tells_elsewhere(monkeypatch, output, 
     ("k", "n", "graph", "versions", "ebn0_db"),
     [
         (20, 30, 2, (0, 0), 3.0),
-        (100, 130, 2, (0,), 3.0),
         *(
             pytest.param(*code, marks=on_gpu)
             for code in (
+                (100, 130, 2, (0,), 3.0),
                 (1000, 2000, 1, (0,), 2.5),
                 (1000, 1111, 1, (0, 2), 2.3),
                 (600, 1200, 2, (0,), 2.5),
