@@ -39,7 +39,7 @@ def modem():
     return Modem(GPU)
 
 
-def received(modulation, count=601):
+def received(modulation, count=401):
     """Noisy symbols, some of them no numbers or huge, and gains, some of them none or huge."""
     bits = count * constellation(modulation).bits_per_symbol
     y = noise.awgn(qam.map_symbols(noise.random_bytes(-(-bits // 8), 1), bits, modulation), 0.1, key=3)
@@ -73,7 +73,7 @@ def test_decisions_and_llrs_are_those_of_the_compiled_kernels(modem, modulation)
 @pytest.mark.parametrize("output", ["hard", "llr", "llr8"])
 @pytest.mark.parametrize("weighed", [False, True])
 def test_a_demapper_on_a_gpu_tells_what_it_tells_elsewhere(monkeypatch, output, weighed):
-    y, h = received("16qam", 600)
+    y, h = received("16qam", 500)
     sent = {"symbols": [Packet(y, last=True)], **({"gains": [Packet(h, last=True)]} if weighed else {})}
     params = {"output": output}
     (want,) = run_block(qam.QamDemapper(params), sent)["bits"]
@@ -122,11 +122,11 @@ def test_no_blocks_are_decoded_to_none():
 
 
 def test_a_decoder_on_a_gpu_tells_what_it_tells_elsewhere(monkeypatch):
-    bits = Packet(noise.random_bytes(15, 1), packed=True, last=True)
+    bits = Packet(noise.random_bytes(8, 1), packed=True, last=True)
     params = {"block_bits": 64, "rate": "4/5"}
     (coded,) = whole_frames(run_block(LdpcEncoder(params), {"bits": [bits]})["bits"])
     llrs = 2 - 4 * np.unpackbits(coded.data, count=coded.count).astype(np.float32)
-    sent = Packet(llrs + np.random.default_rng(2).normal(0, 1, len(llrs)).astype(np.float32), last=True)
+    sent = Packet(llrs + np.random.default_rng(2).normal(0, 0.7, len(llrs)).astype(np.float32), last=True)
     (want,) = run_block(LdpcDecoder(params | {"output": "llr8"}), {"bits": [sent]})["bits"]
     monkeypatch.setattr("blocks.fec.coders.gpu", {"cpu": None, "cuda": GPU}.__getitem__)
     (found,) = run_block(LdpcDecoder(params | {"output": "llr8", "device": "cuda"}), {"bits": [sent]})["bits"]
