@@ -85,7 +85,7 @@ def decoders() -> Figures:
     llrs = quarters(floats)
     channel = LDPC._combined(llrs, _ldpc.CLIPPED)
     rows = channel.shape[1] // LDPC.lifting - SYSTEMATIC[LDPC.graph]
-    code = (*_lifted(LDPC.graph, LDPC.lifting), rows, LDPC.lifting, ITERATIONS)
+    code = (*_lifted(LDPC.graph, LDPC.lifting), rows, LDPC.lifting, LDPC.k, ITERATIONS)
     for times in BATCHES:
         words = torch.from_numpy(channel).to(GPU).repeat(times, 1)
         batch, payload = f"LDPC decode, 2 dB, {len(words):,} blocks", len(words) * LDPC.k

@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from blocks.arrays import array, packed_bits
 from blocks.fec.convolutional import PUNCTURING, TAIL, coded_bits
-from blocks.phy.constellation import AnyModulation, constellation
+from blocks.phy.constellation import AnyModulation, Constellation, constellation
 
 
 def map_symbols(packed: np.ndarray, count: int, modulation: AnyModulation = "16qam") -> np.ndarray:
     """Return what `blocks.phy.qam.map_symbols` does."""
-    modem = _modem(modulation)
+    modem, packed = _modem(constellation(modulation)), packed_bits("packed", packed, count)
     bits = np.zeros(-(-count // modem.num_bits_symbol) * modem.num_bits_symbol, np.uint8)
     bits[:count] = np.unpackbits(packed, count=count)
     return modem.modulate(bits).astype(np.complex64) if count else np.empty(0, np.complex64)
@@ -35,7 +36,7 @@ def map_symbols(packed: np.ndarray, count: int, modulation: AnyModulation = "16q
 
 def decide(symbols: np.ndarray, modulation: AnyModulation = "16qam") -> np.ndarray:
     """Return what `blocks.phy.qam.decide` does."""
-    modem = _modem(modulation)
+    modem, symbols = _modem(constellation(modulation)), array("symbols", symbols, np.complex64, None)
     bits = modem.demodulate(_finite(symbols), "hard").astype(np.uint8).reshape(-1, modem.num_bits_symbol)
     return np.packbits(bits * np.isfinite(symbols)[:, None])
 
@@ -49,7 +50,12 @@ def llr(
     exact: bool = True,
 ) -> np.ndarray:
     """Return what `blocks.phy.qam.llr` does with `exact`; CommPy has no max-log LLRs."""
-    modem, weights = _modem(modulation), np.ones(len(symbols)) if gains is None else np.abs(gains) ** 2
+    if not n0 >= 0:
+        raise ValueError(f"n0 must be at least 0, not {n0:g}")
+    modem, symbols = _modem(constellation(modulation)), array("symbols", symbols, np.complex64, None)
+    weights = np.ones(len(symbols))
+    if gains is not None:
+        weights = np.abs(array("gains", gains, np.complex64, len(symbols)).astype(np.complex128)) ** 2
     out = np.zeros((len(symbols), modem.num_bits_symbol))
     for row, y, weight in zip(out, _finite(symbols), weights, strict=True):
         if weight > 0:
@@ -64,16 +70,16 @@ def encode(packed: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
     """Return what `blocks.fec.convolutional.encode` does."""
     from commpy.channelcoding import conv_encode
 
+    packed, size = packed_bits("packed", packed, count), coded_bits(count, rate)
     both = conv_encode(np.unpackbits(packed, count=count), _trellis(), "term").astype(np.uint8)
-    return np.packbits(both[np.resize(np.array(PUNCTURING[rate], bool), len(both))])
+    return np.packbits(both[np.resize(np.array(PUNCTURING[rate], bool), len(both))][:size])
 
 
 def decode(llrs: np.ndarray, count: int, rate: str = "1/2") -> np.ndarray:
     """Return what `blocks.fec.convolutional.decode` does."""
     from commpy.channelcoding import viterbi_decode
 
-    if len(llrs) != coded_bits(count, rate):
-        raise ValueError(f"llrs must have {coded_bits(count, rate)} entries for {count} bits, not {len(llrs)}")
+    llrs = array("llrs", llrs, np.int8, coded_bits(count, rate))
     steps = count + TAIL
     soft = np.zeros(2 * steps)
     soft[np.resize(np.array(PUNCTURING[rate], bool), 2 * steps)] = llrs
@@ -85,10 +91,10 @@ def _finite(symbols: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(16)
-def _modem(modulation: AnyModulation) -> Any:
+def _modem(known: Constellation) -> Any:
     from commpy.modulation import Modem
 
-    return Modem(constellation(modulation).points, reorder_as_gray=False)
+    return Modem(known.points, reorder_as_gray=False)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import pytest
 
 from blocks.fec import convolutional, crc
 from blocks.fec.ldpc import LdpcCode
-from blocks.phy import noise, qam, tdl
+from blocks.phy import noise, ofdm, qam, tdl, theory
 from blocks.phy.constellation import CONSTELLATIONS
 from blocks.phy.estimator import gains_at_pilots
 from blocks.phy.pilots import Pattern
@@ -15,6 +15,7 @@ H = noise.complex_normal(64, 2)
 BYTES = noise.random_bytes(32, 3)
 CODE = LdpcCode(100, 200, 2)
 TAPS = np.ones((2, 5), np.complex64)
+GRID = Y.reshape(8, 8)
 FORMS = pytest.mark.parametrize(
     "form", [np.complex128, lambda y: np.repeat(y, 2)[::2], list], ids=["double", "strided", "list"]
 )
@@ -84,7 +85,34 @@ def test_packed_bits_may_lie_anywhere():
         (lambda: noise.doppler_gains(8, 0.6, 1), "doppler must be 0 to 1/2 period a symbol, not 0.6"),
         (lambda: tdl.convolve(Y, TAPS, 32), "taps must have a row up to item 60, not 2 rows 32 items apart"),
         (lambda: tdl.convolve(Y[:3], TAPS, 64), "items must be at least 4, one less than there are taps, not 3"),
+        (lambda: tdl.profile("F"), "profile must be A, B, C, D, E, not F"),
+        (lambda: tdl.pulses("A", np.nan), "delay_spread must be at least 0 and finite, not nan"),
+        (lambda: tdl.pulses("A", -1), "delay_spread must be at least 0 and finite, not -1"),
+        (lambda: tdl.impulse_responses("A", 1, 0.6, 1, 0, 0, 2), "doppler must be 0 to 1/2 period a sample, not 0.6"),
+        (
+            lambda: tdl.impulse_responses("A", 1, np.nan, 1, 0, 0, 2),
+            "doppler must be 0 to 1/2 period a sample, not nan",
+        ),
+        (lambda: ofdm.modulate(GRID, 7, 2), "subcarriers must be at most 7, the samples of an OFDM symbol, not 8"),
+        (lambda: ofdm.modulate(GRID, 8, 9), "cyclic_prefix must be at most 8, the samples of an OFDM symbol, not 9"),
+        (lambda: ofdm.demodulate(GRID, 9, 8), "subcarriers must be at most 8, the samples of an OFDM symbol, not 9"),
+        (lambda: ofdm.demodulate(GRID, 8, 16), "fft_size must be at most 8, the samples of an OFDM symbol, not 16"),
+        (lambda: ofdm.frequency_response(GRID, 4, 4), "taps must be at most 4, the samples of an OFDM symbol, not 8"),
+        (lambda: Pattern(0), "spacing and length must be at least 1, not 0 and 1"),
         (lambda: gains_at_pilots(Y, Pattern(8), 9), "symbols must reach to 73, the end of 9 groups of pilots, not 64"),
+        (lambda: theory.bit_error_rate(np.nan), "a ratio in dB must be a number, not NaN"),
+        (lambda: theory.symbol_error_rate(np.nan, "8psk", True), "a ratio in dB must be a number, not NaN"),
+        (lambda: theory.paper_bit_error_rate(np.nan), "a ratio in dB must be a number, not NaN"),
+        (lambda: theory.bit_error_rate(3, "16qam", True, -1), "k_factor must be at least 0 and finite, not -1"),
+        (lambda: theory.bit_error_rate(3, "16qam", True, np.nan), "k_factor must be at least 0 and finite, not nan"),
+        (lambda: theory.decision_error(-1), "n0 must be at least 0 and finite, not -1"),
+        (lambda: theory.decision_error(np.inf, "8psk"), "n0 must be at least 0 and finite, not inf"),
+        (lambda: theory.estimated_gain_error_rate(1.1), "correlation must be 0 to 1, not 1.1"),
+        (lambda: theory.binomial_interval(11, 10), "errors must be 0 to 10, the number of trials, not 11"),
+        (lambda: convolutional.error_rate(-1), "esn0 must be at least 0, as a ratio, not -1"),
+        (lambda: convolutional.error_rate(1, "7/8"), "rate must be 1/2, 2/3, 3/4, 5/6, not 7/8"),
+        (lambda: convolutional.coded_bits(-1), "bits must be at least 0, not -1"),
+        (lambda: crc.checksum(BYTES, 8, "crc8"), "checksum must be crc16, crc24a, crc24b, crc32, not crc8"),
         (lambda: crc.checksum(BYTES, 257), "packed must hold the 257 bits"),
         (lambda: convolutional.encode(BYTES, 257), "packed must hold the 257 bits"),
         (lambda: convolutional.encode(BYTES, 8, "7/8"), "rate must be 1/2, 2/3, 3/4, 5/6, not 7/8"),
@@ -98,6 +126,19 @@ def test_packed_bits_may_lie_anywhere():
 def test_what_cannot_be_is_refused_in_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("modulation", CONSTELLATIONS)
+@pytest.mark.parametrize("rayleigh", [False, True])
+def test_error_rates_have_their_limits_where_there_is_no_noise_or_nothing_else(modulation, rayleigh):
+    points = 1 << CONSTELLATIONS[modulation].bits_per_symbol
+    for k_factor in (0, 2 * rayleigh):
+        for esn0_db, rate in ((np.inf, 0), (1e4, 0), (-300, 1), (-np.inf, 1)):
+            bit, symbol = rate / 2, rate * (1 - 1 / points)
+            assert theory.bit_error_rate(esn0_db, modulation, rayleigh, k_factor) == pytest.approx(bit, abs=1e-10)
+            assert theory.symbol_error_rate(esn0_db, modulation, rayleigh, k_factor) == pytest.approx(symbol, abs=1e-10)
+    assert theory.decision_error(0, modulation) == 0
+    assert theory.decision_error(1e30, modulation) == pytest.approx(1e30, rel=1e-9)
 
 
 @pytest.mark.parametrize("modulation", CONSTELLATIONS)

@@ -82,3 +82,31 @@ def test_a_table_that_is_not_gray_is_told_of():
     run_block(qam.QamMapper({"modulation": natural}, context=context), {"bits": []})
     assert told == ["the points are not Gray-labelled: neighbours differ in several bits, which all err together"]
     assert figures == {"gray": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("map_symbols", (np.zeros(1, np.uint8), 9)),
+        ("map_symbols", (np.zeros(1, np.uint8), 8, "32qam")),
+        ("decide", (["1"],)),
+        ("llr", (np.ones(2, np.complex64), np.nan)),
+        ("llr", (np.ones(2, np.complex64), 1.0, "qpsk", np.ones(3))),
+        ("encode", (np.zeros(1, np.uint8), 9)),
+        ("encode", (np.zeros(1, np.uint8), 8, "7/8")),
+        ("decode", (np.zeros(28), 8)),
+    ],
+)
+def test_what_our_functions_refuse_it_refuses_in_the_same_words(name, arguments):
+    ours = convolutional if name in ("encode", "decode") else qam
+    said = []
+    for module in (ours, commpy_reference):
+        with pytest.raises(ValueError, match="must ") as caught:
+            getattr(module, name)(*arguments)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_points_of_ones_own_may_be_a_list():
+    points = [[0, 1], [0, -1]]
+    np.testing.assert_allclose(commpy_reference.map_symbols(np.array([0x40], np.uint8), 2, points), [1j, -1j])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from blocks.fec.interleaver import Deinterleaver, Interleaver
+from blocks.fec.order import block_order, random_order
 from blocks.framing.scrambler import Scrambler
 from blocks.gold import gold_sequence
 from flowgraph.block import Packet, Tag
@@ -49,6 +50,28 @@ def test_rows_are_written_and_columns_read():
     items = Packet(np.arange(8, dtype=np.float32), 0, last=True)
     made = run_block(Interleaver({"kind": "block", "rows": 2, "length": 8}), {"bits": [items]})["bits"]
     assert made[0].data.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_a_random_order_has_every_item_once_and_hangs_on_its_seed_alone():
+    for count in (0, 1, 2, 1000):
+        for seed in (0, 1, 2**64 - 1):
+            np.testing.assert_array_equal(np.sort(random_order(count, seed)), np.arange(count))
+    assert not np.array_equal(random_order(1000, 1), random_order(1000, 2))
+    assert random_order(8, 5).tolist() == [2, 4, 3, 1, 5, 0, 6, 7]  # so it must be at the other end, too
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: block_order(-1, 2), "count must be at least 0 and rows at least 1, not -1 and 2"),
+        (lambda: block_order(9, 0), "count must be at least 0 and rows at least 1, not 9 and 0"),
+        (lambda: random_order(-1), r"count must be at least 0 and seed 0 to 2\^64 - 1, not -1 and 0"),
+        (lambda: random_order(9, -1), r"count must be at least 0 and seed 0 to 2\^64 - 1, not 9 and -1"),
+    ],
+)
+def test_orders_that_cannot_be_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_rows_belong_to_a_block_interleaver():

@@ -59,6 +59,16 @@ def test_without_noise_every_length_comes_back(data):
     assert decoded.ok.all()
 
 
+@pytest.mark.parametrize("graph", [1, 2])
+@pytest.mark.parametrize("k", [1, 20, 640, 3840])
+def test_where_the_rate_is_too_near_1_a_block_is_known_to_be_wrong(graph, k):
+    code = LdpcCode(k, k, graph)
+    bits = np.ones((3, k), np.uint8)
+    decoded = code.decode(np.where(code.encode(bits), -20, 20).astype(np.int8))
+    assert (decoded.bits != bits).any(1).all()
+    assert not decoded.ok.any()
+
+
 @pytest.mark.parametrize(
     ("k", "n", "graph", "good_db", "bad_db"),
     [(8448, 16896, 1, 1.5, 0.5), (3840, 7680, 1, 1.7, 0.5), (3840, 11520, 2, 1.2, 0.0), (600, 1200, 2, 2.7, 0.0)],
@@ -171,6 +181,18 @@ def test_erasures_are_filled_and_nothing_at_all_is_no_success():
     llrs = np.where(code.encode(bits), -20, 20).astype(np.int8)
     llrs[:, np.random.default_rng(9).permutation(3000)[:1500]] = 0
     np.testing.assert_array_equal(code.decode(llrs).bits, bits)
+    llrs[:] = 0
+    assert not code.decode(llrs).ok.any()
+    llrs[0, 7] = 20  # fulfils all checks, as nothing does
+    assert not code.decode(llrs).ok.any()
+
+
+@pytest.mark.parametrize("graph", [1, 2])
+def test_a_block_of_zeros_comes_right_and_is_known_to(graph):
+    code = LdpcCode(1000, 2000, graph)
+    decoded = code.decode(np.full((1, 2000), 20, np.int8))
+    assert decoded.ok.all()
+    assert not decoded.bits.any()
 
 
 def test_the_standards_choice_of_graph():

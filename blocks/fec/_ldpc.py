@@ -87,6 +87,16 @@ def _satisfied(a, first, column, shift, rows, size, stride):
 
 
 @njit(inline="always", **FLAGS)
+def _known(a, bits, size, stride):
+    """Whether something is known of each of the first `bits` bits: signs of 0 would fulfil rows by chance."""
+    for c in range(-(-bits // size)):
+        for i in range(min(size, bits - c * size)):
+            if a[c * stride + LANES + i] == 0:
+                return False
+    return True
+
+
+@njit(inline="always", **FLAGS)
 def _mend(a, at, shift, size):
     """Make both copies of a column whole again, of which [shift, shift + size) is valid."""
     i = shift
@@ -105,6 +115,8 @@ def _mend(a, at, shift, size):
 )
 def decode(llrs, first, column, shift, rows, columns, size, iterations, out, passed, taken):
     """Decode LLRs [blocks, columns Z], ln p(0)/p(1) in quarters, into those of the first `out.shape[1]` bits a block.
+
+    A block has passed once all rows are fulfilled and something is known of each of these bits.
 
     A column lies twice in a row, so that a rotated read is a plain one.
     """
@@ -126,7 +138,7 @@ def decode(llrs, first, column, shift, rows, columns, size, iterations, out, pas
                 a[at + i] = llr[c * size + i]
                 a[at + size + i] = llr[c * size + i]
         r[:] = int8(0)
-        ok = _satisfied(a, first, column, shift, rows, size, stride)
+        ok = _satisfied(a, first, column, shift, rows, size, stride) and _known(a, out.shape[1], size, stride)
         iteration = 0
         while not ok and iteration < iterations:
             for row in range(rows):
@@ -154,7 +166,7 @@ def decode(llrs, first, column, shift, rows, columns, size, iterations, out, pas
                 for e in range(begin, end):
                     _mend(a, int64(column[e]) * stride + LANES, shift[e], size)
             iteration += 1
-            ok = _satisfied(a, first, column, shift, rows, size, stride)
+            ok = _satisfied(a, first, column, shift, rows, size, stride) and _known(a, out.shape[1], size, stride)
         passed[block] = ok
         taken[block] = iteration
         for c in range(-(-out.shape[1] // size)):

@@ -27,9 +27,12 @@ def _rotated(shift, lane, size):
 
 
 @triton.jit
-def _satisfied(a, first, column, shift, rows, size, lane):
-    """Whether the signs of the LLRs at `a` fulfil every check."""
+def _satisfied(a, first, column, shift, rows, size, bits, lane):
+    """Whether the signs of the LLRs at `a` fulfil every check, and none of the first `bits` is 0."""
     wrong = lane * 0
+    for c in range(tl.cdiv(bits, size)):
+        llr = tl.load(a + c * size + lane, mask=(lane < size) & (c * size + lane < bits), other=1)
+        wrong = tl.where(llr == 0, -1, wrong)
     for row in range(rows):
         sign = lane * 0
         for edge in range(tl.load(first + row), tl.load(first + row + 1)):
@@ -61,6 +64,7 @@ def _decode(
     rows,
     columns,
     size,
+    bits,
     iterations,
     largest: tl.constexpr,
     offset: tl.constexpr,
@@ -72,7 +76,7 @@ def _decode(
         a = llrs + tl.cast(block, tl.int64) * columns * size
         for edge in range(tl.load(first + rows)):
             tl.store(r + edge * size + lane, (lane * 0).to(tl.int8), mask=lane < size)
-        ok = _satisfied(a, first, column, shift, rows, size, lane)
+        ok = _satisfied(a, first, column, shift, rows, size, bits, lane)
         iteration = 0
         while (iteration < iterations) & (ok == 0):
             for row in range(rows):
@@ -93,7 +97,7 @@ def _decode(
                     tl.store(a + place, llr.to(tl.int8), mask=lane < size)
                 tl.debug_barrier()  # the next row reads what other lanes wrote
             iteration += 1
-            ok = _satisfied(a, first, column, shift, rows, size, lane)
+            ok = _satisfied(a, first, column, shift, rows, size, bits, lane)
         tl.store(passed + block, ok.to(tl.int8))
         tl.store(taken + block, iteration)
 
@@ -105,13 +109,14 @@ def decode(
     shift: np.ndarray,
     rows: int,
     size: int,
+    bits: int,
     iterations: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Decode LLRs ln p(0)/p(1) in quarters, int8 [blocks, columns Z], by layered offset min-sum.
 
     The graph is the first edge of each row, and column and shift of every edge; its first `rows` rows count, at the
-    lifting size Z = `size`. Returns LLRs int8 [blocks, columns Z], whether all checks hold, bool [blocks], and the
-    iterations taken, int32 [blocks].
+    lifting size Z = `size`. Returns LLRs int8 [blocks, columns Z]; whether all checks hold and something is known of
+    each of the first `bits` bits, bool [blocks]; and the iterations taken, int32 [blocks].
     """
     blocks, device = len(llrs), llrs.device
     out = llrs.clone()
@@ -133,6 +138,7 @@ def decode(
         rows,
         llrs.shape[1] // size,
         size,
+        bits,
         iterations,
         LARGEST_MESSAGE,
         OFFSET,

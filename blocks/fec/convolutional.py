@@ -35,10 +35,14 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @functools.lru_cache(16)
 def _sent(bits: int, rate: str) -> np.ndarray:
     """Places, among the outputs of both generators in turn, that are sent for a block of so many bits."""
+    pattern = np.array(_puncturing(rate), bool)
+    return np.flatnonzero(np.resize(pattern, 2 * (bits + TAIL)))
+
+
+def _puncturing(rate: str) -> tuple[int, ...]:
     if rate not in PUNCTURING:
         raise ValueError(f"rate must be {', '.join(PUNCTURING)}, not {rate}")
-    pattern = np.array(PUNCTURING[rate], bool)
-    return np.flatnonzero(np.resize(pattern, 2 * (bits + TAIL)))
+    return PUNCTURING[rate]
 
 
 def coded_bits(bits: int, rate: str = "1/2") -> int:
@@ -47,8 +51,10 @@ def coded_bits(bits: int, rate: str = "1/2") -> int:
     >>> coded_bits(100), coded_bits(100, "3/4")
     (212, 142)
 
-    Raises `ValueError` for a rate that the code does not have.
+    Raises `ValueError` for a rate that the code does not have, and fewer than 0 bits.
     """
+    if bits < 0:
+        raise ValueError(f"bits must be at least 0, not {bits}")
     return len(_sent(bits, rate)) if rate != "1/2" else 2 * (bits + TAIL)
 
 
@@ -123,9 +129,14 @@ def error_rate(esn0: float, rate: str = "1/2") -> float:
 
     >>> f"{error_rate(10 ** 0.4 / 2):.1e}"
     '1.7e-05'
+
+    Raises `ValueError` for a rate that the code does not have, and a ratio below 0 or NaN.
     """
     from blocks.phy.theory import gaussian_tail
 
+    period = len(_puncturing(rate)) // 2
+    if not esn0 >= 0:
+        raise ValueError(f"esn0 must be at least 0, as a ratio, not {esn0:g}")
     free, weights = SPECTRA[rate]
     total = sum(weight * gaussian_tail((2 * (free + i) * esn0) ** 0.5) for i, weight in enumerate(weights))
-    return min(total / (len(PUNCTURING[rate]) // 2), 0.5)
+    return min(total / period, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -27,8 +27,12 @@ POLYNOMIALS = {
 
 
 def width(kind: Checksum) -> int:
-    """Return how many bits a checksum has."""
-    return 32 if kind == "crc32" else POLYNOMIALS[kind].width
+    """Return how many bits a checksum has. Raises `ValueError` for one that there is not."""
+    if kind == "crc32":
+        return 32
+    if kind not in POLYNOMIALS:
+        raise ValueError(f"checksum must be {', '.join(get_args(Checksum))}, not {kind}")
+    return POLYNOMIALS[kind].width
 
 
 def checksum(packed: np.ndarray, count: int, kind: Checksum = "crc24a") -> int:
@@ -40,9 +44,9 @@ def checksum(packed: np.ndarray, count: int, kind: Checksum = "crc24a") -> int:
     >>> hex(checksum(np.frombuffer(b"123456789", np.uint8), 72, "crc24a")), hex(checksum(np.zeros(1, np.uint8), 5))
     ('0xcde703', '0x0')
 
-    Raises `ValueError` for fewer bits than `count`.
+    Raises `ValueError` for fewer bits than `count`, and a checksum that there is not.
     """
-    packed = packed_bits("packed", packed, count)
+    bits, packed = width(kind), packed_bits("packed", packed, count)
     whole, rest = divmod(count, 8)
     last = int(packed[whole]) >> (8 - rest) if rest else 0
     if kind == "crc32":
@@ -50,7 +54,7 @@ def checksum(packed: np.ndarray, count: int, kind: Checksum = "crc24a") -> int:
         return zlib.crc32(data)
     from blocks.fec import _crc
 
-    bits, polynomial = POLYNOMIALS[kind]
+    polynomial = POLYNOMIALS[kind].value
     register = int(_crc.remainder(packed[:whole], _table(kind)))
     for place in range(rest - 1, -1, -1):
         carry = register >> 31 ^ last >> place & 1

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from blocks.fec.order import block_order, random_order
 from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
-
-
-@functools.lru_cache(16)
-def block_order(count: int, rows: int) -> np.ndarray:
-    """Which of `count` items is sent when, int64: written row by row, read column by column.
-
-    >>> block_order(7, 2)
-    array([0, 4, 1, 5, 2, 6, 3])
-    """
-    places = np.arange(-(-count // rows) * rows).reshape(rows, -1).T.ravel()
-    return places[places < count]
-
-
-@functools.lru_cache(16)
-def random_order(count: int, seed: int = 0) -> np.ndarray:
-    """Which of `count` items is sent when, int64: a permutation drawn by `seed` (Philox)."""
-    return np.random.Generator(np.random.Philox(key=seed)).permutation(count)
 
 
 class _Params(BlockParams):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blocks.arrays import array
+from blocks.fec.order import block_order
 
 SYSTEMATIC = {1: 22, 2: 10}  # systematic columns of a base graph
 LARGEST = {1: 8448, 2: 3840}  # bits of a code block
@@ -21,7 +22,12 @@ PUNCTURED = 2  # first columns, never sent
 
 
 class Decoded(NamedTuple):
-    """llrs int8 [blocks, k], in quarters; ok bool [blocks], whether all checks hold; iterations int32 [blocks]."""
+    """What a decoder makes of some blocks.
+
+    llrs        int8 [blocks, k], in quarters
+    ok          bool [blocks], whether all checks hold and no LLR of the k bits is 0
+    iterations  int32 [blocks]
+    """
 
     llrs: np.ndarray
     ok: np.ndarray
@@ -84,7 +90,8 @@ class LdpcCode:
     versions redundancy versions, 0 to 3, in the order sent; 0 holds the payload, 1 and 2 alone decode at low rates only
 
     Several versions are hybrid ARQ with incremental redundancy, the same one again is Chase combining: their LLRs add
-    up. Raises `ValueError` for a rate that the code cannot do.
+    up. Raises `ValueError` for a rate above 1, and a k that the base graph does not hold. Of a rate above 9/10, or of
+    fewer than 8 bits more than k, a block may not decode even without noise, as two columns are never sent: `ok` tells.
 
     >>> code = LdpcCode(100, 200, 2)
     >>> bits = np.random.default_rng(1).integers(0, 2, (3, 100), np.uint8)
@@ -155,7 +162,7 @@ class LdpcCode:
         return words.reshape(len(bits), -1)[:, PUNCTURED * size + _places(self)]
 
     def decode(self, llrs: np.ndarray, iterations: int = 20, device: Any = None) -> Decoded:
-        """Decode LLRs int8 [blocks, n versions] (0 is erased) by layered offset min-sum, until all checks hold.
+        """Decode LLRs int8 [blocks, n versions] (0 is erased) by layered offset min-sum, until blocks are `ok`.
 
         J. Chen et al., "Reduced-complexity decoding of LDPC codes", 2005; layers after M. Mansour and N. Shanbhag,
         2003. With a CUDA `device` of torch it is computed there, to the same bits.
@@ -174,7 +181,7 @@ class LdpcCode:
             from blocks.fec import _ldpc_triton
 
             on_device = torch.from_numpy(channel).to(device)
-            soft, *rest = _ldpc_triton.decode(on_device, *graph, columns - systematic, size, iterations)
+            soft, *rest = _ldpc_triton.decode(on_device, *graph, columns - systematic, size, self.k, iterations)
             return Decoded(*(each.cpu().numpy() for each in (soft[:, : self.k], *rest)))
         decoded = np.empty((blocks, self.k), np.int8)
         ok, taken = np.empty(blocks, np.bool_), np.empty(blocks, np.int32)
@@ -201,8 +208,11 @@ class LdpcCode:
 
 @functools.lru_cache(64)
 def _places(code: LdpcCode) -> np.ndarray:
-    """Places in the circular buffer of the bits sent, in that order, version after version (5.4.2): [n versions]."""
-    size, sent = code.lifting, _sent_order(code.n, code.order)
+    """Places in the circular buffer of the bits sent, in that order, version after version: [n versions].
+
+    Selected as in 5.4.2.1, and interleaved as in 5.4.2.2, in a row for each bit of a symbol.
+    """
+    size, sent = code.lifting, block_order(code.n, code.order)
     selected = []
     for version in code.versions:
         places = np.roll(np.arange(code.buffer_bits, dtype=np.int64), -REDUNDANCY[code.graph][version] * size)
@@ -221,10 +231,3 @@ def _rounds(code: LdpcCode) -> np.ndarray:
     rounds = np.empty_like(run)
     rounds[order] = run - np.maximum.accumulate(np.where(begins, run, 0))
     return rounds
-
-
-@functools.lru_cache(64)
-def _sent_order(n: int, order: int) -> np.ndarray:
-    """Which of n selected bits is sent when: written by rows, one for each bit of a symbol, and read by columns."""
-    places = np.arange(order * -(-n // order)).reshape(order, -1).T.ravel()
-    return places[places < n]

@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 from pydantic import Field, model_validator
 
+from blocks.arrays import array
 from flowgraph.block import Block, BlockError, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
@@ -20,8 +21,11 @@ def modulate(symbols: np.ndarray, fft_size: int, cyclic_prefix: int) -> np.ndarr
     """Return the samples of OFDM symbols, complex64 [n, cyclic_prefix + fft_size], for complex64 [n, subcarriers].
 
     x[n] = sum of X_k e^(2 pi i k n / N) / sqrt(N), where the first k is -floor(M/2) for M subcarriers: as in 3GPP TS
-    38.211, clause 5.3.1, but unitary. A prefix is the end of x.
+    38.211, clause 5.3.1, but unitary. A prefix is the end of x. Raises `ValueError` for more than N subcarriers or
+    samples of a prefix.
     """
+    symbols = array("symbols", symbols, np.complex64, None, None)
+    _at_most(fft_size, cyclic_prefix=cyclic_prefix, subcarriers=symbols.shape[1])
     spectrum = np.zeros((len(symbols), fft_size), np.complex64)
     spectrum[:, _bins(symbols.shape[1], fft_size)] = symbols
     body = np.fft.ifft(spectrum, norm="ortho")
@@ -29,14 +33,31 @@ def modulate(symbols: np.ndarray, fft_size: int, cyclic_prefix: int) -> np.ndarr
 
 
 def demodulate(samples: np.ndarray, subcarriers: int, fft_size: int) -> np.ndarray:
-    """Return Y_k, complex64 [n, subcarriers], of complex64 [n, cyclic prefix + fft_size]: `modulate` undone."""
+    """Return Y_k, complex64 [n, subcarriers], of complex64 [n, cyclic prefix + fft_size]: `modulate` undone.
+
+    Raises `ValueError` for fewer samples, and for more than `fft_size` subcarriers.
+    """
+    samples = array("samples", samples, np.complex64, None, None)
+    _at_most(fft_size, subcarriers=subcarriers)
+    _at_most(samples.shape[1], fft_size=fft_size)
     body = np.ascontiguousarray(samples[:, samples.shape[1] - fft_size :])
     return np.fft.fft(body, norm="ortho")[:, _bins(subcarriers, fft_size)]
 
 
 def frequency_response(taps: np.ndarray, subcarriers: int, fft_size: int) -> np.ndarray:
-    """Return H_k = sum of h_l e^(-2 pi i k l / N), complex64 [n, subcarriers], of complex64 [n, at most N taps]."""
+    """Return H_k = sum of h_l e^(-2 pi i k l / N), complex64 [n, subcarriers], of complex64 [n, at most N taps].
+
+    Raises `ValueError` for more than N taps or subcarriers.
+    """
+    taps = array("taps", taps, np.complex64, None, None)
+    _at_most(fft_size, subcarriers=subcarriers, taps=taps.shape[1])
     return np.fft.fft(taps, fft_size)[:, _bins(subcarriers, fft_size)]
+
+
+def _at_most(samples: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if not 0 <= count <= samples:
+            raise ValueError(f"{name} must be at most {samples}, the samples of an OFDM symbol, not {count}")
 
 
 def _bins(subcarriers: int, fft_size: int) -> np.ndarray:

@@ -52,10 +52,17 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where the pilots of a frame are: a group of `length` before every `spacing` data symbols, and one at the end."""
+    """Where the pilots of a frame are: a group of `length` before every `spacing` data symbols, and one at the end.
+
+    Raises `ValueError` where either is below 1.
+    """
 
     spacing: int
     length: int = 1
+
+    def __post_init__(self) -> None:
+        if self.spacing < 1 or self.length < 1:
+            raise ValueError(f"spacing and length must be at least 1, not {self.spacing} and {self.length}")
 
     @property
     def period(self) -> int:

@@ -6,7 +6,7 @@ import csv
 import functools
 import math
 from importlib import resources
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,6 +24,9 @@ LOS_DOPPLER = 0.7  # of the largest shift: that of the line of sight
 STEADY = 64  # knots a period of the Doppler frequency at least; between them taps run straight, to -58 dB
 LONGEST = 1 << 16  # samples between knots, where nothing moves
 KNOTS = 256  # intervals between knots that are worked out at once
+
+
+ProfileName = Literal["A", "B", "C", "D", "E"]
 
 
 class Profile(NamedTuple):
@@ -45,7 +48,11 @@ def profile(name: str) -> Profile:
 
     >>> round(10 * np.log10(profile("D").line_of_sight / profile("D").powers[0]), 1)  # K, in dB
     13.3
+
+    Raises `ValueError` for another name.
     """
+    if name not in get_args(ProfileName):
+        raise ValueError(f"profile must be {', '.join(get_args(ProfileName))}, not {name}")
     text = (resources.files("blocks.phy") / "tdl_profiles.csv").read_text(encoding="ascii")
     rows = [row for row in csv.DictReader(text.splitlines()) if row["profile"] == name]
     powers = np.array([theory.db_to_ratio(float(row["power_db"])) for row in rows])
@@ -60,9 +67,12 @@ def pulses(name: str, delay_spread: float) -> np.ndarray:
     """Return what each path adds to every tap, float64 [taps, paths]: g[l, p] = c sqrt(P_p) sinc(l - 6 - d_p).
 
     Delays d are in samples, as is the `delay_spread` that they are multiples of. The line of sight is the last path,
-    if there is one. c, at most 1.02, makes the sum of all g^2 = E[sum |h_l|^2] equal to 1.
+    if there is one. c, at most 1.02, makes the sum of all g^2 = E[sum |h_l|^2] equal to 1. Raises `ValueError` for a
+    delay spread below 0, infinite or NaN.
     """
     line = profile(name)
+    if not 0 <= delay_spread < math.inf:
+        raise ValueError(f"delay_spread must be at least 0 and finite, not {delay_spread:g}")
     delays, powers = line.delays * delay_spread, line.powers
     if line.line_of_sight:
         delays, powers = np.append(delays, 0.0), np.append(powers, line.line_of_sight)
@@ -72,7 +82,12 @@ def pulses(name: str, delay_spread: float) -> np.ndarray:
 
 
 def knot_interval(doppler: float) -> int:
-    """Return the samples between knots, a power of two, for a largest `doppler` shift in periods a sample."""
+    """Return the samples between knots, a power of two, for a largest `doppler` shift in periods a sample.
+
+    Raises `ValueError` for one that is not 0 to 1/2.
+    """
+    if not 0 <= doppler <= 0.5:
+        raise ValueError(f"doppler must be 0 to 1/2 period a sample, not {doppler:g}")
     return 1 << int(np.clip(np.floor(-np.log2(max(doppler, 1e-12) * STEADY)), 0, math.log2(LONGEST)))
 
 
@@ -82,6 +97,7 @@ def impulse_responses(
     """Return the taps h at a frame's knots `first` to `last`, complex64 [knots, taps].
 
     Knot k lies at sample k `knot_interval(doppler)`. `delay_spread` is in samples, `doppler` in periods a sample.
+    Raises `ValueError` as the functions above do.
     """
     parts = []
     for stretch in range(first // KNOTS, last // KNOTS + 1):
@@ -130,7 +146,7 @@ def convolve(items: np.ndarray, taps: np.ndarray, interval: int, offset: int = 0
 
 
 class _TdlParams(_SnrParams):
-    profile: Literal["A", "B", "C", "D", "E"] = Field(
+    profile: ProfileName = Field(
         "A", description="TDL-A to TDL-C without a line of sight, TDL-D and TDL-E with one, K = 13.3 and 22 dB"
     )
     delay_spread: Annotated[Seconds, Field(ge=0)] = Field(

@@ -1,6 +1,7 @@
 """Closed forms that measurements are held against: error rates, decision errors, confidence intervals.
 
-Es/N0 and Eb/N0 are in dB; N0 is the noise power of a complex sample; symbols have unit power.
+Es/N0 and Eb/N0 are in dB, infinite ones too; N0 is the noise power of a complex sample; symbols have unit power. What
+is NaN, and an N0 or a ratio below 0, is refused by a `ValueError`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from blocks.phy.constellation import AnyModulation, Constellation, constellation
 
 def db_to_ratio(decibel: float) -> float:
     """Return 10^(dB/10)."""
-    return 10 ** (decibel / 10)
+    if math.isnan(decibel):
+        raise ValueError("a ratio in dB must be a number, not NaN")
+    return 10 ** (decibel / 10) if decibel < 3080 else math.inf  # a float ends there
 
 
 def ratio_to_db(ratio: float) -> float:
@@ -74,7 +77,7 @@ def _bit_error_rate(esn0_db: float, known: Constellation, rayleigh: bool, k_fact
         differ = np.bitwise_count(labels[:, None] ^ labels)
         table = regions.transitions(known.points, db_to_ratio(-esn0_db), rayleigh, k_factor)
         return float((table * differ).sum() / (len(labels) * known.bits_per_symbol))
-    root = math.sqrt(2 * db_to_ratio(esn0_db))
+    root = max(math.sqrt(2 * db_to_ratio(esn0_db)), 1e-150)  # that infinity times it is infinity
     total = 0.0
     for sent, x, _, _ in _cells(axis):
         for decided, level, low, high in _cells(axis):
@@ -95,6 +98,8 @@ def estimated_gain_error_rate(correlation: float, modulation: Literal["bpsk", "q
     >>> round(estimated_gain_error_rate((1 + 0.1) ** -0.5) - bit_error_rate(10, "qpsk", rayleigh=True), 9)
     0.0
     """
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation must be 0 to 1, not {correlation:g}")
     mu = correlation if modulation == "bpsk" else correlation / math.sqrt(2 - correlation**2)
     return (1 - mu) / 2
 
@@ -115,7 +120,7 @@ def symbol_error_rate(
     if not rayleigh:
         p = weight * gaussian_tail(x)
         return p * (2 - p)
-    mu = x / math.sqrt(2 + x * x)
+    mu = 1 / math.sqrt(1 + 2 / x**2) if x else 0.0
     square = (1 - mu * 4 / math.pi * math.atan2(1, mu)) / 4
     return 2 * weight * rayleigh_tail(x) - weight**2 * square
 
@@ -139,6 +144,8 @@ def decision_error(n0: float, modulation: AnyModulation = "16qam") -> float:
     known = constellation(modulation)
     if not known.axis:
         return regions.decision_error(known.points, n0)
+    if regions.checked_noise(n0) == 0:
+        return 0.0
     axis, sigma = known.axis, math.sqrt(n0 / 2)
 
     def density(u: float) -> float:
@@ -165,6 +172,8 @@ def binomial_interval(errors: float, trials: float, confidence: float = 0.99) ->
     """
     from scipy.special import betaincinv
 
+    if not 0 <= errors <= trials:
+        raise ValueError(f"errors must be 0 to {trials:g}, the number of trials, not {errors:g}")
     rest = (1 - confidence) / 2
     low = float(betaincinv(errors, trials - errors + 1, rest)) if errors else 0.0
     high = float(betaincinv(errors + 1, trials - errors, 1 - rest)) if errors < trials else 1.0
