@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from blocks._page.beside import Beside
     from flowgraph.report import Report
 
+VERSION = version("semflow")
+
 
 def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser, and those of all commands."""
@@ -26,7 +28,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         description="Run a flowgraph: images by meaning over radio.",
         epilog="`run_flowgraph.py CONFIG ...` is short for `run_flowgraph.py run CONFIG ...`.",
     )
-    parser.add_argument("--version", action="version", version=f"semflow {version('semflow')}")
+    parser.add_argument("--version", action="version", version=f"semflow {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     config = argparse.ArgumentParser(add_help=False)
