@@ -36,6 +36,7 @@ FRAME_BYTES, PACKET_BYTES = 1 << 20, 256 << 10
 SHORT, LONG = 12, 140  # frames
 WIRE_BYTES = 128 << 10  # of a packet by which a wire is measured
 RUNS = 3
+ROUNDS = 5  # of one core and two
 # Msym per CPU-second of the same chain: GNU Radio 3.10.5 on an AMD EPYC with AVX-512, one core, measured on its own.
 GNURADIO_STATED = {"inproc": 12.5, "fused": 12.5, "ipc": 13.0}
 
@@ -95,7 +96,7 @@ def _run(graph: Path, frames: int, out: Path, threads: int) -> tuple[float, floa
     return cpu, time.perf_counter() - began, link["ber"]
 
 
-def measure(placement: str, threads: int = 1) -> dict[str, float]:
+def measure(placement: str, threads: int = 1, runs: int = RUNS) -> dict[str, float]:
     """Return Msym per CPU-second and per second, medians over runs, for a placement of the blocks."""
     symbols = (LONG - SHORT) * FRAME_BYTES * 2 / 1e6
     per_cpu, per_second = [], []
@@ -103,7 +104,7 @@ def measure(placement: str, threads: int = 1) -> dict[str, float]:
         graph = Path(folder, "graph.yaml")
         graph.write_text(GRAPH.format(workers=WORKERS[placement], frame=8 * FRAME_BYTES, packet=8 * PACKET_BYTES))
         _run(graph, SHORT, Path(folder, "out"), threads)  # compiles the kernels
-        for _ in range(RUNS):
+        for _ in range(runs):
             short = _run(graph, SHORT, Path(folder, "out"), threads)
             long = _run(graph, LONG, Path(folder, "out"), threads)
             per_cpu.append(symbols / (long[0] - short[0]))
@@ -197,25 +198,30 @@ def wire_cost() -> float:
 def two_cores() -> dict[str, float]:
     """Return how many times as fast as on one core the flowgraph runs on two; nothing where there is but one.
 
+    Medians over rounds in which every way has its turn, as a machine that others share changes from minute to minute.
     Two flowgraphs that know nothing of each other, one a core, tell what the second core is worth.
     """
     cpus = sorted(os.sched_getaffinity(0))[:2]
     if len(cpus) < 2:
         return {}
 
-    def alone(cpu: int) -> float:
-        with on([cpu]):
-            return measure("inproc")["msym_per_s"]
+    def speed(cpus: Iterable[int], threads: int = 1) -> float:
+        with on(cpus):
+            return measure("inproc", threads, runs=1)["msym_per_s"]
 
-    one = alone(cpus[0])
-    with on(cpus):
-        gains = {
-            "a thread a block": measure("inproc", 1)["msym_per_s"] / one,
-            "and the noise of several packets at once": measure("inproc", 2)["msym_per_s"] / one,
-        }
-    with ThreadPoolExecutor(2) as pool:
-        gains["two flowgraphs apart"] = sum(pool.map(alone, cpus)) / one
-    return gains
+    rounds = []
+    for _ in range(ROUNDS):
+        one = speed(cpus[:1])
+        with ThreadPoolExecutor(2) as pool:
+            apart = sum(pool.map(speed, [[cpu] for cpu in cpus]))
+        rounds.append(
+            {
+                "a thread a block": speed(cpus) / one,
+                "and the noise of several packets at once": speed(cpus, 2) / one,
+                "two flowgraphs apart": apart / one,
+            }
+        )
+    return {way: statistics.median(each[way] for each in rounds) for way in rounds[0]}
 
 
 def main() -> dict[str, Any]:
