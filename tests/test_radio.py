@@ -103,22 +103,40 @@ def test_a_radio_that_gives_nothing_is_told_of(loop):
         run_block(GnuradioRadio(USRP | {"python": loop, "wait": "0.3 s"}))
 
 
-def test_bits_pass_the_link_that_the_overlays_name(tmp_path, loop):
-    """`configs/links/radio.yaml` in `configs/radio_check.yaml`, with a loop in the radio's place."""
-    (tmp_path / "loop.yaml").write_text(f"""\
+def looped(folder, loop, link, *overlays, **variables):
+    """Return `configs/radio_check.yaml` over a link of `configs/links/`, with a loop in the radio's place."""
+    (folder / "loop.yaml").write_text(f"""\
 subgraph: a loop in a radio's place
-extends: {ROOT}/configs/links/radio.yaml
-vars: {{endpoint: "ipc://{tmp_path}/to"}}
+extends: {ROOT}/configs/links/{link}
+vars: {{endpoint: "ipc://{folder}/to"}}
 blocks:
   radio:
-    {{use: gnuradio_radio, driver: $driver, frequency: $frequency, python: {loop}, transmit: $transmit,
-      transmit_from: $endpoint, duration: $duration}}
+    {{use: gnuradio_radio, driver: $driver, frequency: $frequency, sample_rate: $sample_rate, python: {loop},
+      transmit: $transmit, transmit_from: $endpoint, duration: $duration}}
 """)
-    link = f"{{graph: {tmp_path}/loop.yaml, transmit: true, duration: 4 s}}"
-    (tmp_path / "overlay.yaml").write_text(f"blocks: {{link: {link}}}\n")
-    check = Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=[tmp_path / "overlay.yaml"], bits="200 kbit")
-    link = check.run(tmp_path / "out").sections["link"]
+    used = f"{{graph: {folder}/loop.yaml, transmit: true, duration: 4 s, sample_rate: $sample_rate}}"
+    (folder / "overlay.yaml").write_text(f"blocks: {{link: {used}}}\n")
+    overlays = [ROOT / "configs/overlays" / name for name in overlays] + [folder / "overlay.yaml"]
+    return Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=overlays, **variables)
+
+
+def test_bits_pass_the_link_that_the_overlays_name(tmp_path, loop):
+    link = looped(tmp_path, loop, "radio.yaml", bits="200 kbit").run(tmp_path / "out").sections["link"]
     assert (link["bits"], link["bit_errors"], link["packets_lost"]) == (200_000, 0, 0)
+
+
+def test_a_tone_passes_the_link_that_the_overlays_name(tmp_path, loop):
+    check = looped(tmp_path, loop, "tone/radio.yaml", "tone.yaml", tone_samples=1 << 18, sample_rate="1 MHz")
+    link = check.run(tmp_path / "out").sections["link"]
+    assert (link["windows"], link["windows_without_tone"]) == (4, 0)
+    assert (link["level_dbfs"], link["frequency_hz"]) == (pytest.approx(0, abs=1e-4), pytest.approx(100e3, abs=1e-3))
+
+
+@pytest.mark.parametrize("overlay", ["usrp", "soapy", "pluto", "gnuradio"])
+@pytest.mark.parametrize("further", [(), ("tone",)])
+def test_the_radio_check_fits_every_overlay(overlay, further):
+    overlays = [ROOT / f"configs/overlays/{name}.yaml" for name in (overlay, *further)]
+    Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=overlays)
 
 
 # What the program asks of the drivers
