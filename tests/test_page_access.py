@@ -1,12 +1,18 @@
 """Who may see the live page, and what it keeps of a run: without a browser."""
 
+import asyncio
 import http.client
+import json
 import re
+import signal
 import socket
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from tornado.websocket import websocket_connect
 
 from blocks._page.choice import choose
 from blocks._page.history import History
@@ -59,6 +65,20 @@ def websocket(host, port, origin, session, **headers):
     return status
 
 
+def is_closed_upon(data, host, port, session):
+    """Send the page's socket something as a browser could; return whether the server closes it."""
+
+    async def send():
+        socket = await websocket_connect(f"ws://{host}:{port}/ws", subprotocols=["bokeh", session])
+        for each in data:
+            await socket.write_message(each, binary=isinstance(each, bytes))
+        while await socket.read_message() is not None:
+            pass
+        return True
+
+    return asyncio.run(asyncio.wait_for(send(), 10))
+
+
 def session_of(page):
     return re.search(rb'"token":"([^"]+)"', page)[1].decode()
 
@@ -93,6 +113,34 @@ def test_on_loopback_no_token_is_asked_for_and_foreign_origins_are_refused(start
     assert websocket(host, port, f"http://localhost:{port}", session) == 101
     for path in ("/pictures/0000_sent.png", "/pictures/../../etc/passwd", "/pictures/%2e%2e%2flive.yaml"):
         assert ask(host, port, path).status == 404
+    away, here = {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-origin"}
+    for headers, status in (
+        ({"Host": "evil.example"}, 403),  # a name that leads here
+        ({"Origin": "http://evil.example"}, 403),
+        (away | {"Sec-Fetch-Dest": "image"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "iframe"}, 403),  # of another port
+        (away | {"Sec-Fetch-Dest": "document"}, 200),  # a link, in a notebook say
+        (here | {"Sec-Fetch-Dest": "image"}, 200),
+    ):
+        for path in ("/", "/autoload.js?bokeh-autoload-element=x"):
+            assert ask(host, port, path, **headers).status == status, headers
+        assert ask(host, port, "/pictures/0000_sent.png", **headers).status == (404 if status == 200 else 403)
+    assert page.getheader("Content-Security-Policy") == "frame-ancestors 'none'"
+
+
+def test_what_is_no_message_closes_its_viewer_s_socket_alone(start):
+    run, printed = start()
+    host, port = re.search(r"//(.*):(\d+)/", printed).groups()
+    session = session_of(ask(host, port).body)
+    forged = json.dumps({"session_id": "x", "session_expiry": 1 << 40}).encode()
+    assert is_closed_upon([], host, port, urlsafe_b64encode(forged).decode().rstrip("="))
+    for data in ([b"\xff"], ["[]", "{}", "{}"], ["{" * 60_000, "{}", "{}"], ["x" * (2 << 20)]):
+        assert is_closed_upon(data, host, port, session)
+    assert ask(host, port, "/?theme=%ff").status == 200
+    run.send_signal(signal.SIGINT)
+    told = run.communicate(timeout=20)[1]
+    assert "Traceback" not in told
+    assert max(map(len, told.splitlines())) < 250
 
 
 def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(start):
@@ -101,7 +149,7 @@ def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(
         pytest.skip("this machine has no address but loopback: connect it to a network")
     _, printed = start("--address", address)
     port, token = re.fullmatch(rf"live page: http://{re.escape(address)}:(\d+)/\?token=(\S+)\n", printed).groups()
-    for path in ("/", "/?token=wrong", "/?token=", "/pictures/0000_sent.png"):
+    for path in ("/", "/?token=wrong", "/?token=", "/?token=%C3%A9", "/pictures/0000_sent.png"):
         answer = ask(address, port, path)
         assert (answer.status, answer.getheader("Location", "").partition("?")[0]) == (302, "/refused")
     refused = ask(address, port, "/refused")
@@ -112,7 +160,10 @@ def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(
     cookie = page.getheader("Set-Cookie")
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
-    session, origin = session_of(page.body), f"http://{address}:{port}"
+    again = ask(address, port, Cookie=cookie.partition(";")[0])
+    session, origin = session_of(again.body), f"http://{address}:{port}"
+    held = urlsafe_b64decode(session.partition(".")[0] + "==")
+    assert token.encode() not in zlib.decompress(urlsafe_b64decode(json.loads(held)["__bk__zlib_"] + "=="))
     assert websocket(address, port, origin, session) == 403
     assert websocket(address, port, origin, session, Cookie=cookie.partition(";")[0]) == 101
     assert websocket(address, port, "http://evil.example", session, Cookie=cookie.partition(";")[0]) == 403

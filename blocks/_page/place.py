@@ -9,8 +9,9 @@ from flowgraph.block import BlockError
 
 
 def origin_of(host: str, port: int) -> str:
-    """Return how a browser names a server: IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """Return how a browser names a server: IPv6 in brackets, and port 80 goes without saying."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port == 80 else f"{name}:{port}"
 
 
 def port_for(host: str, port: int) -> int:

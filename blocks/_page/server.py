@@ -7,12 +7,14 @@ import os
 import secrets
 import signal
 import sys
+import textwrap
 from typing import Any
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
 from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import Server
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, RequestHandler, authenticated
 
@@ -27,11 +29,11 @@ ALONE_S = 10.0  # after which the page of a run that was killed goes too, when n
 SESSION_S = 5.0  # for which the page of a viewer that has left is kept
 
 
-class _Token(AuthProvider):
-    """Lets in who has the token: once in the address, from then on in a cookie."""
+class _Door(AuthProvider):
+    """Lets in who has the token: once in the address, from then on in a cookie. Pages of other sites are kept out."""
 
-    def __init__(self, token: str, port: int):
-        self.token, self.cookie = token, f"semflow-{port}"
+    def __init__(self, token: str, port: int, origins: list[str]):
+        self.token, self.cookie, self.origins = token, f"semflow-{port}", origins
         super().__init__()
 
     @property
@@ -42,22 +44,35 @@ class _Token(AuthProvider):
     def get_user_async(self) -> Any:
         return self._let_in
 
-    async def _let_in(self, handler: Any) -> str | None:
+    async def _let_in(self, handler: RequestHandler) -> str | None:
         user = self.user(handler)
         if user is None and "Upgrade" in handler.request.headers:
             raise HTTPError(403)  # Bokeh itself would open the socket first
         return user
 
-    def user(self, handler: Any) -> str | None:
-        """Return who asks; None without the token."""
+    def user(self, handler: RequestHandler) -> str | None:
+        """Return who asks; None without the token. Refuses what a page of another site has its browser ask for."""
+        if self._foreign(handler.request):
+            raise HTTPError(403)
+        handler.set_header("Content-Security-Policy", "frame-ancestors 'none'")  # nobody lays a page of theirs over it
         if self.token == "":
             return "viewer"
-        shown = handler.get_query_argument("token", "")
-        if shown and secrets.compare_digest(shown, self.token):
+        if self._is_token(handler.get_query_argument("token", "")):
             handler.set_cookie(self.cookie, self.token, httponly=True, samesite="Strict")
             return "viewer"
-        held = handler.get_cookie(self.cookie) or ""
-        return "viewer" if secrets.compare_digest(held, self.token) else None
+        return "viewer" if self._is_token(handler.get_cookie(self.cookie) or "") else None
+
+    def _foreign(self, request: HTTPServerRequest) -> bool:
+        """Tell whether a request comes from, or by the name of, another site; links to the page may be followed."""
+        asked, headers = request.host.lower(), request.headers
+        origin = headers.get("Origin", f"http://{asked}").lower()
+        site, place = headers.get("Sec-Fetch-Site", "none"), headers.get("Sec-Fetch-Dest", "")
+        linked = place == "document" and "Upgrade" not in headers
+        ours = asked in self.origins and origin.removeprefix("http://") in self.origins
+        return not ours or (site not in ("same-origin", "none") and not linked)
+
+    def _is_token(self, shown: str) -> bool:
+        return secrets.compare_digest(shown.encode(), self.token.encode())
 
     @property
     def login_url(self) -> str:
@@ -92,12 +107,12 @@ class _Refused(RequestHandler):
 class _Pictures(RequestHandler):
     """The pictures that the run has kept, from memory: no file is read."""
 
-    def initialize(self, history: History, provider: _Token) -> None:
+    def initialize(self, history: History, door: _Door) -> None:
         """Take what all requests share."""
-        self.history, self.provider = history, provider
+        self.history, self.door = history, door
 
     def get_current_user(self) -> str | None:
-        return self.provider.user(self)
+        return self.door.user(self)
 
     def get_login_url(self) -> str:
         return "/refused"
@@ -130,24 +145,28 @@ def serve(
     where no run answers, or the page cannot be where it was wanted.
     """
     port = port_for(host, port)
-    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)  # that a viewer has left is no fault
+    _log_in_a_line()
     history = History(address)
     feed = Feed(history, keys)
     try:
         warm_up()
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)
-        origins = [origin_of(host, port)] + ([f"localhost:{port}"] if token == "" else [])
-        provider = _Token(token, port)
+        origins = [origin_of(name, port) for name in (host, *(["localhost"] if token == "" else []))]
+        door = _Door(token, port, origins)
         server = Server(
             {"/": Application(FunctionHandler(maker(history, feed)))},
             address=host,
             port=port,
             allow_websocket_origin=origins,
-            auth_provider=provider,
+            auth_provider=door,
             extra_patterns=[
-                (r"/pictures/(\d+_[a-z]+\.png)", _Pictures, {"history": history, "provider": provider}),
+                (r"/pictures/(\d+_[a-z]+\.png)", _Pictures, {"history": history, "door": door}),
                 (r"/alive", _Alive),
             ],
+            sign_sessions=True,  # the socket serves those alone that the page was given to
+            secret_key=secrets.token_bytes(32),
+            include_headers=[],  # else scripts could read the cookie: it would stand in the page
+            include_cookies=[],
             websocket_compression_level=1,
             websocket_max_message_size=1 << 20,
             unused_session_lifetime_milliseconds=int(1000 * SESSION_S),
@@ -164,6 +183,19 @@ def serve(
         pass
     finally:
         feed.close()
+
+
+def _log_in_a_line() -> None:
+    """Have one line logged of each odd thing that a viewer sends, not how the server came upon it."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        record.msg, record.args = textwrap.shorten(record.getMessage(), 160), ()
+        record.exc_info = None
+        return True
+
+    for name in ("bokeh.server.protocol_handler", "bokeh.server.views.ws", "tornado.application"):
+        logging.getLogger(name).addFilter(shorten)
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)  # that a viewer has left is no fault
 
 
 def _end_with(server: Server, parent: int) -> None:
