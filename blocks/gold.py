@@ -33,7 +33,15 @@ def _m_sequence(start: int, taps: tuple[int, ...], length: int) -> np.ndarray:
 
 
 def gold_sequence(c_init: int, length: int) -> np.ndarray:
-    """Return the first `length` bits c(0), c(1), ... (uint8, 0 or 1)."""
+    """Return the first `length` bits c(0), c(1), ... (uint8, 0 or 1).
+
+    >>> gold_sequence(1, 8)
+    array([0, 0, 0, 0, 0, 0, 1, 0], dtype=uint8)
+
+    Raises `ValueError` for a `c_init` that is not 0 to 2^31 - 1, and fewer than 0 bits.
+    """
+    if not 0 <= c_init < 1 << 31 or length < 0:
+        raise ValueError(f"c_init must be 0 to 2^31 - 1 and length at least 0, not {c_init} and {length}")
     x1 = _m_sequence(1, (0, 3), _SKIP + length)
     x2 = _m_sequence(c_init, (0, 1, 2, 3), _SKIP + length)
     return (x1 ^ x2)[_SKIP:]

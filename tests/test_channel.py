@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from blocks.fec.coders import Repeater
 from blocks.framing.deserializer import BitDeserializer
 from blocks.framing.serializer import BitSerializer
 from blocks.phy import channel, noise, qam, theory
@@ -314,6 +315,20 @@ def test_eb_n0_is_set_by_bit_sent_and_told_by_bit_of_information(make, port, sen
     assert coded["esn0_db"] == pytest.approx(10 + 10 * np.log10(4))
     assert coded["ebn0_db"] == pytest.approx(10 - 10 * np.log10(0.5))
     assert uncoded["ebn0_db"] == 10
+
+
+@pytest.mark.parametrize("formula", ["paper", "exact"])
+def test_flipped_bits_count_with_the_rate_of_codes(formula):
+    sent = [Packet(np.zeros(1000, np.uint8), frame, packed=True, last=True) for frame in range(2)]
+    coded = run_block(Repeater({"times": 3}), {"bits": sent[:1]})["bits"]
+    made = run_block(channel.BitFlipChannel({"ebn0": 6, "formula": formula}), {"bits": [*coded, sent[1]]})["bits"]
+    once, plain = (packet.tag("true_channel") for packet in made)
+    assert (once["ebn0_db"], plain["ebn0_db"]) == (6, 6)
+    assert plain["esn0_db"] - once["esn0_db"] == pytest.approx(10 * np.log10(3))
+    on_air = 6 - 10 * np.log10(3)
+    rates = {"paper": theory.paper_bit_error_rate(on_air), "exact": theory.bit_error_rate(on_air + 10 * np.log10(4))}
+    assert once["ber"] == pytest.approx(rates[formula])
+    assert once["bits_per_use"] == pytest.approx(4 / 3)
 
 
 def test_headers_and_captions_survive_5_db():

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from blocks.fec import coders
+from blocks.fec.interleaver import Deinterleaver, Interleaver
 from blocks.phy import channel, noise, qam, theory
 from blocks.sink.errors import ErrorMeter
 from flowgraph.block import BlockError, Context, Packet, Tag
@@ -84,6 +85,21 @@ def test_under_fading_the_interval_comes_from_the_spread_across_fades(block_symb
     naive = theory.binomial_interval(link["bit_errors"], link["bits"])
     wider = (high - low) / (naive[1] - naive[0])
     assert wider == pytest.approx(1.1, abs=0.15) if block_symbols is None else wider > 3
+
+
+def test_what_an_interleaver_spread_tells_no_more_of_the_mean():
+    """The same 480 fades, whose errors lie together or all over the frame: as wide an interval."""
+    sent = [Packet(noise.random_bytes(1 << 10, 1, f), f, packed=True, last=True) for f in range(60)]
+    intervals = []
+    for there, back in ((None, None), (Interleaver, Deinterleaver)):
+        stream = run_block(there(), {"bits": sent})["bits"] if there else sent
+        stream = run_block(qam.QamMapper(), {"bits": stream})["symbols"]
+        air = channel.RayleighChannel({"ebn0": 10, "fading": "block", "block_symbols": 256}, "air", Context(seed=3))
+        equal = run_block(channel.Equalizer(), run_block(air, {"symbols": stream}))["symbols"]
+        stream = run_block(qam.QamDemapper(), {"symbols": equal})["bits"]
+        link = measure(sent, run_block(back(), {"bits": stream})["bits"] if back else stream).link
+        intervals.append(link["ber_interval"])
+    assert intervals[1] == pytest.approx(intervals[0], rel=0.05)
 
 
 def test_under_fading_99_of_100_intervals_hold_the_truth():

@@ -192,6 +192,17 @@ def test_symbols_that_are_none_or_cut_short_harm_nothing(length):
         assert all(np.isfinite(packet.data).all() for packet in made["latent"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, -3e38])
+@pytest.mark.parametrize("transform", ["none", "dct"])
+def test_values_of_any_size_leave_the_power_at_1(value, transform):
+    (sent,) = latents()
+    sent.data[0, 1] = value
+    (symbols,) = modulated([sent], transform=transform)
+    assert np.mean(np.abs(symbols.data[-1152:]) ** 2) == pytest.approx(1, abs=0.01)
+    (made,) = demodulated([symbols], transform=transform)["latent"]
+    assert np.isfinite(made.data).all()
+
+
 def test_what_cannot_be_sent_is_refused():
     sent = latents()
     with pytest.raises(BlockError, match="profile has no entry"):

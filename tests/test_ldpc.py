@@ -187,6 +187,13 @@ def test_erasures_are_filled_and_nothing_at_all_is_no_success():
     assert not code.decode(llrs).ok.any()
 
 
+def test_no_blocks_are_no_fault():
+    code = LdpcCode(100, 200, 2)
+    sent = code.encode(np.empty((0, 100), np.uint8))
+    assert sent.shape == (0, 200)
+    assert code.decode(sent.view(np.int8)).bits.shape == (0, 100)
+
+
 @pytest.mark.parametrize("graph", [1, 2])
 def test_a_block_of_zeros_comes_right_and_is_known_to(graph):
     code = LdpcCode(1000, 2000, graph)

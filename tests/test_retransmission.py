@@ -55,6 +55,14 @@ def test_unsure_parts_are_worth_more_than_others():
     assert once - asked > 1.3 * (once - others)
 
 
+def test_no_closed_form_is_told_of_what_was_combined():
+    _, bits = frames(count=1)
+    first = across(bits, "air")
+    wanted = run_block(RetransmissionRequester(PART), {"bits": first})["wanted"]
+    (made,) = second_round(bits, first, wanted)
+    assert made.tag("true_channel") == first[0].tag("true_channel") | {"coded": True}
+
+
 def test_what_is_sure_is_not_sent_again():
     _, bits = frames()
     first = across(bits, "air", esn0="60 dB", fading="symbol", doppler=None)

@@ -25,6 +25,23 @@ def test_is_the_gold_sequence(c_init, length):
     assert gold_sequence(c_init, length).tolist() == gold_bit_by_bit(c_init, length)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: gold_sequence(1 << 31, 8),
+            r"c_init must be 0 to 2\^31 - 1 and length at least 0, not 2147483648 and 8",
+        ),
+        (lambda: gold_sequence(1, -1), r"c_init must be 0 to 2\^31 - 1 and length at least 0, not 1 and -1"),
+        (lambda: scrambling(-3, 5), "start and stop must be 0 <= start <= stop, not -3 and 5"),
+        (lambda: scrambling(5, 3), "start and stop must be 0 <= start <= stop, not 5 and 3"),
+    ],
+)
+def test_what_there_is_not_of_it_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_the_frames_sequence_is_the_documented_one():
     assert scrambling(0, 8).tobytes().hex() == "5b0284aeaa8bae41"
 

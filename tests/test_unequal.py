@@ -218,6 +218,14 @@ def test_preamble_is_laid_out_as_documented():
         preamble.decode(1 - 2 * coded.astype(np.float32), b"q")
 
 
+@pytest.mark.parametrize(
+    "stretches", [[Stretch(16, 5)], [Stretch(-1, 5)], [Stretch(0, 0)], [Stretch(0, (1 << 20) + 1)]]
+)
+def test_a_stretch_that_no_preamble_can_tell_of_is_refused(stretches):
+    with pytest.raises(ValueError, match="stretches must have schemes 0 to 15 and 1 to 1048576 bits"):
+        preamble.encode(stretches, b"")
+
+
 def test_ends_with_different_profiles_refuse_each_other():
     other = PROFILE | {"default": {"modulation": "64qam"}}
     warnings, told = [], {}

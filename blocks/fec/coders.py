@@ -13,7 +13,7 @@ from abc import abstractmethod
 from dataclasses import replace
 from fractions import Fraction
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -32,8 +32,6 @@ DISPERSION = 3.0  # by which the rate of an LDPC block of n bits stays below cap
 
 def coded_length(code: Any, bits: int) -> int:
     """Return how many bits a frame of so many is sent as by the encoder with the parameters `code`."""
-    if isinstance(code, _RepetitionParams):
-        return bits * code.times
     full, rest = divmod(bits, code.block_bits)
     return full * code.coded(code.block_bits) + (code.coded(rest) if rest else 0)
 
@@ -76,12 +74,28 @@ def _with_link_rate(out: Packet, bits: Packet, rate: float) -> Packet:
     return replace(out, tags=others).tagged(link_rate=rate * bits.tag("link_rate", 1.0))
 
 
-class _Decoder(Block):
-    """What decoders share: blocks of `params.coded(block_bits)` LLRs become `block_bits` bits."""
+class _Teller(Block):
+    """What all that decodes tells of its bits: error rates of the channel are no more theirs."""
 
     frame = -1
     items = 0  # of this frame
     wrong = 0.0  # how many of them are expected to be
+
+    def _told(self, made: Packet) -> Packet:
+        """Return a packet with its tags as they hold behind the decoder."""
+        return replace(made, tags=tuple(self._retold(tag, made.end) for tag in made.tags))
+
+    def _retold(self, tag: Tag, end: int) -> Tag:
+        value = tag.value
+        if tag.key == "true_channel":
+            value = {**value, "coded": True, "code_bits": max(self.params.block_bits, value.get("code_bits", 0))}
+        elif tag.key == "estimate":
+            value = {**value, "channel_ber": value.get("ber"), "ber": self.wrong / max(self.items, 1)}
+        return Tag(min(tag.offset, end), tag.key, value)
+
+
+class _Decoder(_Teller):
+    """What decoders share: blocks of `params.coded(block_bits)` LLRs become `block_bits` bits."""
 
     def work(self, bits: Packet) -> Packet:
         llrs, k = _quarters(bits), self.params.block_bits
@@ -103,7 +117,7 @@ class _Decoder(Block):
         soft = getattr(self.params, "output", "hard") == "llr8"
         made = bits.derive(out if soft else np.packbits(out < 0), Fraction(k, n), len(out), packed=not soft)
         made = made.with_erased(gone if gone.any() else None)  # what is missing in part has been filled in
-        return replace(made, tags=tuple(self._retold(tag, made.end) for tag in made.tags))
+        return self._told(made)
 
     def _decode(self, llrs: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the bits of blocks as LLRs, and which are missing: those of blocks of which nothing came."""
@@ -114,15 +128,6 @@ class _Decoder(Block):
             self.items += int(came.sum()) * bits
             self.wrong += wrong
         return decoded.ravel(), np.repeat(~came, bits)
-
-    def _retold(self, tag: Tag, end: int) -> Tag:
-        """Return a tag as it holds behind the decoder: error rates of the channel are no more those of the bits."""
-        value = tag.value
-        if tag.key == "true_channel":
-            value = {**value, "coded": True, "code_bits": max(self.params.block_bits, value.get("code_bits", 0))}
-        elif tag.key == "estimate":
-            value = {**value, "channel_ber": value.get("ber"), "ber": self.wrong / max(self.items, 1)}
-        return Tag(min(tag.offset, end), tag.key, value)
 
     def _payload_of(self, coded: int) -> int:
         """Return the fewest bits of which at least so many coded ones are made."""
@@ -147,6 +152,12 @@ def _quarters(packet: Packet) -> np.ndarray:
         llrs = np.rint(4 * np.clip(np.nan_to_num(packet.data, nan=0.0), -31.75, 31.75)).astype(np.int8)
     gone = packet.erased()
     return llrs if gone is None else np.where(gone, np.int8(0), llrs)
+
+
+def expected_errors(llrs: np.ndarray) -> float:
+    """Return how many bits of LLRs in quarters, int8, are expected to be wrong: the sum of 1 / (1 + exp |LLR|)."""
+    sizes = np.bincount(np.abs(llrs.ravel().astype(np.int16)), minlength=129)
+    return float(sizes @ (1 / (1 + np.exp(np.arange(129) / 4))))
 
 
 SOFT_OR_HARD = ("bits", "float32", "int8")
@@ -279,8 +290,7 @@ class LdpcDecoder(_Decoder):
         self.blocks += len(good)
         self.blocks_wrong += int((~good).sum())
         self.rounds += int(rounds.sum())
-        doubt = np.exp(-np.abs(payload[~good].astype(np.float32)) / 4)
-        return payload, float((doubt / (1 + doubt)).sum())
+        return payload, expected_errors(payload[~good])
 
     def stop(self) -> None:
         if self.blocks:
@@ -395,42 +405,48 @@ def _esn0_of(error_rate: float) -> float:
 
 class _RepetitionParams(BlockParams):
     times: int = Field(3, ge=1, le=1000, description="how often every bit is sent")
+    block_bits: ClassVar[int] = 64  # that errors are counted together of: bits of one symbol hang together
+
+    def coded(self, bits: int) -> int:
+        """Bits that so many are sent as."""
+        return bits * self.times
 
 
-class Repeater(Block):
+class Repeater(_Encoder):
     """Send every bit several times, one after the other; frames begin with the tag `link_rate`."""
 
     Params = _RepetitionParams
-    inputs = (Port("bits", "bits", "payload", align=8),)
-    outputs = (Port("bits", "bits", "repeated"),)
+    inputs = (Port("bits", "bits", "payload", align=lambda p: p.block_bits),)
     ratio = staticmethod(lambda p: Fraction(p.times))
 
-    def work(self, bits: Packet) -> Packet:
-        times = self.params.times
-        repeated = np.repeat(np.unpackbits(bits.data, count=bits.count), times)
-        out = bits.derive(np.packbits(repeated), times, len(repeated), packed=True)
-        return _with_link_rate(out, bits, 1 / times)
+    def encode(self, bits: np.ndarray) -> np.ndarray:
+        return np.repeat(bits, self.params.times, axis=1)
 
 
-class Combiner(Block):
+class Combiner(_Teller):
     """Undo `repeater`: add up the LLRs of every bit, bounded at 127 quarters.
 
-    An LLR of 0 or NaN is an erasure and adds nothing, an infinite one counts as 127 quarters.
+    The tag `estimate` of a frame then has as `channel_ber` its `ber`, and as `ber` what the sums tell. An LLR of 0 or
+    NaN is an erasure and adds nothing, an infinite one counts as 127 quarters.
     """
 
     Params = _RepetitionParams
-    inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: 8 * p.times),)
+    inputs = (Port("bits", SOFT_OR_HARD, "LLRs, or decisions", align=lambda p: p.coded(p.block_bits)),)
     outputs = (Port("bits", "int8", "LLRs in quarters"),)
     ratio = staticmethod(lambda p: Fraction(1, p.times))
 
     def work(self, bits: Packet) -> Packet:
         times, llrs = self.params.times, _quarters(bits)
+        if bits.frame != self.frame:
+            self.frame, self.items, self.wrong = bits.frame, 0, 0.0
         whole = np.zeros(-(-len(llrs) // times) * times, np.int32)  # of a bit cut short, what came
         whole[: len(llrs)] = llrs
-        data = np.clip(whole.reshape(-1, times).sum(1), -127, 127).astype(np.int8)
+        data = np.clip(whole.reshape(-1, times).sum(1), -CERTAIN, CERTAIN).astype(np.int8)
+        self.items += len(data)
+        self.wrong += expected_errors(data)
         made, gone = bits.derive(data, Fraction(1, times)), bits.erased()
-        if gone is None:
-            return made
-        missing = np.ones(len(whole), np.bool_)
-        missing[: len(gone)] = gone
-        return made.with_erased(np.asarray(missing.reshape(-1, times).all(1)))
+        if gone is not None:
+            missing = np.ones(len(whole), np.bool_)
+            missing[: len(gone)] = gone
+            made = made.with_erased(np.asarray(missing.reshape(-1, times).all(1)))
+        return self._told(made)

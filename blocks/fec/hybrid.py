@@ -28,6 +28,7 @@ from flowgraph.block import Params as BlockParams
 
 SCALE_BITS = golay.coded_length(golay.MESSAGE)  # that tell an analog latent's root mean square
 STEPS, MIDDLE = 128, 2048  # of that figure in an octave, and the one that stands for 1
+LARGEST = 2.0**13  # value of an analog latent, which that figure can tell the size of
 
 
 def scale_code(values: np.ndarray) -> int:
@@ -218,7 +219,7 @@ class HybridModulator(_Hybrid):
     def _analog(self, header: Header, frame: int, latent: Packet | None) -> list[np.ndarray]:
         if latent is None or latent.data.shape[1:] != header.shape:
             raise BlockError(f"frame {frame} has an analog latent: wire the one that its serialiser got to latent, too")
-        values = np.nan_to_num(latent.data[0], nan=0, posinf=0, neginf=0)
+        values = np.nan_to_num(latent.data[0], nan=0, posinf=0, neginf=0).clip(-LARGEST, LARGEST)
         if self.params.transform == "dct":
             values = to_spectrum(values)
         code = scale_code(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.fec.order import block_order, random_order
-from flowgraph.block import Block, Packet, Port
+from flowgraph.block import Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 
 
@@ -59,7 +60,12 @@ class _Permuter(Block):
             if gone is not None and missing is not None:
                 _permute(gone[here], order, self.inverse, missing[here])
         made = bits.derive(np.packbits(out) if bits.packed else out, count=bits.count, packed=bits.packed)
-        return made.with_erased(missing)
+        return replace(made, tags=tuple(map(_retold, made.tags))).with_erased(missing)
+
+
+def _retold(tag: Tag) -> Tag:
+    """Return a tag as it holds of items in another order: those that one fade hit are neighbours no more."""
+    return tag._replace(value={**tag.value, "interleaved": True}) if tag.key == "true_channel" else tag
 
 
 def _permute(items: np.ndarray, order: np.ndarray, inverse: bool, out: np.ndarray) -> None:

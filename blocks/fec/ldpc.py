@@ -154,12 +154,12 @@ class LdpcCode:
             raise ValueError(f"bits must be 0 or 1, not {bits.max()}")
         size, systematic = self.lifting, SYSTEMATIC[self.graph]
         words = np.zeros((len(bits), self._columns, size), np.uint8)
-        words.reshape(len(bits), -1)[:, : self.k] = bits
+        words.reshape(len(bits), self._columns * size)[:, : self.k] = bits
         graph = _lifted(self.graph, size)
         core = graph.shift[(graph.column == systematic) & (np.arange(len(graph.shift)) < graph.first[4])]
         alone = next(int(s) for s in core if (core == s).sum() == 1)
         _ldpc.encode(words, systematic, *graph, self._used_columns - systematic, alone)
-        return words.reshape(len(bits), -1)[:, PUNCTURED * size + _places(self)]
+        return words.reshape(len(bits), self._columns * size)[:, PUNCTURED * size + _places(self)]
 
     def decode(self, llrs: np.ndarray, iterations: int = 20, device: Any = None) -> Decoded:
         """Decode LLRs int8 [blocks, n versions] (0 is erased) by layered offset min-sum, until blocks are `ok`.

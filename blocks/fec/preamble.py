@@ -17,6 +17,7 @@ from blocks.framing.frame import FrameError, check
 
 COUNT_BITS = golay.coded_length(golay.MESSAGE)  # bits that tell the length of the rest
 LONGEST = 1 << 20  # payload bits of a stretch
+SCHEMES = 16  # that a profile may have
 MOST = (1 << golay.MESSAGE) - 1  # stretches of a frame
 
 
@@ -33,11 +34,18 @@ def coded_bits(stretches: int) -> int:
 
 
 def encode(stretches: list[Stretch], profile: bytes) -> np.ndarray:
-    """Return the coded preamble, uint8 of 0 and 1.
+    """Return the coded preamble, uint8 of 0 and 1, of stretches whose schemes are 0 to 15, with 1 to 2^20 bits.
 
     >>> encode([Stretch(0, 576), Stretch(1, 18432)], b"").size == coded_bits(2) == 504
     True
+
+    Raises `ValueError` for others, and for more than 4095 of them.
     """
+    if len(stretches) > MOST:
+        raise ValueError(f"stretches must be at most {MOST}, not {len(stretches)}")
+    for s in stretches:
+        if not (0 <= s.scheme < SCHEMES and 1 <= s.bits <= LONGEST):
+            raise ValueError(f"stretches must have schemes 0 to {SCHEMES - 1} and 1 to {LONGEST} bits, not {s}")
     fields = b"".join((s.scheme << 20 | s.bits - 1).to_bytes(3, "big") for s in stretches)
     counted = len(stretches).to_bytes(2, "big")
     rest = np.frombuffer(fields + check(profile + counted + fields), np.uint8)

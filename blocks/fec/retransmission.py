@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from blocks.fec.stretch import behind
 from blocks.framing import latents
 from blocks.framing.frame import HEADER_BITS, FrameError, Header
 from blocks.framing.scrambler import scrambling
@@ -130,5 +131,5 @@ class ChaseCombiner(Block):
         came = again.data[: places.size] if again is not None else np.empty(0, np.int8)
         sums = bits.data.astype(np.int16)
         sums[places[: came.size]] += came
-        tags = tuple(tag for tag in bits.tags if tag.key != "estimate")  # of the first time alone
+        tags = tuple(behind(tag) for tag in bits.tags if tag.key != "estimate")  # that is of the first time alone
         return Packet(np.clip(sums, -127, 127).astype(np.int8), bits.frame, tags=tags, last=True)

@@ -115,8 +115,7 @@ class Coder:
         told = [Tag(0, "estimate", {**self.estimator.estimate(), "source": frame.source})] * bool(self.estimator.parts)
         soft = piece.derive(llrs, self.bits_per_symbol, count)
         made = self.work(replace(soft, tags=(*(t for t in soft.tags if t.key != "estimate"), *told)), bits)
-        quarters = _quarters(made)
-        return replace(made, data=quarters, packed=False, tags=tuple(_retold(tag, quarters) for tag in made.tags))
+        return replace(made, data=_quarters(made), packed=False)
 
 
 def cut(frame: Packet, gone: np.ndarray | None, data: np.ndarray, begin: int, end: int) -> Packet:
@@ -199,14 +198,6 @@ def _quarters(made: Packet) -> np.ndarray:
     p = min(max(estimate["ber"] if estimate else 0.5, SUREST), 0.5)
     size = min(max(round(4 * math.log((1 - p) / p)), 1), 127)
     return np.where(np.unpackbits(made.data, count=made.count), -size, size).astype(np.int8)
-
-
-def _retold(tag: Tag, quarters: np.ndarray) -> Tag:
-    """Return a tag as it holds behind a decoder: where that did not see to it, the LLRs tell their error rate."""
-    if tag.key == "estimate" and "channel_ber" not in tag.value:
-        wrong = float((1 / (1 + np.exp(np.abs(quarters.astype(np.float32)) / 4))).mean())
-        return tag._replace(value={**tag.value, "channel_ber": tag.value["ber"], "ber": wrong})
-    return tag
 
 
 def behind(tag: Tag) -> Tag:

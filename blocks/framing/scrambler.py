@@ -18,8 +18,16 @@ _known = np.empty(0, np.uint8)  # the beginning of the sequence, packed
 
 
 def scrambling(start: int, stop: int) -> np.ndarray:
-    """Return bytes `start` to `stop` of the packed sequence, to be added to a frame's bytes by XOR."""
+    """Return bytes `start` to `stop` of the packed sequence, uint8, to be added to a frame's bytes by XOR.
+
+    >>> scrambling(0, 3)
+    array([ 91,   2, 132], dtype=uint8)
+
+    Raises `ValueError` unless 0 <= `start` <= `stop`.
+    """
     global _known
+    if not 0 <= start <= stop:
+        raise ValueError(f"start and stop must be 0 <= start <= stop, not {start} and {stop}")
     known = _known
     if len(known) < stop:
         known = np.packbits(gold_sequence(C_INIT, 8 * max(stop, 2 * len(known), 1 << 14)))

@@ -315,12 +315,12 @@ class BitFlipChannel(Block):
     """Flip every bit independently with 16QAM's bit error rate at an Eb/N0, the paper's own stand-in for a radio.
 
     `formula: exact` is the true mean over a symbol's bits, `paper` the rate that the paper's program takes
-    (`theory.paper_bit_error_rate`). Either is rounded to a multiple of 2^-32.
+    (`theory.paper_bit_error_rate`), both of the energy of a bit on the air. Either is rounded to a multiple of 2^-32.
     """
 
     class Params(BlockParams):
         ebn0: Annotated[Decibel, Field(ge=-300, le=300)] = Field(
-            description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x 4",
+            description="energy per bit that the link carries over N0: Es/N0 = Eb/N0 x 4 x rate of its codes",
             json_schema_extra=LIVE,
         )
         formula: Literal["exact", "paper"] = Field("exact", description="how Eb/N0 becomes an error rate")
@@ -331,21 +331,23 @@ class BitFlipChannel(Block):
 
     def start(self) -> None:
         self.told: dict[str, Any] | None = None
-        self.code_rate = 1.0
+        self.code_rate = self.link_rate = 1.0
         noise.kernels()
 
     def work(self, bits: Packet) -> Packet:
         self.code_rate = bits.tag("code_rate", self.code_rate if bits.offset else 1.0)
+        self.link_rate = bits.tag("link_rate", self.link_rate if bits.offset else 1.0)
         ebn0 = self.params.ebn0
-        esn0 = ebn0 + theory.ratio_to_db(4)
-        rate = theory.paper_bit_error_rate(ebn0) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
+        sent = ebn0 + theory.ratio_to_db(self.link_rate)  # of a bit on the air
+        esn0 = sent + theory.ratio_to_db(4)
+        rate = theory.paper_bit_error_rate(sent) if self.params.formula == "paper" else theory.bit_error_rate(esn0)
         channel = {
             "kind": "bit_flip",
             "n0": None,
             "esn0_db": esn0,
             "ebn0_db": ebn0 - theory.ratio_to_db(self.code_rate),
             "bits_per_symbol": 4,
-            "bits_per_use": 4,
+            "bits_per_use": 4 * self.link_rate,
             "modulation": "16qam",
             "fading": "none",
             "block_symbols": None,

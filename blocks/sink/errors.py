@@ -30,9 +30,9 @@ class ErrorMeter(Block):
 
     Bits: errors, their rate with a 99 % interval, and the closed form for the simulated channel. The interval is
     binomial (Clopper-Pearson) where errors are independent; under fading it comes from the spread across fades, and
-    behind a decoder across its blocks. Where fades overlap (Doppler) or hit several blocks, and where the channel is
-    not known, it comes from that across frames. A negative LLR is a 1. Es/N0 and Eb/N0, all energy of a frame over its
-    information bits, are means over the bits compared.
+    behind a decoder across its blocks. Where fades overlap (Doppler), hit several blocks or were spread by an
+    interleaver, and where the channel is not known, it comes from that across frames. A negative LLR is a 1. Es/N0 and
+    Eb/N0, all energy of a frame over its information bits, are means over the bits compared.
 
     Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval by
     Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none. `error_rates.pdf` and `.png`
@@ -332,6 +332,8 @@ def _cluster_bytes(channel: dict[str, Any]) -> int | None:
     fading = channel["fading"]
     if channel.get("coded"):  # errors come by the code block
         return channel["code_bits"] // 8 if "code_bits" in channel and fading in ("none", "symbol") else None
+    if channel.get("interleaved") and fading != "none":
+        return None
     if fading == "block":
         return math.lcm(channel["block_symbols"] * (channel["bits_per_symbol"] or 1), 8) // 8
     return {"none": 0, "symbol": SYMBOL_CLUSTER_BITS // 8}.get(fading)
