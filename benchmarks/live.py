@@ -162,7 +162,7 @@ def main() -> dict[str, float]:
             assert found
             processes = children(run.pid)
             worker = next(number for number, line in processes.items() if "flowgraph.worker" in line)
-            server = next(number for number, line in processes.items() if "_page.server" in line)
+            server = next(number for number, line in processes.items() if "blocks._page" in line)
             remote = Remote(found[1])
             if shutil.which("chromium"):
                 results |= page(url, server)

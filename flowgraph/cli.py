@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flowgraph.config.mistake import nearest, unknown
 
 if TYPE_CHECKING:
-    from blocks._page.beside import Beside
+    from blocks.view.viewer import Viewer
     from flowgraph.report import Report
 
 VERSION = version("semflow")
@@ -207,18 +207,18 @@ def _run(options: argparse.Namespace) -> int:
     graph = Flowgraph.from_spec(spec)
     if spec.network.keys:
         load_keys(spec.network.keys)  # what is missing is told before there is a folder
-    beside = _beside(options, spec.network.keys)
+    viewer = _viewer(options, spec.network.keys)
     with _writing():
         folder = RunFolder.for_run(spec.name, options.out)
 
     def observe(report: Report) -> None:
         progress.observe(report)
-        if beside:
-            beside.observe(report)
+        if viewer:
+            viewer.observe(report)
 
-    with beside or nullcontext():
+    with viewer or nullcontext():
         try:
-            report = graph.run(folder, observe=observe, tell=progress.tell, live=beside is not None)
+            report = graph.run(folder, observe=observe, tell=progress.tell, live=viewer is not None)
             code = 0
         except RunFailed as failure:
             report = failure.report
@@ -228,26 +228,26 @@ def _run(options: argparse.Namespace) -> int:
                 print_summary(report, folder)
             elif code:
                 print(report.result["fault"], file=sys.stderr)
-        if beside and code != 130:
-            beside.stay()
+        if viewer and code != 130:
+            viewer.stay()
     return code
 
 
-def _beside(options: argparse.Namespace, keys: str | None) -> Beside | None:
+def _viewer(options: argparse.Namespace, keys: str | None) -> Viewer | None:
     """Return the page or the window that is wanted beside a run."""
     if options.live:
-        from blocks._page import beside
+        from blocks.view import viewer
 
-        return beside.page(*_place(options), keys)
+        return viewer.page(*_place(options), keys)
     for option, value in (("--port", options.port), ("--address", options.address)):
         if value is not None:
             from flowgraph.block import BlockError
 
             raise BlockError(f"{option} is for the live page: say --live too")
     if options.window:
-        from blocks._page import beside
+        from blocks.view import viewer
 
-        return beside.window(keys)
+        return viewer.window(keys)
     return None
 
 
@@ -257,17 +257,12 @@ def _place(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def _watch(options: argparse.Namespace) -> int:
+    from blocks.view import viewer
+
     if options.window:
-        from blocks._page.window import show
-
-        show(options.run, options.keys)
-        return 0
-    from blocks._page.beside import check_installed
-
-    check_installed()
-    from blocks._page.server import serve
-
-    serve(options.run, options.keys, *_place(options))
+        viewer.show(options.run, options.keys)
+    else:
+        viewer.serve(options.run, options.keys, *_place(options))
     return 0
 
 
@@ -294,7 +289,7 @@ def _load_plan(options: argparse.Namespace, kind: str):
     if kind == "sweep":
         from flowgraph.sweep.plan import load
     else:
-        from blocks._waterfall.plan import load  # type: ignore[assignment]
+        from blocks.view.waterfall import load  # type: ignore[assignment]
     try:
         return load(options.config, options.overlay, _settings(options.set), options.seed)
     except ConfigError as error:
@@ -338,15 +333,14 @@ def _ber(options: argparse.Namespace) -> int:
     waterfall = _load_plan(options, "waterfall")
     if waterfall is None:
         return 2
-    from blocks._waterfall.command import run
-    from blocks._waterfall.rounds import RoundFailed
+    from blocks.view.waterfall import RoundFailed, measure
     from flowgraph.report import RunFolder, folder_of
 
     _end_when_told()
     with _writing():
         folder = RunFolder(Path(options.out) if options.out else folder_of(waterfall.title))
     try:
-        run(waterfall, folder, options.workers, options.quiet)
+        measure(waterfall, folder, options.workers, options.quiet)
     except RoundFailed as failure:
         print(failure, file=sys.stderr)
         return 1

@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import signal
-import sys
 import textwrap
 from typing import Any
 
@@ -22,7 +21,6 @@ from blocks._page.feed import Feed
 from blocks._page.history import History, warm_up
 from blocks._page.page import maker
 from blocks._page.place import origin_of, port_for
-from flowgraph.block import BlockError
 from flowgraph.place import is_loopback
 
 ALONE_S = 10.0  # after which the page of a run that was killed goes too, when nobody looks at it
@@ -210,18 +208,3 @@ def _end_with(server: Server, parent: int) -> None:
             server.io_loop.stop()
 
     PeriodicCallback(look, 1000).start()
-
-
-def main() -> int:
-    """Serve the page beside a run: ADDRESS, HOST, PORT and KEYS as arguments."""
-    address, host, port, keys = sys.argv[1:]
-    try:
-        serve(address, keys or None, host, int(port), os.getppid())
-    except BlockError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

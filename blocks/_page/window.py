@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import sys
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -12,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blocks._page.beside import check_display
 from blocks._page.feed import Feed
 from blocks._page.history import WINDOW_S, History
 from blocks.view import figures
 from blocks.view.images import words_below
 from blocks.view.style import styled
-from flowgraph.block import BlockError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -138,9 +135,8 @@ def _decoded(png: bytes) -> np.ndarray:
 def show(address: str, keys: str | None = None) -> None:
     """Show the run at `address` in a window until that is closed.
 
-    Raises `BlockError` where there can be no window, or nobody answers.
+    Raises `BlockError` where nobody answers.
     """
-    check_display()
     import matplotlib.pyplot as plt
 
     history = History(address)
@@ -166,18 +162,3 @@ def show(address: str, keys: str | None = None) -> None:
         pass
     finally:
         feed.close()
-
-
-def main() -> int:
-    """Show a window beside a run: ADDRESS and KEYS as arguments."""
-    address, keys = sys.argv[1:]
-    try:
-        show(address, keys or None)
-    except BlockError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

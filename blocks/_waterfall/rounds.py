@@ -15,6 +15,7 @@ import msgspec
 
 from blocks._waterfall.plan import Point, Until
 from blocks.phy import theory
+from blocks.view.waterfall import RoundFailed
 from flowgraph.api import Flowgraph
 from flowgraph.cache import Cache
 from flowgraph.journal import Journal
@@ -24,10 +25,6 @@ from flowgraph.spec import GraphSpec
 from flowgraph.supervisor import DONE, RUNNING
 
 FILE = "rounds.jsonl"
-
-
-class RoundFailed(Exception):
-    """A round could not be run: one sentence with its curve, its Eb/N0 and the block at fault."""
 
 
 class Round(msgspec.Struct, forbid_unknown_fields=True):

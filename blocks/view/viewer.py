@@ -1,4 +1,7 @@
-"""Starts what shows a run beside a run of the command line, and lets it stay until a person has seen enough."""
+"""What shows a run to people, a page or a window: beside a run of the command line, or of a run that is there already.
+
+The page and the window themselves (`blocks._page`) are loaded where one is shown.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +36,20 @@ def check_display() -> None:
     raise BlockError(f"--window needs a display, and {toolkit}{reason}; --live serves a page instead")
 
 
-class Beside:
+class Viewer:
     """A process that shows a run; `observe` starts it as soon as the run has an address for viewers.
 
-    `module` is given that address and the `arguments`; `stays` says what becomes of it after the run has ended.
+    `arguments` say what it is (`blocks._page.__main__`), `stays` what becomes of it after the run has ended.
     """
 
-    def __init__(self, module: str, arguments: list[str], stays: str):
-        self.module, self.arguments, self.stays = module, arguments, stays
+    def __init__(self, arguments: list[str], stays: str):
+        self.arguments, self.stays = arguments, stays
         self.process: subprocess.Popen | None = None
 
     def observe(self, report: Report) -> None:
         """Start the process, once."""
         if self.process is None:
-            command = [sys.executable, "-P", "-m", self.module, report.result["live"], *self.arguments]
+            command = [sys.executable, "-P", "-m", "blocks._page", report.result["live"], *self.arguments]
             # A session of its own: Ctrl-C reaches the run alone, and the process sees how that ends.
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -59,7 +62,7 @@ class Beside:
             except KeyboardInterrupt:
                 return
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> Viewer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -68,14 +71,29 @@ class Beside:
             self.process.wait()
 
 
-def page(host: str, port: int, keys: str | None) -> Beside:
+def page(host: str, port: int, keys: str | None) -> Viewer:
     """Return the live page beside a run. Raises `BlockError` where it cannot be."""
     check_installed()
-    arguments = [host, str(port_for(host, port)), keys or ""]
-    return Beside("blocks._page.server", arguments, "the live page stays until Ctrl-C")
+    return Viewer([keys or "", host, str(port_for(host, port))], "the live page stays until Ctrl-C")
 
 
-def window(keys: str | None) -> Beside:
+def window(keys: str | None) -> Viewer:
     """Return the window beside a run. Raises `BlockError` where it cannot be."""
     check_display()
-    return Beside("blocks._page.window", [keys or ""], "the window stays until it is closed, or Ctrl-C")
+    return Viewer([keys or ""], "the window stays until it is closed, or Ctrl-C")
+
+
+def serve(address: str, keys: str | None, host: str, port: int) -> None:
+    """Serve the page of the run at `address` until Ctrl-C. Raises `BlockError` where that cannot be."""
+    check_installed()
+    from blocks._page import server
+
+    server.serve(address, keys, host, port)
+
+
+def show(address: str, keys: str | None) -> None:
+    """Show the run at `address` in a window until that is closed. Raises `BlockError` where that cannot be."""
+    check_display()
+    from blocks._page import window
+
+    window.show(address, keys)
