@@ -4,13 +4,14 @@ import subprocess
 import sys
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 from conftest import ROOT, program
 from test_gnuradio import PYTHON, missing
 
 from blocks.sdr import _gnuradio_host
-from blocks.sdr.gnuradio_radio import GnuradioRadio
-from flowgraph import Flowgraph
+from blocks.sdr.gnuradio_radio import GnuradioRadio, GnuradioTransmitter
+from flowgraph import Flowgraph, Packet
 from flowgraph.block import BlockError, Context, ParamsError
 from flowgraph.testing import run_block
 
@@ -19,24 +20,37 @@ with_gnuradio = pytest.mark.skipif(
 )
 USRP = {"driver": "usrp", "frequency": "2.45 GHz"}
 
-# A program in the place of the one that holds the radio: what is sent comes back, with what drivers print now and then
+# A program in the place of the one that holds the radio, with what drivers print now and then: what is sent comes back,
+# or, if nothing receives, goes into the file `air`, of which a program that sends nothing receives what there is
 LOOP = """\
-import json, sys, zmq
+import json, pathlib, sys, zmq
 print(json.dumps({"version": "3.10.5.1"}), flush=True)
 order = json.loads(sys.stdin.readline())
 print(json.dumps({"opened": True}), flush=True)
 sys.stdin.readline()
+air = pathlib.Path(__file__).with_name("air")
 context = zmq.Context()
-to, back = context.socket(zmq.PULL), context.socket(zmq.PUSH)
-back.bind(order["send"])
-print("[INFO] [UHD] OK\\nUUO", file=sys.stderr, flush=True)
-print("sO", file=sys.stderr, flush=True)
+to, back, came = context.socket(zmq.PULL), context.socket(zmq.PUSH), 0
+print("[INFO] [UHD] I/O OK\\nUUusrp_sink :error: In the last 9 ms, 2 underflows occurred.", file=sys.stderr, flush=True)
+print("UOsO[WARNING] D", file=sys.stderr, flush=True)
+if order["send"]:
+    back.bind(order["send"])
 if order["receive"]:
     to.connect(order["receive"])
-    while True:
-        back.send(to.recv())
-back.send(bytes(8 * 100))
-sys.stdin.read()
+else:
+    back.send(air.read_bytes() if air.exists() else bytes(8 * 100))
+poller = zmq.Poller()
+poller.register(to), poller.register(sys.stdin)
+while True:
+    for end, _ in poller.poll():
+        if end is to:
+            samples = to.recv()
+            came += len(samples) // 8
+            back.send(samples) if order["send"] else air.open("ab").write(samples)
+        elif not sys.stdin.readline():
+            sys.exit()
+        else:
+            print(json.dumps({"taken": came}), flush=True)
 """
 
 
@@ -94,8 +108,10 @@ def test_late_samples_are_counted_told_and_reported(loop):
     assert sum(packet.count for packet in made) == 100
     assert [packet.last for packet in made] == [False] * (len(made) - 1) + [True]
     assert (made[0].tag("sample_rate"), made[0].tag("center_frequency")) == (1e6, 2.45e9)
-    assert told == ["the radio lost samples: 2 overruns, 2 underruns"]
-    assert figures["radio"] == {"version": "3.10.5.1", "samples": 100, "overruns": 2, "underruns": 2}
+    assert (figures["overruns"], figures["underruns"]) == (3, 3)
+    assert figures["radio"] == {"version": "3.10.5.1", "samples": 100, "overruns": 3, "underruns": 3}
+    assert sorted(sentence.split(",")[0] for sentence in told) == ["the radio has overruns", "the radio has underruns"]
+    assert all("lower sample_rate" in sentence for sentence in told)
 
 
 def test_a_radio_that_gives_nothing_is_told_of(loop):
@@ -105,16 +121,10 @@ def test_a_radio_that_gives_nothing_is_told_of(loop):
 
 def looped(folder, loop, link, *overlays, **variables):
     """Return `configs/radio_check.yaml` over a link of `configs/links/`, with a loop in the radio's place."""
-    (folder / "loop.yaml").write_text(f"""\
-subgraph: a loop in a radio's place
-extends: {ROOT}/configs/links/{link}
-vars: {{endpoint: "ipc://{folder}/to"}}
-blocks:
-  radio:
-    {{use: gnuradio_radio, driver: $driver, frequency: $frequency, sample_rate: $sample_rate, python: {loop},
-      transmit: $transmit, transmit_from: $endpoint, duration: $duration}}
-""")
-    used = f"{{graph: {folder}/loop.yaml, transmit: true, duration: 4 s, sample_rate: $sample_rate}}"
+    (folder / "loop.yaml").write_text(
+        f"subgraph: loop\nextends: {ROOT}/configs/links/{link}\nvars: {{endpoint: 'ipc://{folder}/to'}}\n"
+    )
+    used = f"{{graph: loop.yaml, transmit: true, duration: 4 s, sample_rate: $sample_rate, python: {loop}}}"
     (folder / "overlay.yaml").write_text(f"blocks: {{link: {used}}}\n")
     overlays = [ROOT / "configs/overlays" / name for name in overlays] + [folder / "overlay.yaml"]
     return Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=overlays, **variables)
@@ -130,6 +140,84 @@ def test_a_tone_passes_the_link_that_the_overlays_name(tmp_path, loop):
     link = check.run(tmp_path / "out").sections["link"]
     assert (link["windows"], link["windows_without_tone"]) == (4, 0)
     assert (link["level_dbfs"], link["frequency_hz"]) == (pytest.approx(0, abs=1e-4), pytest.approx(100e3, abs=1e-3))
+
+
+@pytest.fixture
+def half(tmp_path, loop):
+    """Return a function that runs one end of a link with two radios, the air between them being a file."""
+
+    def run(job, end, python=loop, **variables):
+        overlays = [ROOT / f"configs/overlays/{name}.yaml" for name in ("usrp", f"two_radios/{end}")]
+        graph = Flowgraph.load(
+            ROOT / f"configs/{job}.yaml", overlays=overlays, python=loop, duration="2 s", **variables
+        )
+        return graph.run(tmp_path / end)
+
+    return run
+
+
+def test_one_machine_transmits_bits_and_another_receives_them(half, tmp_path):
+    sent = half("radio_check", "check_transmitter", transmit=True, bits="80 kbit", sample_rate="4 MHz").sections
+    assert sent["gnuradio"]["link.send"]["samples"] == (tmp_path / "air").stat().st_size // 8
+    assert sent["link"]["underruns"] == 3
+    link = half("radio_check", "check_receiver", bits="80 kbit", sample_rate="4 MHz").sections["link"]
+    assert (link["bits"], link["bit_errors"], link["packets_found"], link["packets_lost"]) == (80_000, 0, 6, 0)
+
+
+def test_one_machine_transmits_a_tone_and_another_measures_it(half):
+    half("radio_check", "tone_transmitter", transmit=True, tone_samples=1 << 17)
+    link = half("radio_check", "tone_receiver").sections["link"]
+    assert (link["windows"], link["windows_without_tone"]) == (2, 0)
+    assert link["frequency_offset_hz"] == pytest.approx(0, abs=1e-3)
+
+
+# A program that has GNU Radio's own blocks in the place of drivers
+FILES = f"""\
+import ctypes, importlib.util
+from gnuradio import blocks
+spec = importlib.util.spec_from_file_location("host", "{ROOT}/blocks/sdr/_gnuradio_host.py")
+host = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(host)
+def usrp(order, transmits):
+    made = blocks.file_sink(8, "AIR") if transmits else blocks.file_source(8, "AIR", False)
+    if transmits:
+        made.set_unbuffered(True)
+    ctypes.CDLL(None).printf(b"U" if transmits else b"O")  # as gr-iio does
+    return made
+host.RADIOS["usrp"] = usrp
+host.main()
+"""
+
+
+@with_gnuradio
+def test_gnuradio_sends_every_sample_before_the_run_ends(half, tmp_path):
+    (tmp_path / "files.py").write_text(FILES.replace("AIR", str(tmp_path / "air")))
+    python = program(tmp_path, f"exec {PYTHON} -I {tmp_path}/files.py")
+    sent = half("radio_check", "check_transmitter", python, transmit=True, bits="200 kbit").sections
+    assert sent["gnuradio"]["link.send"]["samples"] == (tmp_path / "air").stat().st_size // 8
+    link = half("radio_check", "check_receiver", python, bits="200 kbit").sections["link"]
+    assert (link["bits"], link["bit_errors"], link["packets_lost"]) == (200_000, 0, 0)
+    assert (sent["link"]["underruns"], link["overruns"]) == (1, 1)
+
+
+def test_a_transmitter_that_takes_nothing_is_told_of(loop, tmp_path):
+    (tmp_path / "loop.py").write_text(LOOP.replace("to.connect", "to.bind"))
+    params = USRP | {"python": loop, "transmit": True, "wait": "0.3 s"}
+    with pytest.raises(BlockError, match=r"GNU Radio 3\.10\.5\.1 has taken nothing for 0.3 s"):
+        run_block(GnuradioTransmitter(params), {"samples": [Packet(np.zeros(9, np.complex64), last=True)]})
+
+
+def test_a_transmitter_is_not_opened_without_leave():
+    with pytest.raises(BlockError, match="must have transmit: true to send anything"):
+        run_block(GnuradioTransmitter(USRP), {"samples": []})
+
+
+@pytest.mark.parametrize("overlay", ["usrp", "soapy", "pluto"])
+@pytest.mark.parametrize("end", ["transmitter", "receiver"])
+@pytest.mark.parametrize(("job", "kind"), [("main", ""), ("radio_check", "check_"), ("radio_check", "tone_")])
+def test_two_radios_fit_every_overlay(overlay, end, job, kind):
+    overlays = [ROOT / f"configs/overlays/{name}.yaml" for name in (overlay, f"two_radios/{kind}{end}")]
+    Flowgraph.load(ROOT / f"configs/{job}.yaml", overlays=overlays)
 
 
 @pytest.mark.parametrize("overlay", ["usrp", "soapy", "pluto", "gnuradio"])

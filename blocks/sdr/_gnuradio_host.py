@@ -1,10 +1,12 @@
 """A GNU Radio flowgraph as the child of a block: a channel between two ZeroMQ sockets, or a radio on one or both.
 
 Runs under the Python that GNU Radio is installed for, never in ours. The parent speaks through stdin, in lines of JSON:
-what to open, then (a channel's noise, or nothing) when to start and what to change; the end of it, which comes however
-the parent ends, ends the flowgraph. Lines of JSON on stdout answer: which GNU Radio is here, and what could not be.
+what to open, then (a channel's noise, or nothing) when to start and what to change, or how many samples a radio has
+taken; the end of it, which comes however the parent ends, ends the flowgraph. Lines of JSON on stdout answer: which GNU
+Radio is here, and what could not be.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ TIMEOUT_MS = 1  # by default a ZMQ source of GNU Radio 3.10.5 holds items back f
 COMPLEX64 = 8
 SINUSOIDS = 8  # that make up fading
 PLUTO_SAMPLES = 1 << 15  # of a buffer
+UNBUFFERED = 2  # _IONBF of stdio.h
 
 
 def channel(stages):
@@ -99,22 +102,23 @@ RADIOS = {"usrp": usrp, "soapy": soapy, "pluto": pluto}
 
 
 def opened(order):
-    """Return the flowgraph of an order, and the block whose noise can be changed."""
+    """Return the flowgraph of an order, and the block whose noise can be changed or that transmits, if any."""
     from gnuradio import blocks, gr, zeromq
 
-    top, noisy = gr.top_block(), None
-    sink = zeromq.push_sink(COMPLEX64, 1, order["send"], TIMEOUT_MS)
+    top = gr.top_block()
+    sink = zeromq.push_sink(COMPLEX64, 1, order["send"], TIMEOUT_MS) if order["send"] else None
     source = zeromq.pull_source(COMPLEX64, 1, order["receive"], TIMEOUT_MS) if order["receive"] else None
     if "driver" not in order:
         between = channel(order)
-        noisy = between[-1]
         top.connect(source, *between, sink)
-        return top, noisy
-    radio = RADIOS[order["driver"]]
-    top.connect(radio(order, False), sink)
+        return top, between[-1]
+    radio, transmitter = RADIOS[order["driver"]], None
+    if sink:
+        top.connect(radio(order, False), sink)
     if source:
-        top.connect(source, blocks.multiply_const_cc(1 / order["full_scale"]), radio(order, True))
-    return top, noisy
+        transmitter = radio(order, True)
+        top.connect(source, blocks.multiply_const_cc(1 / order["full_scale"]), transmitter)
+    return top, transmitter
 
 
 def devices():
@@ -146,6 +150,8 @@ def devices():
 def main():
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed belongs into the log
+    libc = ctypes.CDLL(None)
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, UNBUFFERED, 0)  # gr-iio prints O and U there
 
     def say(**facts):
         answer.write(json.dumps(facts) + "\n")
@@ -165,7 +171,7 @@ def main():
         say(devices=devices())
         return
     try:
-        top, noisy = opened(order)
+        top, block = opened(order)
     except Exception as error:  # of whatever kind the drivers have
         say(fault=" ".join(str(error).split()) or type(error).__name__)
         return
@@ -173,7 +179,9 @@ def main():
     running = False
     for line in sys.stdin:
         if "noise" in (change := json.loads(line)):
-            noisy.set_noise_voltage(change["noise"])
+            block.set_noise_voltage(change["noise"])
+        if "taken" in change:
+            say(taken=block.nitems_read(0))
         if not running:
             top.start()
             running = True

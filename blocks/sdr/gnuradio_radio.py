@@ -1,4 +1,4 @@
-"""`gnuradio_radio`: a radio through GNU Radio's drivers: gr-uhd, gr-soapy, gr-iio."""
+"""`gnuradio_radio` and `gnuradio_transmitter`: radios through GNU Radio's drivers: gr-uhd, gr-soapy, gr-iio."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Limits(NamedTuple):
     transmit_gain: tuple[float, float]  # dB
 
 
+REPORT_EVERY_S = 0.5
 LIMITS = {
     "usrp": Limits((0.0, 8.4e9), (100e3, 250e6), (0.0, 90.0), (0.0, 90.0)),
     "soapy": Limits((0.0, 8e9), (10e3, 250e6), (-20.0, 120.0), (-20.0, 120.0)),
@@ -31,7 +32,98 @@ LIMITS = {
 }
 
 
-class GnuradioRadio(Block):
+LATE = {  # what is told of the first one
+    "overruns": "overruns, samples that were not taken in time and are missing: lower sample_rate, or give this "
+    "machine less else to do",
+    "underruns": "underruns, samples that came too late to be sent: without harm between bursts, where nothing is "
+    "to be sent; else lower sample_rate, or give this machine less else to do",
+}
+
+
+class _RadioParams(BlockParams):
+    """Which radio, and what both its ends need."""
+
+    driver: Literal["usrp", "soapy", "pluto"] = Field(description="gr-uhd, gr-soapy or gr-iio")
+    address: str = Field("", description="which: type=b200, driver=lime, ip:192.168.2.1, ...; the only one if empty")
+    frequency: Hertz = Field(description="of the carrier")
+    sample_rate: Hertz = Field(1e6, description="samples a second, both ways")
+    clock_source: str = Field("internal", description="reference of the oscillators: internal, external, gpsdo, ...")
+    time_source: str = Field("internal", description="of the time: internal, external, gpsdo, ...")
+    python: str = Field("/usr/bin/python3", description="the Python that GNU Radio is installed for")
+    wait: Annotated[Seconds, Field(gt=0)] = Field(30.0, description="longest time that the radio may stand still")
+
+    @model_validator(mode="after")
+    def _possible(self) -> _RadioParams:
+        for name, (low, high) in LIMITS[self.driver]._asdict().items():
+            value = getattr(self, name, None)
+            if value is not None and not low <= value <= high:
+                unit = "dB" if name.endswith("gain") else "Hz"
+                raise ValueError(
+                    f"must have a {name} within {low:g} to {high:g} {unit} on {self.driver}, not {value:g}"
+                )
+        if self.driver == "pluto" and {self.clock_source, self.time_source} != {"internal"}:
+            raise ValueError("must have internal as clock_source and time_source on a pluto, which has no others")
+        return self
+
+
+class _TransmitterParams(_RadioParams):
+    """What sending needs."""
+
+    transmit_gain: Decibel | None = Field(
+        None, description="of the transmitter, the least there is by default; a Pluto's is from -89.75 dB to 0 dB"
+    )
+    transmit_antenna: str = Field("", description="its name on the device: TX/RX, BAND1, ...")
+    full_scale: float = Field(2.0, gt=0, description="amplitude of the samples that is the transmitter's greatest")
+    transmit: bool = Field(False, description="allow to transmit: see that you may, and into what, before you do")
+
+
+class _Radio(Block):
+    """A process of GNU Radio that holds a device, and what it tells of that."""
+
+    def start(self) -> None:
+        self.count = 0  # samples that passed
+        self.host = Host(self.params.python, self.params.wait, self.checkpoint)
+        self.told: set[str] = set()  # kinds of losses that were warned of
+        self.told_at = 0.0
+
+    def open(self, receives: bool, transmit_from: str | None) -> None:
+        """Open the device; `transmit_from` as `Host.open` takes it. Raises `BlockError` where that cannot be."""
+        p = self.params
+        if transmit_from is not None and not p.transmit:
+            raise BlockError("must have transmit: true to send anything; docs/radio.md tells what to see to first")
+        self.host.start()
+        order = p.model_dump(exclude={"transmit", "transmit_from", "duration", "items", "python", "wait"})
+        if transmit_from is not None and p.transmit_gain is None:
+            order["transmit_gain"] = LIMITS[p.driver].transmit_gain[0]
+        try:
+            self.host.open(order, transmit_from, receives)
+        except BlockError as error:
+            which = f"the {p.driver} {p.address!r}" if p.address else f"a {p.driver}"
+            raise BlockError(f"cannot open {which}: {error}; `devices` lists what is attached") from None
+
+    def tell(self) -> None:
+        """Report what has passed and what came too late; warn of the first of each kind as it happens."""
+        late = {"overruns": self.host.late["O"], "underruns": self.host.late["U"]}
+        for kind in late:
+            if late[kind] and kind not in self.told:
+                self.told.add(kind)
+                self.warn(f"the radio has {LATE[kind]}")
+        self.told_at = time.monotonic()
+        self.report("link", **late)
+        self.report("gnuradio", None, **{self.name: {"version": self.host.version, "samples": self.count, **late}})
+
+    def passed(self, count: int) -> None:
+        """Count samples, and tell of them now and then."""
+        self.count += count
+        if time.monotonic() > self.told_at + REPORT_EVERY_S:
+            self.tell()
+
+    def stop(self) -> None:
+        self.host.stop()
+        self.tell()
+
+
+class GnuradioRadio(_Radio):
     """Receive samples by a radio, and transmit those of a `gnuradio_sink`, through GNU Radio's drivers.
 
     A process of GNU Radio, which this block starts and ends, holds the device: it puts out what it receives, and with
@@ -39,46 +131,19 @@ class GnuradioRadio(Block):
     tagged `sample_rate` and `center_frequency` at its start, and ends by `duration` or `items`.
 
     Samples that the computer took too late (overruns) or gave too late (underruns) are counted as the drivers tell of
-    them, warned of once, and in the report. Raises `BlockError` where there is no GNU Radio, no such device, or one
-    that cannot do what is asked for.
+    them, warned of as they first happen, and in the report's `link`. Raises `BlockError` where there is no GNU Radio,
+    no such device, or one that cannot do what is asked for.
     """
 
-    class Params(BlockParams):
-        driver: Literal["usrp", "soapy", "pluto"] = Field(description="gr-uhd, gr-soapy or gr-iio")
-        address: str = Field(
-            "", description="which: type=b200, driver=lime, ip:192.168.2.1, ...; the only one if empty"
-        )
-        frequency: Hertz = Field(description="of the carrier")
-        sample_rate: Hertz = Field(1e6, description="samples a second, both ways")
+    class Params(_TransmitterParams):
         receive_gain: Decibel = Field(20.0, description="of the receiver")
-        transmit_gain: Decibel | None = Field(
-            None, description="of the transmitter, the least there is by default; a Pluto's is from -89.75 dB to 0 dB"
-        )
         receive_antenna: str = Field("", description="its name on the device: RX2, LNAW, ...")
-        transmit_antenna: str = Field("", description="its name on the device: TX/RX, BAND1, ...")
-        clock_source: str = Field(
-            "internal", description="reference of the oscillators: internal, external, gpsdo, ..."
-        )
-        time_source: str = Field("internal", description="of the time: internal, external, gpsdo, ...")
-        full_scale: float = Field(2.0, gt=0, description="amplitude of the samples that is the transmitter's greatest")
-        transmit: bool = Field(False, description="allow to transmit: see that you may, and into what, before you do")
         transmit_from: str | None = Field(None, description="endpoint of the gnuradio_sink whose samples are sent")
         duration: Annotated[Seconds, Field(gt=0)] | None = Field(None, description="the stream ends after so long")
         items: int | None = Field(None, ge=1, description="the stream ends after so many samples")
-        python: str = Field("/usr/bin/python3", description="the Python that GNU Radio is installed for")
-        wait: Annotated[Seconds, Field(gt=0)] = Field(30.0, description="longest time that the radio may give nothing")
 
         @model_validator(mode="after")
-        def _possible(self) -> GnuradioRadio.Params:
-            for name, (low, high) in LIMITS[self.driver]._asdict().items():
-                value = getattr(self, name)
-                if value is not None and not low <= value <= high:
-                    unit = "dB" if name.endswith("gain") else "Hz"
-                    raise ValueError(
-                        f"must have a {name} within {low:g} to {high:g} {unit} on {self.driver}, not {value:g}"
-                    )
-            if self.driver == "pluto" and {self.clock_source, self.time_source} != {"internal"}:
-                raise ValueError("must have internal as clock_source and time_source on a pluto, which has no others")
+        def _local(self) -> GnuradioRadio.Params:
             if self.transmit_from is not None:
                 PeerParams.model_validate({"endpoint": self.transmit_from})
             return self
@@ -86,20 +151,8 @@ class GnuradioRadio(Block):
     outputs = (Port("samples", "complex64", "received"),)
 
     def start(self) -> None:
-        p = self.params
-        self.received = 0
-        self.host = Host(p.python, p.wait, self.checkpoint)
-        if p.transmit_from is not None and not p.transmit:
-            raise BlockError("must have transmit: true to send anything; docs/radio.md tells what to see to first")
-        self.host.start()
-        least = LIMITS[p.driver].transmit_gain[0]
-        order = p.model_dump(exclude={"transmit", "transmit_from", "duration", "items", "python", "wait"})
-        order["transmit_gain"] = least if p.transmit_gain is None else p.transmit_gain
-        try:
-            self.host.open(order, receive=p.transmit_from)
-        except BlockError as error:
-            which = f"the {p.driver} {p.address!r}" if p.address else f"a {p.driver}"
-            raise BlockError(f"cannot open {which}: {error}; `devices` lists what is attached") from None
+        super().start()
+        self.open(True, self.params.transmit_from)
 
     def produce(self) -> Iterator[Packet]:
         p = self.params
@@ -109,24 +162,16 @@ class GnuradioRadio(Block):
             now = time.monotonic()
             began = now if began is None and len(came) else began
             over = began is not None and p.duration is not None and now > began + p.duration
-            left = len(came) if p.items is None else min(len(came), p.items - self.received)
-            over = over or self.received + left == p.items
+            left = len(came) if p.items is None else min(len(came), p.items - self.count)
+            over = over or self.count + left == p.items
             if left or over:
-                made = Packet(came[:left], 0, self.received, last=over)
-                if not self.received:
+                made = Packet(came[:left], 0, self.count, last=over)
+                if not self.count:
                     made = made.tagged(sample_rate=p.sample_rate, center_frequency=p.frequency)
-                self.received += left
+                self.passed(left)
                 yield made
             if over:
                 return
-
-    def stop(self) -> None:
-        self.host.stop()
-        late = {"overruns": self.host.late["O"], "underruns": self.host.late["U"]}
-        if any(late.values()):
-            self.warn(f"the radio lost samples: {late['overruns']} overruns, {late['underruns']} underruns")
-        facts = {"version": self.host.version, "samples": self.received, **late}
-        self.context.report("gnuradio", None, {self.name: facts})
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -136,3 +181,32 @@ class GnuradioRadio(Block):
             return host.devices()
         finally:
             host.stop()
+
+
+class GnuradioTransmitter(_Radio):
+    """Transmit samples by a radio that receives nothing, through GNU Radio's drivers.
+
+    A process of GNU Radio, which this block starts and ends, holds the device. The run goes on until the radio has sent
+    the last sample. Nothing is sent without `transmit: true`.
+
+    Samples that were given too late (underruns) are counted as the drivers tell of them, warned of as they first
+    happen, and in the report's `link`. Raises `BlockError` as `gnuradio_radio` does.
+    """
+
+    Params = _TransmitterParams
+    inputs = (Port("samples", "complex64", "to be sent"),)
+
+    def start(self) -> None:
+        super().start()
+        self.open(False, "")
+
+    def work(self, samples: Packet) -> None:
+        if not self.count:
+            self.host.begin()
+        self.host.give(samples.data)
+        self.passed(samples.count)
+
+    def flush(self) -> None:
+        """Wait until what was given has been sent."""
+        if self.count:
+            self.host.drain(self.count)

@@ -26,7 +26,10 @@ OLDEST = (3, 10)
 INSTALL = "`apt-get install --no-install-recommends gnuradio`"
 CHUNK = 1 << 15  # samples of a message
 STARTS_WITHIN_S = 60.0
-LATE = re.compile(r"(?<![A-Za-z])(?:s?[OU])+(?![A-Za-z])")  # gr-uhd: O, U; gr-soapy: sO, sU
+# What drivers print for each loss, without a new line, so that a line of the log may follow at once:
+# gr-uhd O, D (of a network), U; gr-iio O, U; gr-soapy sO, sU
+LATE = re.compile(r"(?<![\w/])(?:s?[OUD])+(?=[^\w/]|usrp_|gr::|$)")
+LINGER_S = 0.5  # what drivers and devices may hold of samples that they have taken
 
 
 class _End(PeerParams):
@@ -40,8 +43,9 @@ class Host:
     """A GNU Radio flowgraph that gives samples, in a process that does not outlive this one.
 
     `start()` finds GNU Radio, `open()` gives it its flowgraph and `begin()` starts that; `send()`, `flush()` and
-    `receive()` yield the samples that have come. Raises `BlockError` where there is no GNU Radio, or it is too old, or
-    cannot do what is asked for, or has died, or hangs for `wait` seconds.
+    `receive()` yield the samples that have come; `give()` and `drain()` are for a flowgraph that gives none. Raises
+    `BlockError` where there is no GNU Radio, or it is too old, or cannot do what is asked for, or has died, or hangs
+    for `wait` seconds.
     """
 
     def __init__(self, python: str, wait: float, checkpoint: Callable[[], None]):
@@ -77,7 +81,7 @@ class Host:
         for text in iter(lambda: os.read(errors.fileno(), 4096), b""):
             os.write(2, text)
             for letters in LATE.findall(text.decode(errors="replace")):
-                self.late.update(letters.replace("s", ""))
+                self.late.update(letters.replace("s", "").replace("D", "O"))
 
     def _absent(self, why: str) -> BlockError:
         return BlockError(f"must have GNU Radio for {self.python} ({why}): {INSTALL}, or set python")
@@ -104,22 +108,27 @@ class Host:
         self.tell({"devices": True})
         return self._answer(STARTS_WITHIN_S).get("devices", [])
 
-    def open(self, order: dict[str, Any], receive: str | None = "") -> None:
-        """Open a flowgraph, which takes samples from here, from the endpoint `receive`, or (None) from nowhere."""
+    def open(self, order: dict[str, Any], receive: str | None = "", sends: bool = True) -> None:
+        """Open a flowgraph, which takes samples from here, from the endpoint `receive`, or (None) from nowhere.
+
+        It gives samples if it `sends`.
+        """
         self.folder = private_folder()
         to, back = (f"ipc://{self.folder}/{name}" for name in ("to", "back"))
         if receive == "":
             self.sender = Sender(_End.model_validate({"endpoint": to, "socket": "push", "bind": True}), self.checkpoint)
             self.sender.open()
-        self.tell({**order, "receive": to if receive == "" else receive, "send": back, "folder": self.folder})
+        ends = {"receive": to if receive == "" else receive, "send": back if sends else None}
+        self.tell({**order, **ends, "folder": self.folder})
         answer = self._answer(self.wait)
         if "fault" in answer:
             raise BlockError(answer["fault"])
         if not answer:
             raise self._lost()
-        ours = _End.model_validate({"endpoint": back, "socket": "pull", "bind": False})
-        self.receiver = Receiver(ours, self.checkpoint, CHUNK)
-        self.receiver.open()
+        if sends:
+            ours = _End.model_validate({"endpoint": back, "socket": "pull", "bind": False})
+            self.receiver = Receiver(ours, self.checkpoint, CHUNK)
+            self.receiver.open()
 
     def begin(self) -> None:
         """Start the flowgraph."""
@@ -155,6 +164,40 @@ class Host:
             self.sender.put(silence)
             yield from self._received()
 
+    def give(self, samples: np.ndarray) -> None:
+        """Send samples, complex64, to a flowgraph that gives none; wait while it is busy."""
+        assert self.sender
+        for at in range(0, len(samples), CHUNK):
+            message = samples[at : at + CHUNK].astype("<c8", copy=False).tobytes()
+            self.heard = time.monotonic()
+            while not self.sender.put(message):
+                self._wait()
+
+    def drain(self, count: int) -> None:
+        """Wait until a flowgraph that gives none has handed so many samples to its radio, and that has sent them."""
+        reached = -1
+        while True:
+            self.tell({"taken": True})
+            taken = self._answer(self.wait).get("taken")
+            if taken is None:
+                raise self._lost("taken")
+            if taken >= count:
+                break
+            if taken > reached:
+                reached, self.heard = taken, time.monotonic()
+            self._wait()
+        until = time.monotonic() + LINGER_S
+        while time.monotonic() < until:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait a moment; see whether GNU Radio is still there."""
+        assert self.process
+        self.checkpoint()
+        if self.process.poll() is not None or time.monotonic() > self.heard + self.wait:
+            raise self._lost("taken")
+        time.sleep(0.01)
+
     def receive(self) -> Iterator[np.ndarray]:
         """Yield what comes, for as long as the caller wants more; nothing where nothing came for a moment."""
         while True:
@@ -173,12 +216,12 @@ class Host:
         elif self.process.poll() is not None or time.monotonic() > self.heard + self.wait:
             raise self._lost()
 
-    def _lost(self) -> BlockError:
+    def _lost(self, what: str = "given") -> BlockError:
         """Return the fault of a program that has died, or hangs."""
         assert self.process
         code = self.process.poll()
         if code is None:
-            return BlockError(f"GNU Radio {self.version} has given nothing for {self.wait:g} s")
+            return BlockError(f"GNU Radio {self.version} has {what} nothing for {self.wait:g} s")
         return BlockError(f"GNU Radio {how_it_ended(code)}")
 
     def stop(self) -> None:

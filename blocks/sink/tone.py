@@ -138,8 +138,9 @@ class ToneMeter(Block):
         self.reported = time.monotonic()
 
     def work(self, samples: Packet) -> None:
-        if self.params.sample_rate is None:
-            self.sample_rate = samples.tag("sample_rate", self.sample_rate)
+        rate = samples.tag("sample_rate")
+        if self.params.sample_rate is None and isinstance(rate, float | int) and rate > 0:
+            self.sample_rate = rate
         self.parts.append(samples.data)
         self.held += samples.count
         size = self.params.window
