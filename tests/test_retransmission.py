@@ -5,12 +5,14 @@ import pytest
 
 from blocks.fec.retransmission import ChaseCombiner, RetransmissionRequester, Retransmitter
 from blocks.framing.deserializer import BitDeserializer
+from blocks.framing.frame import Header
 from blocks.framing.serializer import BitSerializer
 from blocks.phy.channel import Equalizer, RayleighChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from flowgraph.block import BlockError, Context, Packet
 from flowgraph.testing import run_block
 
+CAPTION = b"a dog runs along the beach"
 PART = {"part_bits": 384}
 FADING = {"esn0": "15 dB", "fading": "doppler", "doppler": "1 kHz"}
 
@@ -77,6 +79,39 @@ def test_all_of_a_frame_without_a_header_is_asked_for():
     _, bits = frames(count=1)
     wanted = run_block(RetransmissionRequester(PART), {"bits": [Packet(np.zeros(bits[0].count, np.int8), last=True)]})
     assert wanted["wanted"][0].data.all()
+
+
+def captioned(latent, **params):
+    texts = [Packet(np.frombuffer(CAPTION, np.uint8), n, last=True) for n in range(2)]
+    sent = [Packet(np.ones((1, 4, 8, 8), np.float32), n, last=True) for n in range(2)]
+    return run_block(BitSerializer({"latent": latent} | params), {"text": texts, "latent": sent})["bits"]
+
+
+def clear(bits):
+    """Return the LLRs of frames that come without noise."""
+    signs = [1 - 2 * np.unpackbits(packet.data, count=packet.count).astype(np.int8) for packet in bits]
+    return [Packet(80 * each, packet.frame, last=True) for packet, each in zip(bits, signs, strict=True)]
+
+
+@pytest.mark.parametrize("latent", ["float32", "quant6"])
+@pytest.mark.parametrize("params", [{}, {"scramble": False}, {"caption": "plain"}], ids=["coded", "bare", "plain"])
+def test_a_damaged_caption_is_asked_for_and_nothing_else(latent, params):
+    bits = captioned(latent, **params)
+    header = Header(latent, (4, 8, 8), True, len(CAPTION), coded="caption" not in params)
+    asking = RetransmissionRequester(PART | ({"above": None} if latent == "float32" else {}))
+    assert not run_block(asking, {"bits": clear(bits)})["wanted"][0].data.any()
+    damaged = clear(bits)
+    for packet in damaged:
+        packet.data[header.caption_start : header.latent_start] = 0
+    wanted = run_block(asking, {"bits": damaged})["wanted"]
+    part = np.arange(-(-header.bits // 384))
+    expected = (part >= header.caption_start // 384) & (part <= (header.latent_start - 1) // 384)
+    assert all((packet.data == expected).all() for packet in wanted)
+    again = clear(run_block(Retransmitter(PART), {"bits": bits, "wanted": wanted})["bits"])
+    combined = run_block(ChaseCombiner(PART), {"bits": damaged, "again": again, "wanted": wanted})["bits"]
+    once, twice = (run_block(BitDeserializer(), {"bits": llrs})["text"] for llrs in (damaged, combined))
+    assert [packet.tag("status") for packet in once] == ["damaged"] * 2
+    assert [packet.data.tobytes() for packet in twice] == [CAPTION] * 2
 
 
 def test_what_cannot_be_asked_for_is_told():

@@ -1,7 +1,8 @@
-"""Semantic retransmission: the receiver asks again for what leaves its latent unsure, and adds up the LLRs of both.
+"""Semantic retransmission: the receiver asks again for a damaged caption and for what leaves its latent unsure.
 
-A frame is cut into parts of `part_bits` bits. A request has a byte for each, 1 where it is wanted again. Common ARQ
-asks for what is wrong; this asks for what would change the picture: a part may have errors and not be asked for.
+A frame is cut into parts of `part_bits` bits. A request has a byte for each, 1 where it is wanted again; the LLRs of
+both times are added up. Common ARQ asks for what is wrong; this asks for what would change the picture: a part may
+have errors and not be asked for.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ def _chosen(wanted: Packet, part_bits: int, count: int, frame: int) -> np.ndarra
 
 
 class RetransmissionRequester(Block):
-    """Ask again for the parts of a frame whose mean posterior variance of the latent is above a limit.
+    """Ask again for the parts of a frame that hold a damaged caption, or a latent of which the receiver is unsure.
 
-    The variance of a value is Var[z | y] of `blocks.framing.latents.read_quantised`, of its LLRs and N(0, 1); every bit
-    of a value counts with it, header and caption, which have a code of their own, with 0. Where the header cannot be
-    read, all parts are asked for.
+    A caption is damaged where its CRC fails: all parts with bits of it are asked for. Of the latent those are whose
+    mean posterior variance Var[z | y] (`blocks.framing.latents.read_quantised`, of LLRs and N(0, 1)) is above a limit,
+    every bit of a value counting with it. Where the header cannot be read, all parts are asked for.
     """
 
     class Params(BlockParams):
-        above: float = Field(0.05, ge=0, lt=1, description="variance from which a part is asked for; N(0, 1) has 1")
+        above: float | None = Field(
+            0.05,
+            ge=0,
+            lt=1,
+            description="variance from which a part of the latent is asked for, of a quantiser in groups; N(0, 1) has "
+            "1; null asks for captions alone, beside any latent",
+        )
         part_bits: int = PART_BITS
 
     inputs = (Port("bits", "int8", "LLRs of frames of a bit_serializer, in quarters", whole=True),)
@@ -53,35 +60,46 @@ class RetransmissionRequester(Block):
     def work(self, bits: Packet | None) -> Packet | None:
         if bits is None:
             return None
-        size = self.params.part_bits
+        size, above = self.params.part_bits, self.params.above
         try:
-            variances = _variances(bits)
+            doubt = _doubt(bits, above is not None)
         except FrameError:
-            variances = np.ones(bits.count, np.float32)
-        sums = np.add.reduceat(variances, np.arange(0, bits.count, size)) if bits.count else np.empty(0, np.float32)
+            doubt = np.full(bits.count, np.inf, np.float32)
+        sums = np.add.reduceat(doubt, np.arange(0, bits.count, size)) if bits.count else np.empty(0, np.float32)
         lengths = np.minimum(bits.count - size * np.arange(len(sums)), size)
-        return Packet((sums > self.params.above * lengths).astype(np.uint8), bits.frame, last=True)
+        return Packet((sums > (above or 0.0) * lengths).astype(np.uint8), bits.frame, last=True)
 
 
-def _variances(bits: Packet) -> np.ndarray:
-    """Return for every bit of a frame the posterior variance of the value that it belongs to. Raises `FrameError`."""
+def _doubt(bits: Packet, latent: bool) -> np.ndarray:
+    """Return for every bit of a frame how unsure what it belongs to is: float32. Raises `FrameError`.
+
+    Of a latent the posterior variance of the value, where asked for; of a damaged caption infinity; else 0.
+    """
     if bits.count < HEADER_BITS:
         raise FrameError("header cut short")
+    llrs = bits.data.astype(np.float32) / 4
     signs = 1 - 2 * np.unpackbits(scrambling(0, -(-bits.count // 8)), count=bits.count).astype(np.float32)
-    llrs = bits.data * signs / 4
-    header = Header.unpack(llrs[:HEADER_BITS])
+    header = Header.unpack(llrs[:HEADER_BITS] * signs[:HEADER_BITS])
     if header.bits != bits.count:
         raise FrameError("frame cut short")
-    if header.latent and (header.by_plane or not latents.is_quantised(header.latent)):
-        form = f"{header.latent} by planes" if header.by_plane else header.latent
-        raise BlockError(f"semantic retransmission needs a latent of quant2 to quant8 in groups, not {form}")
-    known = np.zeros(header.latent_start, np.float32)
-    if not header.latent:
-        return known
-    each = latents.bits_per_value(header.latent)
-    _, variance = latents.read_quantised(llrs[header.latent_start :], header.latent)
-    groups = [variance[at : at + 4] for at in range(0, len(variance), 4)]  # which share their bits' places
-    return np.concatenate([known, *(np.repeat(group.mean(), group.size * each) for group in groups)])
+    if header.scrambled:
+        llrs *= signs
+    caption = slice(header.caption_start, header.latent_start)
+    doubt = np.zeros(bits.count, np.float32)
+    if header.text and header.read_caption(llrs[caption])[1] is None:
+        doubt[caption] = np.inf
+    if latent and header.latent:
+        if header.by_plane or not latents.is_quantised(header.latent):
+            form = f"{header.latent} by planes" if header.by_plane else header.latent
+            raise BlockError(
+                f"semantic retransmission needs a latent of quant2 to quant8 in groups, not {form}: give above: null "
+                "to have captions sent again alone"
+            )
+        _, variance = latents.read_quantised(llrs[header.latent_start :], header.latent)
+        groups = [variance[at : at + 4] for at in range(0, len(variance), 4)]  # which share their bits' places
+        each = latents.bits_per_value(header.latent)
+        doubt[header.latent_start :] = np.concatenate([np.repeat(group.mean(), group.size * each) for group in groups])
+    return doubt
 
 
 class Retransmitter(Block):

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from blocks.framing import calibration, entropy, golay, latents
-from blocks.framing.frame import HEADER_BITS, FrameError, Header, check
+from blocks.framing.frame import HEADER_BITS, FrameError, Header
 from blocks.framing.scrambler import scrambling
 from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
@@ -265,16 +265,11 @@ class BitDeserializer(Block):
         if lost.size and lost.all():
             return _no_text("lost", "caption did not come")
         soft = received.soft(begin, end, header.scrambled)
-        candidates = golay.candidates(soft, self.params.repair) if header.coded else iter([(soft < 0).view(np.uint8)])
-        caption = b""
-        for bits in candidates:
-            data = np.packbits(bits).tobytes()
-            found, checksum = data[: header.caption_bytes], data[header.caption_bytes :][:2]
-            if header.checked and check(found) == checksum and (header.compressed or found.isascii()):
-                if header.coded:
-                    count.add(soft, golay.encode(bits))
-                return _expanded(found) if header.compressed else _Part(np.frombuffer(found, np.uint8), "ok")
-            caption = caption or found
+        caption, message = header.read_caption(soft, self.params.repair)
+        if message is not None:
+            if header.coded:
+                count.add(soft, golay.encode(message))
+            return _expanded(caption) if header.compressed else _Part(np.frombuffer(caption, np.uint8), "ok")
         if header.compressed:
             return _no_text("lost", "caption damaged" if header.checked else "caption has no checksum to trust it by")
         letters = np.frombuffer(caption, np.uint8)

@@ -163,6 +163,22 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             }
         )
 
+    def read_caption(self, soft: np.ndarray, repair: int = 0) -> tuple[bytes, np.ndarray | None]:
+        """Return the caption in soft values of its `caption_bits` bits, and the message bits that it is part of.
+
+        Of one that is damaged `golay.candidates` are tried, with so many unsure words. Where the CRC holds for none of
+        them, or there is no CRC, the caption is the likeliest one, and there are no message bits.
+        """
+        candidates = golay.candidates(soft, repair) if self.coded else iter([(soft < 0).view(np.uint8)])
+        likeliest = None
+        for bits in candidates:
+            data = np.packbits(bits).tobytes()
+            caption, checksum = data[: self.caption_bytes], data[self.caption_bytes :][:2]
+            if self.checked and check(caption) == checksum and (self.compressed or caption.isascii()):
+                return caption, bits
+            likeliest = caption if likeliest is None else likeliest
+        return likeliest or b"", None
+
     def as_tag(self) -> dict[str, Any]:
         """Return the header as plain data, for the genie."""
         return msgspec.to_builtins(self)
