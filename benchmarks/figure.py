@@ -8,6 +8,8 @@ from typing import Any
 PEERS = {"sionna": "#0072b2", "gnuradio": "#e69f00", "commpy": "#009e73"}  # Okabe and Ito's colours
 FLOWGRAPHS = {"inproc": "flowgraph, one process", "fused": "flowgraph, fused", "ipc": "flowgraph, three processes"}
 
+CLOSE = 3  # times as much, below which two figures would stand on each other
+
 
 def ratios(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return by work and peer how many times faster ours is; stated figures of a peer count where it was not there."""
@@ -32,11 +34,16 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for peer, colour in PEERS.items():
         points = [(peers[peer], row) for row, peers in enumerate(rows.values()) if peer in peers]
-        if not points:
-            continue
-        axes.scatter(*zip(*points, strict=True), s=60, color=colour, label=peer, zorder=3)
-        for ratio, row in points:
-            axes.annotate(f"{ratio:.3g}", (ratio, row), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=60, color=colour, label=peer, zorder=3)
+    for row, peers in enumerate(rows.values()):
+        before, above = 0.0, True
+        for ratio in sorted(peers.values()):
+            above = not above if ratio < CLOSE * before else True
+            place, side = ((0, 6), "bottom") if above else ((0, -6), "top")
+            text = f"{ratio:,.1f}" if ratio < 10 else f"{ratio:,.0f}"
+            axes.annotate(text, (ratio, row), place, textcoords="offset points", ha="center", va=side, fontsize=7)
+            before = ratio
     axes.axvline(1, color="0.3", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), list(rows))
