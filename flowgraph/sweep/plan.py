@@ -174,7 +174,8 @@ def _flowgraphs(document: Document, files: Files, variables: Variables) -> list[
             known = files.mistakes.mapping(graph.keys.get("vars", Node({})))
             for name, each in variables.written.items():
                 if name not in known and name not in variables.used:
-                    files.mistakes.add(each.wrong_key(unknown(f"a variable of {node.value}", name, known)))
+                    remedy = "; seeds are a key beside vars, seeds: [0, 1]" if name in ("seed", "seeds") else ""
+                    files.mistakes.add(each.wrong_key(unknown(f"a variable of {node.value}", name, known) + remedy))
             found.append(graph)
     return found
 
