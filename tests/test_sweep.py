@@ -152,10 +152,10 @@ resources: {cpus: 0}
         "s.yaml:4:22: vars.ebn0[2]: must be given once, not again: '4.0 dB'",
         "s.yaml:5:3: vars.bitz: must be a variable of small.yaml, not 'bitz' (did you mean 'bits'?)",
         "s.yaml:6:30: vars.bits.stepp: must be a key of a range, not 'stepp' (did you mean 'step'?)",
-        "s.yaml:7:3: vars.seed: must be a variable of small.yaml (ebn0, bits, link), not 'seed'; seeds are a key beside "
-        "vars, seeds: [0, 1]",
+        "s.yaml:7:3: vars.seed: must be a variable of small.yaml (ebn0, bits, link), not 'seed'; seeds are a key "
+        "beside vars, seeds: [0, 1]",
         "s.yaml:8:12: seeds[1]: must be at least 0, not -1",
-        "s.yaml:9:10: paired[0]: must be a variable that the sweep lists values of (ebn0, bits), not 'link'",
+        "s.yaml:9:10: paired[0]: must be a variable that the sweep lists values of (ebn0, bits, seed), not 'link'",
         "s.yaml:10:19: resources.cpus: must be at least 1, not 0",
     ]:
         assert line in told
