@@ -187,7 +187,7 @@ def print_summary(report: Report, folder: RunFolder) -> None:
         if value is not None:
             link.add_row(label, _number(value))
     tables: list[Table | str] = [link] if link.row_count else []
-    if any(row["name"] for row in figures["frames"]):
+    if any(row["name"] or row["caption_received"] for row in figures["frames"]):
         plain = all(row["status"] == "ok" for row in figures["frames"])
         shown = FRAME_COLUMNS if console.width >= WIDE else (*NARROW, "ber" if plain else "status")
         told = {key for row in figures["frames"] for key, value in row.items() if value is not None}

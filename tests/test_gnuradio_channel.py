@@ -133,7 +133,7 @@ def test_noise_that_is_turned_while_the_graph_runs_reaches_gnuradio(tmp_path):
 def test_photographs_and_captions_pass_through_gnuradio_and_come_back_from_the_recording(tmp_path):
     """`configs/overlays/gnuradio.yaml` over the main job, recorded, and `configs/replay.yaml`."""
     io.imsave(tmp_path / "cat.png", data.chelsea()[:256, 100:356])
-    (tmp_path / "recorded.yaml").write_text(f"""\
+    (tmp_path / "gnuradio.yaml").write_text(f"""\
 subgraph: through GNU Radio, recorded
 extends: {ROOT}/configs/links/gnuradio.yaml
 blocks: {{record: {{use: recording_sink, path: air, sample_rate: 2 MHz}}}}
@@ -141,12 +141,9 @@ wires:
   - modulate.samples -> air.samples -> demodulate.samples
   - air.samples -> record.items
 """)
-    (tmp_path / "record.yaml").write_text("blocks: {link: {graph: recorded.yaml, ebn0: $ebn0, fading: $fading}}\n")
-    overlays = [
-        *(ROOT / f"configs/overlays/{name}.yaml" for name in ("one_worker", "gnuradio")),
-        tmp_path / "record.yaml",
-    ]
-    job = {"images": str(tmp_path / "cat.png"), "ebn0": "12 dB", "latent": "quant8", "steps": "0"}
+    overlays = [ROOT / f"configs/overlays/{name}.yaml" for name in ("one_worker", "gnuradio")]
+    links = os.path.relpath(tmp_path, ROOT / "configs")
+    job = {"links": links, "images": str(tmp_path / "cat.png"), "ebn0": "12 dB", "latent": "quant8", "steps": "0"}
     live = Flowgraph.load(ROOT / "configs/main.yaml", overlays=overlays, **job).run(tmp_path / "live")
     frame = live.frames[0]
     assert frame["status"] == "ok"
