@@ -15,7 +15,9 @@ from blocks.framing.frame import HEADER_BITS, Header, check
 from blocks.framing.scrambler import scrambling
 from blocks.framing.serializer import BitSerializer
 from flowgraph.block import BlockError, Context, Packet, Tag
+from flowgraph.changes import Changes
 from flowgraph.runner import join
+from flowgraph.spec import ChangeSpec
 from flowgraph.testing import check_packet_invariance, recut, run_block
 
 CAPTION = b"a dog runs along the beach with a ball in its mouth"
@@ -664,3 +666,17 @@ def test_random_bits_never_crash(count, seed, dtype, true_header, draw):
     assert np.isfinite(got.data).all()
     if got.count:
         assert 0 <= got.tag("noise_variance") <= 18  # surely large, its sign unknown: E[z^2 | z > 4 - 1/32] = 17.7
+
+
+def test_the_format_of_latents_may_change_from_one_frame_to_the_next():
+    pack, sent = BitSerializer({"latent": "float32"}), latent()
+    changes = Changes(pack, [ChangeSpec("pack", "latent", "float64", 1), ChangeSpec("pack", "latent", "quant4", 2)])
+    pack.start()
+    frames = []
+    for frame in range(3):
+        changes.take_place(frame, 0)
+        frames.append(pack.work(text=text(frame=frame), latent=replace(sent, frame=frame)))
+    for frame, (packet, error, bits) in enumerate(zip(frames, (0, 0, 0.3), (32, 64, 4), strict=True)):
+        got = receive(packet)[1]
+        np.testing.assert_allclose(got.data, sent.data, atol=error)
+        assert packet.count - frames[0].count == (bits - 32) * sent.data.size, frame

@@ -515,4 +515,13 @@ def test_what_is_no_request_is_answered_and_the_run_goes_on(link, tmp_path):
             assert run.remote.requests.poll(5000)
             answer = msgspec.msgpack.decode(run.remote.requests.recv())
             assert answer["fault"].startswith("must be a request, not what came: ")
+        strangers = [run.remote.context.socket(kind) for kind in (zmq.DEALER, zmq.DEALER, zmq.XSUB)]
+        for stranger, address in zip(
+            strangers, (run.remote.address, run.remote.address, run.remote.run.feed), strict=True
+        ):
+            stranger.connect(address)
+        strangers[0].send(b"x" * (1 << 20))  # too large: it is cut off
+        for number in range(2000):
+            strangers[1].send_multipart([b"\xff" * (number % 50)] * 3)
+            strangers[2].send(b"\1%d" % number if number % 2 else b"x" * number)
         assert run.remote.set("ebn0", 5).value == 5.0

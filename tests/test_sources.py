@@ -185,6 +185,11 @@ def test_a_part_of_a_folder_keeps_its_frame_numbers(asked, block_type):
         for a, b in zip(whole[port][2:6], part[port], strict=True):
             assert (a.frame, a.tags) == (b.frame, b.tags)
             np.testing.assert_array_equal(a.data, b.data)
+    again, rows, _ = run(block_type, files, repeat=2, first=5, limit=6)
+    assert list(rows) == [5, 6, 7, 8, 9, 10]
+    for port in whole:
+        for frame, packet in zip(rows, again[port], strict=True):
+            assert (packet.frame, packet.data.tobytes()) == (frame, whole[port][frame % 7].data.tobytes())
     with pytest.raises(BlockError, match="first must be less than 7, the image files of folder, not 7"):
         run(block_type, files, first=7)
 

@@ -17,6 +17,7 @@ from blocks.view import measure
 SHOWN = 96  # samples of a time trace
 TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples it is drawn
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
+UNDER = 10  # pixels below the spectrum: half the height of its lowest number
 WATERFALL_S, SEAM_S = 10.0, 0.1  # and by how much its rows overlap, so that nothing shines through between them
 
 
@@ -129,7 +130,7 @@ class SpectrumView(SignalView):
 
     def __init__(self, output: str, outputs: Sequence[str], look: Look):
         super().__init__(output, outputs)
-        above = plot("", "density, dB", (-0.5, 0.5), (-40, 10), min_border_left=LEFT)
+        above = plot("", "density, dB", (-0.5, 0.5), (-40, 10), min_border_left=LEFT, min_border_bottom=UNDER)
         above.xaxis.major_label_text_font_size = "0px"
         below = plot("frequency, cycles a sample", "time, s", (-0.5, 0.5), (0, WATERFALL_S), min_border_left=LEFT)
         below.grid.visible = False

@@ -53,6 +53,7 @@ class BitSerializer(Block):
         latent: latents.Format = Field(
             "quant8",
             description="IEEE-754 numbers, a quantiser of 2 to 8 bits, or analog: no bits, see hybrid_modulator",
+            json_schema_extra={"live": True},
         )
         adapt: tuple[Step, ...] = Field((), description="formats by Es/N0, in place of `latent`")
         layout: Literal["groups", "planes"] = Field(

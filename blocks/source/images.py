@@ -54,6 +54,7 @@ class ImageParams(BlockParams):
     )
     first: int = Field(0, ge=0, description="skip so many files, in order of name; frames keep their numbers")
     limit: int | None = Field(None, ge=1, description="read only so many files")
+    repeat: int = Field(1, ge=1, description="send them all so often; frames are counted on")
     batch: int = Field(4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on")
     geometry: Literal["squeeze", "crop"] = Field(
         "squeeze",
@@ -115,13 +116,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str, np.ndarray]]:
     """Yield (frame, name, picture) for the images that a source's `ImageParams` name.
 
-    Frames are numbered by place in the sorted list of image files. One that cannot be read keeps its number:
-    its row says `unreadable` and why, the user is warned, and nothing is yielded for it. Raises `BlockError`
+    Frames are numbered by place in the sorted list of image files, which with `repeat` is gone through again and again.
+    One that cannot be read keeps its number: its row says `unreadable` and why, the user is warned, and nothing is
+    yielded for it. Raises `BlockError`
     when there is no image, or none can be read.
     """
     params: Any = block.params
     there = found = readable = 0
-    for frame, (name, content) in enumerate(_files(block, params.images)):
+    files = itertools.chain.from_iterable(_files(block, params.images) for _ in range(params.repeat))
+    for frame, (name, content) in enumerate(files):
         there = frame + 1
         if frame < params.first:
             continue
