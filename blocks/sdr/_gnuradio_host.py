@@ -123,27 +123,35 @@ def opened(order):
 
 def devices():
     """Return what is attached, a line each."""
-    found = []
-    try:
+
+    def usrps():
         from gnuradio import uhd
 
-        found += [f"usrp   address: {each.to_string()}" for each in uhd.find(uhd.device_addr(""))]
-    except (ImportError, RuntimeError) as error:
-        found.append(f"usrp   cannot be looked for: {error}")
-    try:
+        return [each.to_string() for each in uhd.find(uhd.device_addr(""))]
+
+    def soapies():
         import SoapySDR
 
-        found += [f"soapy  address: {each}" for each in SoapySDR.Device.enumerate()]
-    except ImportError:
-        found.append("soapy  cannot be looked for: apt-get install python3-soapysdr")
-    try:
+        return [str(each) for each in SoapySDR.Device.enumerate()]
+
+    def plutos():
         from gnuradio import iio
 
-        found.append(f"pluto  address: {iio.get_pluto_uri()}")
-    except ImportError as error:
-        found.append(f"pluto  cannot be looked for: {error}")
-    except RuntimeError:  # none, or more than one
-        pass
+        try:
+            return [iio.get_pluto_uri()]
+        except RuntimeError as error:  # none, or more than one
+            return [] if "No Pluto" in str(error) else [f"none chosen: {error}"]
+
+    found = []
+    packages = {"usrp": "gnuradio", "soapy": "python3-soapysdr", "pluto": "gnuradio"}
+    for driver, look in (("usrp", usrps), ("soapy", soapies), ("pluto", plutos)):
+        try:
+            lines = [f"address: {each}" for each in look()] or ["none found"]
+        except ImportError:
+            lines = [f"cannot be looked for: apt-get install {packages[driver]}"]
+        except RuntimeError as error:
+            lines = [f"cannot be looked for: {error}"]
+        found += [f"{driver:6} {line}" for line in lines]
     return found
 
 

@@ -25,10 +25,10 @@ class Limits(NamedTuple):
 
 
 REPORT_EVERY_S = 0.5
-LIMITS = {
-    "usrp": Limits((0.0, 8.4e9), (100e3, 250e6), (0.0, 90.0), (0.0, 90.0)),
+LIMITS = {  # docs/radio.md tells where from
+    "usrp": Limits((0.0, 8e9), (100e3, 250e6), (0.0, 90.0), (0.0, 90.0)),
     "soapy": Limits((0.0, 8e9), (10e3, 250e6), (-20.0, 120.0), (-20.0, 120.0)),
-    "pluto": Limits((325e6, 3.8e9), (521e3, 61.44e6), (0.0, 71.0), (-89.75, 0.0)),  # AD9363 as it is delivered
+    "pluto": Limits((325e6, 3.8e9), (521e3, 61.44e6), (0.0, 71.0), (-89.75, 0.0)),
 }
 
 
@@ -83,6 +83,7 @@ class _Radio(Block):
     def start(self) -> None:
         self.count = 0  # samples that passed
         self.host = Host(self.params.python, self.params.wait, self.checkpoint)
+        self.opened = False
         self.told: set[str] = set()  # kinds of losses that were warned of
         self.told_at = 0.0
 
@@ -100,6 +101,7 @@ class _Radio(Block):
         except BlockError as error:
             which = f"the {p.driver} {p.address!r}" if p.address else f"a {p.driver}"
             raise BlockError(f"cannot open {which}: {error}; `devices` lists what is attached") from None
+        self.opened = True
 
     def tell(self) -> None:
         """Report what has passed and what came too late; warn of the first of each kind as it happens."""
@@ -120,7 +122,8 @@ class _Radio(Block):
 
     def stop(self) -> None:
         self.host.stop()
-        self.tell()
+        if self.opened:
+            self.tell()
 
 
 class GnuradioRadio(_Radio):
