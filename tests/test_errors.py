@@ -87,6 +87,41 @@ def test_under_fading_the_interval_comes_from_the_spread_across_fades(block_symb
     assert wider == pytest.approx(1.1, abs=0.15) if block_symbols is None else wider > 3
 
 
+@pytest.mark.parametrize(
+    ("block", "params"),
+    [
+        (channel.AwgnChannel, {"ebn0": 9}),
+        (channel.RayleighChannel, {"ebn0": 20}),
+        (channel.RicianChannel, {"ebn0": 13, "k_factor": 6}),
+    ],
+)
+def test_as_many_frames_are_wrong_as_the_closed_form_has(block, params):
+    """Of 1,000 frames: within 4 standard deviations."""
+    sent, _, _, received = over(block, 1000, 128, **params)
+    link = measure(sent, received).link
+    expected = link["bit_frames_wrong_theory"]
+    assert 100 < expected < 500
+    assert link["bit_frames_wrong"] == pytest.approx(expected, abs=4 * (expected * (1 - expected / 1000)) ** 0.5)
+    lost = measure(sent, [*received[:-1], Packet(np.empty(0, np.uint8), 999, packed=True, last=True)]).link
+    assert lost["bit_frames_wrong_theory"] == pytest.approx(expected * 0.999 + 1)
+
+
+@pytest.mark.parametrize("ebn0", [-300, 8, 300])
+def test_frames_of_flipped_bits_are_as_often_wrong_as_any_of_them(ebn0):
+    sent = [Packet(noise.random_bytes(2, 1, f), f, packed=True, last=True) for f in range(1000)]
+    made = run_block(channel.BitFlipChannel({"ebn0": ebn0}, "air", Context(seed=3)), {"bits": sent})["bits"]
+    link = measure(sent, made).link
+    expected = 1000 * (1 - (1 - theory.bit_error_rate(ebn0 + theory.ratio_to_db(4))) ** 16)
+    assert link["bit_frames_wrong_theory"] == pytest.approx(expected)
+    assert link["bit_frames_wrong"] == pytest.approx(expected, abs=4 * (expected * (1 - expected / 1000)) ** 0.5)
+
+
+@pytest.mark.parametrize("params", [{"fading": "block", "block_symbols": 8}, {"fading": "doppler", "doppler": 1000}])
+def test_where_fades_last_no_closed_form_is_told_of_frames(params):
+    sent, _, _, received = over(channel.RayleighChannel, 3, 128, ebn0=10, **params)
+    assert measure(sent, received).link["bit_frames_wrong_theory"] is None
+
+
 def test_what_an_interleaver_spread_tells_no_more_of_the_mean():
     """The same 480 fades, whose errors lie together or all over the frame: as wide an interval."""
     sent = [Packet(noise.random_bytes(1 << 10, 1, f), f, packed=True, last=True) for f in range(60)]

@@ -78,6 +78,7 @@ def test_rates_meet_theory_and_what_is_there_is_not_measured_again(cli, small):
         rayleigh = row["ebn0_db"] >= 10
         assert row["esn0_db"] == pytest.approx(row["ebn0_db"] + theory.ratio_to_db(4), rel=1e-5)
         wrong = 1 - (1 - theory.symbol_error_rate(row["esn0_db"], rayleigh=rayleigh)) ** 16
+        assert row["bler_theory"] == pytest.approx(wrong, rel=1e-4)
         assert row["bler_low"] < wrong < row["bler_high"]
     assert (out / "ber.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "ber.pdf").read_bytes().startswith(b"%PDF")
@@ -373,6 +374,7 @@ def test_the_table_is_csv_with_empty_cells_for_what_is_not_known():
     row = Tally(POINT, [Round("key", 0, 100, 1, 0, 0, None, None, None, 0.5)]).row()
     (read,) = csv.DictReader(io.StringIO(table([row])))
     assert (read["curve"], read["ber"], read["ber_theory"], read["bler"]) == ("c", "", "", "0.01")
+    assert read["bler_theory"] == ""
 
 
 def test_the_waterfall_that_comes_with_the_project_has_the_four_links():

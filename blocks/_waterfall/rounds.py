@@ -40,6 +40,7 @@ class Round(msgspec.Struct, forbid_unknown_fields=True):
     ber_theory: float | None
     esn0_db: float | None
     seconds: float
+    block_errors_theory: float | None = None
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Tally:
         bits, errors, blocks, wrong = map(self.total, ("bits", "bit_errors", "blocks", "block_errors"))
         ber_low, ber_high = self._ber_interval(bits, errors) or (None, None)
         bler_low, bler_high = theory.binomial_interval(wrong, blocks)  # every block meets noise and fades of its own
+        expected = self.rounds[0].block_errors_theory
         return {
             "curve": self.point.curve,
             "ebn0_db": self.point.ebn0_db,
@@ -88,6 +90,7 @@ class Tally:
             "bler": wrong / blocks,
             "bler_low": bler_low,
             "bler_high": bler_high,
+            "bler_theory": None if expected is None else expected / self.rounds[0].blocks,
             "seconds": self.total("seconds"),
         }
 
@@ -165,8 +168,14 @@ def _result(tally: Tally, future: Future) -> tuple[Round, list[str]]:
         raise RoundFailed(f"{point.name}: {error}") from None
     except BrokenProcessPool:
         raise RoundFailed(f"a process was killed that measured {point.name}") from None
-    names = {"blocks": "bit_frames", "block_errors": "bit_frames_wrong", "clusters": "ber_clusters"}
-    figures = {name: link[names.get(name, name)] for name in Round.__struct_fields__[2:-1]}
+    names = {
+        "blocks": "bit_frames",
+        "block_errors": "bit_frames_wrong",
+        "block_errors_theory": "bit_frames_wrong_theory",
+        "clusters": "ber_clusters",
+    }
+    kinds = [name for name in Round.__struct_fields__ if name not in ("point", "number", "seconds")]
+    figures = {name: link[names.get(name, name)] for name in kinds}
     return Round(point.key, len(tally.rounds), **figures, seconds=round(seconds, 3)), warnings
 
 

@@ -110,8 +110,15 @@ def symbol_error_rate(
     """Return the exact symbol error rate: for a square QAM of L x L points 2p - p^2, p = 2 (1 - 1/L) Q(sqrt(2 d^2/N0)).
 
     Under Rayleigh fading E[Q^2] = (1 - mu (4/pi) arctan(1/mu)) / 4 (Simon and Alouini, 5.1).
+
+    >>> round(symbol_error_rate(16.02), 6), round(symbol_error_rate(16.02, rayleigh=True), 5)
+    (0.007009, 0.13465)
     """
-    known = constellation(modulation)
+    return _symbol_error_rate(esn0_db, constellation(modulation), rayleigh, k_factor)
+
+
+@functools.lru_cache(1024)
+def _symbol_error_rate(esn0_db: float, known: Constellation, rayleigh: bool, k_factor: float) -> float:
     if not known.axis or k_factor:
         table = regions.transitions(known.points, db_to_ratio(-esn0_db), rayleigh, k_factor)
         return float(table[~np.eye(len(table), dtype=bool)].sum() / len(table))

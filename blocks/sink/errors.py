@@ -38,8 +38,10 @@ class ErrorMeter(Block):
     Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none. `error_rates.pdf` and `.png`
     draw them over the closed form, where they reach over more than 0.5 dB.
 
-    A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`. For whoever pools
-    several runs, `ber_clusters` has the sums that the interval was made of (see `theory.clustered_interval`), or null.
+    A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`; where symbols err
+    independently, with probability P, `bit_frames_wrong_theory` adds up the closed form 1 - (1 - P)^n for frames of n
+    symbols, a last one that is not full among them. For whoever pools several runs, `ber_clusters` has the sums that
+    the interval was made of (see `theory.clustered_interval`), or null.
 
     Of frames that carry images, the payload's `symbols_per_image` and `cbr` are counted anew, with all that the link
     adds: parity, pilots.
@@ -210,6 +212,7 @@ class _BitErrors(_Errors):
     def __init__(self) -> None:
         super().__init__()
         self.frames = self.frames_wrong = 0
+        self.frames_expected: float | None = 0.0  # wrong ones, by the closed form
         self.points: dict[float, _Point] = {}  # of frames with one Eb/N0, the newest last
         self.uses = self.pixel_values = self.images = 0  # channel uses and values of frames that carry images
         self.clustered = True
@@ -224,6 +227,10 @@ class _BitErrors(_Errors):
         if sent is not None:
             self.frames += 1
             self.frames_wrong += (self.errors, self.missing, self.lost) != before
+            if self.frames_expected is not None:
+                whole = received is not None and self.missing == before[1]
+                expected = self._frame_error_rate(received) if received is not None and whole else 1.0
+                self.frames_expected = None if expected is None else self.frames_expected + expected
             values, per_use = sent.tag("pixel_values"), (self.channel or {}).get("bits_per_use")
             if values and per_use:
                 self.images += 1
@@ -299,10 +306,26 @@ class _BitErrors(_Errors):
         modulation = channel.get("modulation")
         return theory.bit_error_rate(channel["esn0_db"], modulation, *_fading(channel)) if modulation else None
 
+    def _frame_error_rate(self, received: Packet) -> float | None:
+        """Return the closed form for a frame that went over one channel, on which symbols err independently."""
+        channel = self.channel or {"fading": None}
+        changes = any(tag.key == "true_channel" and tag.offset for tag in received.tags)
+        if changes or channel.get("coded") or channel["fading"] not in ("none", "symbol"):
+            return None
+        if channel["kind"] == "bit_flip":
+            bits, rate = 1, channel["ber"]
+        elif modulation := channel.get("modulation"):
+            bits = constellation(modulation).bits_per_symbol
+            rate = theory.symbol_error_rate(channel["esn0_db"], modulation, *_fading(channel))
+        else:
+            return None
+        return -math.expm1(-(-received.count // bits) * math.log1p(-rate))
+
     def figures(self) -> dict[str, Any]:
         rates = {"ber": self._rate(), "ber_theory": self._theory()}
         snr = {key: mean.decibel for key, mean in self.snr.items()}
-        frames = {"bit_frames": self.frames, "bit_frames_wrong": self.frames_wrong}
+        wrong = {"bit_frames_wrong": self.frames_wrong, "bit_frames_wrong_theory": self.frames_expected}
+        frames = {"bit_frames": self.frames, **wrong}
         points = {"ber_points": self.rates_by_ebn0()}
         return {"bits": self.items, "bit_errors": self.errors, **rates, **frames, **self._losses(), **snr, **points}
 

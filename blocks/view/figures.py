@@ -142,7 +142,7 @@ def error_rate_keys(curves: Mapping[str, Iterable[Mapping[str, Any]]], rates: Se
     keys = [Line2D([], [], linestyle="", marker=s, color=c, markersize=5, label=name) for name, (c, s) in looks]
     if any(row[rate] and row[f"{rate}_high"] for row in rows for rate in rates):
         keys.append(Line2D([], [], **grey, linestyle="", marker="|", markersize=11, label="99 % confidence"))
-    if any(row.get("ber_theory") for row in rows):
+    if any(row.get(f"{rate}_theory") for row in rows for rate in rates):
         keys.append(Line2D([], [], **grey, label="theory"))
     if any(row[rate] == 0 for row in rows for rate in rates):
         label = "no error: 99 % upper bound"
@@ -168,7 +168,7 @@ def _draw_curve(axes: Any, rate: str, rows: list[Mapping[str, Any]], colour: str
     if bounds:
         x, y = map(list, zip(*bounds, strict=True))
         axes.errorbar(x, y, np.multiply(y, 0.4), uplims=True, fmt="_", color=colour, markersize=7, linewidth=1.2)
-    known = [(row["ebn0_db"], row["ber_theory"]) for row in rows if rate == "ber" and row.get("ber_theory")]
+    known = [(row["ebn0_db"], row[f"{rate}_theory"]) for row in rows if row.get(f"{rate}_theory")]
     if known:
         axes.plot(*_smooth(*zip(*known, strict=True)), color=colour, linewidth=1, alpha=0.8)
 
