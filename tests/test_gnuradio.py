@@ -11,6 +11,7 @@ from conftest import ROOT
 from test_gnuradio_sockets import OTHER, Sending
 
 from blocks.sdr.gnuradio import GnuradioMessageSink, GnuradioMessageSource, GnuradioSink, GnuradioSource
+from flowgraph import Flowgraph
 from flowgraph.block import Context, Packet, Tag
 from flowgraph.testing import assert_same_stream, recut
 
@@ -137,6 +138,13 @@ def test_pdus_pass_through_gnuradio(example, pattern, item):
         frames,
     )
     assert_same_stream(made, [Packet(p.data, p.frame, tags=(*p.tags, Tag(0, "seen", True)), last=True) for p in frames])
+
+
+@pytest.mark.parametrize("name", ["streams", "messages"])
+def test_the_examples_of_both_sides_belong_together(example, tmp_path, name):
+    peer = example(f"{name}.py")
+    link = Flowgraph.load(EXAMPLES / f"{name}.yaml", to=peer.to, back=peer.back).run(tmp_path / "out").sections["link"]
+    assert (link["bits"], link["bit_errors"], link["bit_frames_lost"]) == (400_000, 0, 0)
 
 
 @pytest.mark.parametrize("pattern", OTHER)

@@ -249,7 +249,7 @@ def asked(monkeypatch):
     gnuradio = MagicMock()
     monkeypatch.setitem(sys.modules, "gnuradio", gnuradio)
 
-    def ask(driver, transmits, low=-90.0, high=6e9):
+    def ask(driver, transmits, low=-90.0, high=6e9, rate=ORDER["sample_rate"]):
         radio = MagicMock()
         module, name = CLASSES[driver, transmits].split(".")
         setattr(getattr(gnuradio, module), name, MagicMock(return_value=radio))
@@ -257,6 +257,7 @@ def asked(monkeypatch):
             limits.start.return_value, limits.stop.return_value = low, high
         radio.get_frequency_range.return_value = [radio.get_gain_range.return_value]
         radio.get_gain_range().minimum.return_value, radio.get_gain_range().maximum.return_value = low, high
+        radio.get_samp_rate.return_value = radio.get_sample_rate.return_value = rate
         radio.reset_mock()
         assert _gnuradio_host.RADIOS[driver](ORDER, transmits) is radio
         return {name: args for name, args, _ in radio.method_calls if "()" not in name}
@@ -290,3 +291,10 @@ def test_drivers_are_asked_for_what_the_parameters_say(asked, driver, transmits)
 def test_what_the_device_itself_cannot_do_is_refused(asked, driver):
     with pytest.raises(ValueError, match=r"frequency must be within 0 to 1e\+09 on this device, not 2.45e\+09"):
         asked(driver, False, 0.0, 1e9)
+
+
+@pytest.mark.parametrize("driver", ["usrp", "soapy"])
+def test_a_sample_rate_that_the_device_takes_for_another_is_refused(asked, driver):
+    with pytest.raises(ValueError, match=r"sample_rate must be one that this device has, such as 1999980, not 2000000"):
+        asked(driver, False, rate=1_999_980.0)
+    asked(driver, True, rate=2_000_000.01)

@@ -16,6 +16,7 @@ TIMEOUT_MS = 1  # by default a ZMQ source of GNU Radio 3.10.5 holds items back f
 COMPLEX64 = 8
 SINUSOIDS = 8  # that make up fading
 PLUTO_SAMPLES = 1 << 15  # of a buffer
+RATE_WITHIN = 1e-6  # of what was asked for
 UNBUFFERED = 2  # _IONBF of stdio.h
 
 
@@ -37,6 +38,12 @@ def within(what, value, low, high):
         raise ValueError(f"{what} must be within {low:g} to {high:g} on this device, not {value:g}")
 
 
+def exactly(asked, made):
+    """Refuse a sample rate that the device has taken for another: all of a signal's times would be wrong."""
+    if abs(made - asked) > RATE_WITHIN * asked:
+        raise ValueError(f"sample_rate must be one that this device has, such as {made:.9g}, not {asked:.9g}")
+
+
 def usrp(order, transmits):
     """Return the receiver or the transmitter of a USRP."""
     from gnuradio import uhd
@@ -47,6 +54,7 @@ def usrp(order, transmits):
     radio.set_clock_source(order["clock_source"], 0)
     radio.set_time_source(order["time_source"], 0)
     radio.set_samp_rate(order["sample_rate"])
+    exactly(order["sample_rate"], radio.get_samp_rate())
     for what, limits in (("frequency", radio.get_freq_range(0)), (f"{side}_gain", radio.get_gain_range(0))):
         within(what, order[what], limits.start(), limits.stop())
     radio.set_center_freq(uhd.tune_request(order["frequency"]), 0)
@@ -66,6 +74,7 @@ def soapy(order, transmits):
         if order[what] != "internal":
             getattr(radio, f"set_{what}")(order[what])
     radio.set_sample_rate(0, order["sample_rate"])
+    exactly(order["sample_rate"], radio.get_sample_rate(0))
     frequencies, gains = radio.get_frequency_range(0), radio.get_gain_range(0)
     within("frequency", order["frequency"], frequencies[0].minimum(), frequencies[-1].maximum())
     within(f"{side}_gain", order[f"{side}_gain"], gains.minimum(), gains.maximum())
