@@ -273,6 +273,19 @@ def test_a_stream_waits_for_a_receiver_that_comes_late(endpoint):
     np.testing.assert_array_equal(np.concatenate([p.data for p in made]), frames[0].data)
 
 
+def test_a_peer_that_does_not_return_ends_the_stream_and_the_rest_is_told_of(endpoint):
+    told = []
+    sink = GnuradioSink({"endpoint": endpoint, "returns": False}, context=Context(warn=told.append))
+    with zmq.Context() as context, context.socket(zmq.PULL) as peer:
+        peer.setsockopt(zmq.RCVHWM, 1)
+        peer.connect(endpoint)
+        sending = Sending(sink, recut([Packet(np.zeros(1 << 24, np.uint8), last=True)], [1 << 18]))
+        assert peer.poll(10_000)
+        assert sending.thread.is_alive()  # it waits for one that is slow
+    sending.join()
+    assert told == [f"{endpoint} was left before all was sent; the rest is left out"]
+
+
 def test_malformed_requests_are_ignored_and_no_more_is_sent_than_was_asked_for(endpoint):
     sending = Sending(GnuradioSink({"endpoint": endpoint, "socket": "rep"}), [Packet(np.arange(10, dtype=np.uint8))])
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:

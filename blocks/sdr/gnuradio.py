@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from blocks.sdr.peer import PeerParams, Receiver, Sender
+from blocks.sdr.peer import PeerLeft, PeerParams, Receiver, Sender
 from blocks.sdr.pmt import Pair, PmtError, decode, encode, plain
 from blocks.sdr.stream_header import HeaderError, StreamTag, begins_with_header, decode_header, encode_header
 from flowgraph.block import BITS, NUMBERS, Block, BlockError, Packet, Port, Tag
@@ -58,7 +58,8 @@ class GnuradioSink(Block):
     frame's last byte are told by the tag `pad`. Items that are missing go as 0.
 
     The sender waits while GNU Radio is away or busy, so that with push nothing is lost but what was under way to a
-    flowgraph that was ended. As it binds, so do GNU Radio's own sinks.
+    flowgraph that was ended. With `returns: false` it does not wait for one that was ended, but warns, and leaves out
+    what is still to be sent. As it binds, so do GNU Radio's own sinks.
     """
 
     class Params(PeerParams):
@@ -70,6 +71,7 @@ class GnuradioSink(Block):
         )
         tail: int = Field(0, ge=0, description="zeros behind the last item, to push it out of filters")
         end_tag: str | None = Field(None, min_length=1, description="tag of the first item of the tail")
+        returns: bool = Field(True, description="wait for a peer that has left; else its leaving ends the stream")
 
         @model_validator(mode="after")
         def _tagged(self) -> GnuradioSink.Params:
@@ -83,14 +85,17 @@ class GnuradioSink(Block):
 
     def start(self) -> None:
         self.told = _Told(self)
-        self.sender = Sender(self.params, self.checkpoint)
+        self.sender = Sender(self.params, self.checkpoint, final=not self.params.returns)
         self.sender.open()
+        self.left = False  # whether the peer has, for good
         self.frame, self.reached = -1, 0  # how far the frame has been sent
         self.sent = 0
         self.held: list[Packet] = []  # of a frame whose length is not known yet
         self.silence: np.ndarray | None = None  # one item of the kind that is sent
 
     def work(self, items: Packet) -> None:
+        if self.left:
+            return
         packet = as_bytes(items) if items.packed else items
         if self.params.length_tag is None:
             self._send(packet)
@@ -135,8 +140,13 @@ class GnuradioSink(Block):
     def _put(self, items: np.ndarray, tags: list[StreamTag]) -> None:
         """Send items with their tags, whose offsets count from the first of them."""
         at, step = 0, max(1, MESSAGE_BYTES // max(1, items[:1].nbytes))
-        while at < len(items):
-            stop = min(len(items), at + min(step, self.sender.room()))
+        while at < len(items) and not self.left:
+            try:
+                stop = min(len(items), at + min(step, self.sender.room()))
+            except PeerLeft:
+                self.left = True
+                self.warn(f"{self.params.endpoint} was left before all was sent; the rest is left out")
+                return
             message = items[at:stop].tobytes()
             if self.params.tags:
                 places = [(min(max(tag.offset, 0), len(items) - 1), tag) for tag in tags]

@@ -10,6 +10,7 @@ A peer may come late, leave and return. Nothing is sent while it is away; what w
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import zmq
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from flowgraph.block import BlockError
 from flowgraph.block import Params as BlockParams
@@ -28,20 +29,29 @@ POLL_MS = 50
 MESSAGES = 64  # that wait in a socket, each way
 MAX_MESSAGE_BYTES = 1 << 28
 MOST = 1 << 30  # items that a sender may take at once, where the peer names no number
+ENDPOINT = re.compile(r"^(tcp://[^/]+:\d+|ipc://.+)$")
 _REQUEST = struct.Struct("<I")
 
 
 class PeerParams(BlockParams):
     """Where GNU Radio is met."""
 
-    endpoint: Annotated[str, Field(pattern=r"^(tcp://[^/]+:\d+|ipc://.+)$")] = Field(
-        description="address, the same as in GNU Radio's block: tcp://127.0.0.1:5555 or ipc:///run/user/1000/radio"
+    endpoint: str = Field(
+        description="address, the same as in GNU Radio's block: tcp://127.0.0.1:5555 or ipc:///run/user/1000/radio",
+        json_schema_extra={"pattern": ENDPOINT.pattern},
     )
     key: str = Field("", description="for pub and sub: what every message begins with")
     wait: Annotated[Seconds, Field(gt=0)] = Field(
         30.0, description="longest wait for the peer: to come, and (of a sender) to take something"
     )
     insecure: bool = Field(False, description="allow an address beyond this machine: GNU Radio knows no keys")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _well_formed(cls, text: str) -> str:
+        if not ENDPOINT.fullmatch(text):
+            raise ValueError(f"must be an address such as tcp://127.0.0.1:5555 or ipc:///tmp/radio, not {text!r}")
+        return text
 
     @model_validator(mode="after")
     def _safe(self) -> PeerParams:
@@ -90,14 +100,22 @@ class _Peer:
         self.context.term()
 
 
+class PeerLeft(Exception):
+    """The peer has gone, for good."""
+
+
 class Sender(_Peer):
-    """The end that sends: `room()` waits until something may be sent, `put()` sends it."""
+    """The end that sends: `room()` waits until something may be sent, `put()` sends it.
+
+    With `final`, a peer that has come and leaves is not waited for: `room()` raises `PeerLeft`.
+    """
 
     kinds = {"push": zmq.PUSH, "pub": zmq.XPUB, "rep": zmq.ROUTER}
     _their = {"push": "ZMQ PULL Source", "pub": "ZMQ SUB Source", "rep": "ZMQ REQ Source"}
 
-    def __init__(self, params: Any, checkpoint: Callable[[], None]):
+    def __init__(self, params: Any, checkpoint: Callable[[], None], final: bool = False):
         super().__init__(params, checkpoint)
+        self.left = self.socket.get_monitor_socket(int(zmq.Event.DISCONNECTED)) if final else None
         self.socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a peer that is not there
         if params.socket == "pub":
             self.socket.setsockopt(zmq.XPUB_NODROP, 1)
@@ -107,10 +125,12 @@ class Sender(_Peer):
         self.asking: tuple[bytes, int] | None = None  # who has asked for items, and for how many
 
     def room(self) -> int:
-        """Wait for the peer; return how many items it takes. Raises `BlockError` if it does not come."""
+        """Wait for the peer; return how many items it takes. Raises `BlockError` if it does not come, `PeerLeft`."""
         until = time.monotonic() + self.params.wait
         while not (most := self._most()):
             self.checkpoint()
+            if self.left and self.left.poll(0):
+                raise PeerLeft
             if time.monotonic() > until:
                 raise self.nobody("nobody took what is sent to", self._their[self.params.socket])
         return most
@@ -148,6 +168,13 @@ class Sender(_Peer):
                 self.socket.poll(POLL_MS)
                 return 0
         return MOST if self.socket.poll(POLL_MS, zmq.POLLOUT) else 0
+
+    def close(self, linger_s: float = 0.0) -> None:
+        if self.left:
+            self.socket.disable_monitor()
+            self.left.close()
+            self.left = None
+        super().close(linger_s)
 
 
 class Receiver(_Peer):
