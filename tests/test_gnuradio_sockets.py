@@ -262,6 +262,8 @@ def test_a_peer_that_never_comes_is_named(endpoint, pattern):
         run_block(GnuradioSink({**place, "socket": pattern}), {"items": complex_frames(10)})
     with pytest.raises(Exception, match=f"nothing came from .* its ZMQ {pattern.upper()} Sink bind there"):
         run_block(GnuradioSource({**place, "socket": OTHER[pattern]}))
+    with pytest.raises(Exception, match=f"nothing came from .* its ZMQ {pattern.upper()} Message Sink bind there"):
+        run_block(GnuradioMessageSource({**place, "socket": OTHER[pattern]}))
 
 
 def test_a_stream_waits_for_a_receiver_that_comes_late(endpoint):

@@ -387,6 +387,7 @@ class GnuradioMessageSink(Block):
     """
 
     class Params(PeerParams):
+        speaks = "Message "
         socket: Literal["push", "pub", "rep"] = Field("push", description="counterpart of GNU Radio's PULL, SUB or REQ")
         bind: bool = Field(True, description="bind, or connect to a peer that does")
 
@@ -422,6 +423,7 @@ class GnuradioMessageSource(_Source):
     """
 
     class Params(SourceParams):
+        speaks = "Message "
         item: Literal[
             "bits", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64",
             "complex64", "complex128",

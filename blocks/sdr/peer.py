@@ -14,7 +14,7 @@ import re
 import struct
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 import zmq
@@ -35,6 +35,8 @@ _REQUEST = struct.Struct("<I")
 
 class PeerParams(BlockParams):
     """Where GNU Radio is met."""
+
+    speaks: ClassVar[str] = ""  # what names of GNU Radio's blocks have before Source or Sink
 
     endpoint: str = Field(
         description="address, the same as in GNU Radio's block: tcp://127.0.0.1:5555 or ipc:///run/user/1000/radio",
@@ -67,6 +69,7 @@ class _Peer:
     """One socket in a ZeroMQ context of its own, as `checkpoint` is called while it waits."""
 
     kinds: dict[str, int]
+    _their: dict[str, str]  # kinds of GNU Radio's blocks, by our sockets'
 
     def __init__(self, params: Any, checkpoint: Callable[[], None]):
         self.params, self.checkpoint = params, checkpoint
@@ -86,9 +89,10 @@ class _Peer:
             self.close()
             raise BlockError(f"cannot {verb} {self.params.endpoint}: {zmq.strerror(error.errno or 0)}") from None
 
-    def nobody(self, what: str, block: str) -> BlockError:
-        """Return the fault of a peer that never came."""
+    def nobody(self, what: str, end: str) -> BlockError:
+        """Return the fault of a peer that never came, GNU Radio's Source or Sink."""
         verb = "connect" if self.params.bind else "bind"
+        block = f"ZMQ {self._their[self.params.socket]} {self.params.speaks}{end}"
         return BlockError(
             f"{what} {self.params.endpoint} within {self.params.wait:g} s: is the GNU Radio flowgraph running, "
             f"and does its {block} {verb} there?"
@@ -111,7 +115,7 @@ class Sender(_Peer):
     """
 
     kinds = {"push": zmq.PUSH, "pub": zmq.XPUB, "rep": zmq.ROUTER}
-    _their = {"push": "ZMQ PULL Source", "pub": "ZMQ SUB Source", "rep": "ZMQ REQ Source"}
+    _their = {"push": "PULL", "pub": "SUB", "rep": "REQ"}
 
     def __init__(self, params: Any, checkpoint: Callable[[], None], final: bool = False):
         super().__init__(params, checkpoint)
@@ -132,7 +136,7 @@ class Sender(_Peer):
             if self.left and self.left.poll(0):
                 raise PeerLeft
             if time.monotonic() > until:
-                raise self.nobody("nobody took what is sent to", self._their[self.params.socket])
+                raise self.nobody("nobody took what is sent to", "Source")
         return most
 
     def put(self, message: bytes | memoryview) -> bool:
@@ -181,7 +185,7 @@ class Receiver(_Peer):
     """The end that receives."""
 
     kinds = {"pull": zmq.PULL, "sub": zmq.SUB, "req": zmq.DEALER}
-    _their = {"pull": "ZMQ PUSH Sink", "sub": "ZMQ PUB Sink", "req": "ZMQ REP Sink"}
+    _their = {"pull": "PUSH", "sub": "PUB", "req": "REP"}
 
     def __init__(self, params: Any, checkpoint: Callable[[], None], ask_for: int):
         super().__init__(params, checkpoint)
@@ -212,7 +216,7 @@ class Receiver(_Peer):
             self.asked = True
 
     def nobody_came(self) -> BlockError:
-        return self.nobody("nothing came from", self._their[self.params.socket])
+        return self.nobody("nothing came from", "Sink")
 
     def close(self, linger_s: float = 0.0) -> None:
         self.socket.disable_monitor()
