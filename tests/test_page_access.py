@@ -8,11 +8,12 @@ import signal
 import socket
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from tornado.websocket import websocket_connect
+from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from blocks._page.choice import choose
 from blocks._page.history import History
@@ -70,8 +71,9 @@ def is_closed_upon(data, host, port, session):
 
     async def send():
         socket = await websocket_connect(f"ws://{host}:{port}/ws", subprotocols=["bokeh", session])
-        for each in data:
-            await socket.write_message(each, binary=isinstance(each, bytes))
+        with suppress(WebSocketClosedError):  # upon the first of them, say
+            for each in data:
+                await socket.write_message(each, binary=isinstance(each, bytes))
         while await socket.read_message() is not None:
             pass
         return True

@@ -154,17 +154,20 @@ def test_a_meter_whose_channel_was_turned_draws_its_error_rates(second, drawn):
     kept = {}
     meter = ErrorMeter(context=Context(keep=kept.__setitem__))
     sent, got = [], []
-    for frame, esn0 in enumerate((6.0, second)):
+    for frame, (esn0, header) in enumerate(((6.0, 0.1), (second, 0.1), (6.0, 0.3))):
         bits = noise.random_bytes(4000, 1, frame)
         symbols = noise.awgn(qam.map_symbols(bits, 32_000), theory.db_to_ratio(-esn0), 7, frame, 0)
         channel = {
-            "kind": "awgn", "fading": "none", "esn0_db": esn0, "ebn0_db": esn0 - 6.02, "modulation": "16qam",
+            "kind": "awgn", "fading": "none", "esn0_db": esn0, "ebn0_db": esn0 - 6.02 + header, "modulation": "16qam",
             "bits_per_use": 4,
         }  # fmt: skip
         sent.append(Packet(bits, frame, packed=True, last=True))
         got.append(Packet(qam.decide(symbols), frame, packed=True, last=True).tagged(true_channel=channel))
     run_block(meter, {"sent": sent, "received": got})
     assert sorted(kept) == drawn
+    rows = meter.count.rates_by_ebn0()  # one for each value turned to, whatever the frames' headers; the newest last
+    assert [row["ebn0_db"] for row in rows] == [pytest.approx(second - 5.92, abs=0.006), pytest.approx(0.18, abs=0.006)]
+    assert [row["bits"] for row in rows] == [32_000, 64_000]
     for row in meter.count.rates_by_ebn0():
         assert (row["ber_low"], row["ber_high"]) == theory.binomial_interval(row["bit_errors"], row["bits"])
         assert row["ber_low"] < row["ber_theory"] < row["ber_high"]

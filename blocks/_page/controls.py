@@ -29,6 +29,7 @@ CSS = """
 label, .bk-slider-title { color: var(--ink) !important; font: 13px var(--font); }
 .bk-input, input, select { background: var(--paper) !important; color: var(--ink) !important;
   border: 1px solid var(--line) !important; border-radius: 5px; font: 13px var(--font); }
+select.bk-input { background: var(--arrow) no-repeat right 9px center / 9px 6px var(--paper) !important; }
 .bk-icon { background-color: var(--faint) !important; }
 input:focus, select:focus, .noUi-handle:focus { outline: 2px solid var(--focus) !important; outline-offset: 1px; }
 .noUi-target { background: var(--line) !important; border: none !important; box-shadow: none !important; }
@@ -55,7 +56,7 @@ class Control:
         self.slider: Slider | None = None
         self.field: TextInput | Select
         if choices := _choices(parameter.schema):
-            self.field = Select(options=choices, **wide)
+            self.field = Select(options=choices, description=parameter.description, **wide)
         else:
             self.field = TextInput(description=parameter.description, **wide)
         self.field.on_change("value", lambda attr, old, new: self._ask(new))

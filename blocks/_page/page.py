@@ -30,7 +30,8 @@ WORDS = {"done": "ended"}  # of states whose names say it less well
 CSS = """
 :host { font: 13px/1.3 var(--font); color: var(--ink); }
 .bk-clearfix { display: block !important; overflow: hidden; }
-.bar { display: flex; gap: 22px; align-items: baseline; white-space: nowrap; overflow: hidden; }
+.bar { display: flex; flex-wrap: wrap; gap: 9px 22px; align-items: baseline; white-space: nowrap; overflow: hidden;
+  height: 21px; } /* what finds no room in the line is not there by half */
 .pill { border-radius: 10px; padding: 1px 10px; color: #fff; background: #00664b; font-weight: 600; }
 .pill.starting, .pill.silent { background: #6b4e00; } .pill.done { background: #4d5661; }
 .pill.failed, .pill.gone, .pill.interrupted { background: #a63c00; }

@@ -24,7 +24,7 @@ CSS = """
 figure { margin: 0; flex: 1 1 0; min-width: 0; min-height: 0; display: flex; flex-direction: column; }
 figure img { flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; object-position: top left; }
 figcaption { color: var(--faint); font-size: 11px; margin-bottom: 3px; }
-.words { flex: 1.8 1 0; min-width: 0; overflow: auto; }
+.words { flex: 1.4 1 0; min-width: 0; overflow: auto; }
 h3 { font-size: 13px; margin: 0 0 3px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 p { margin: 0 0 5px; }
 p b { display: block; font-weight: normal; color: var(--faint); font-size: 11px; }

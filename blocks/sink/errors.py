@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from flowgraph.block import BITS, Block, BlockError, Packet, Port
 
 REPORT_EVERY_S = 0.25
 SHOWN = 200_000  # symbols of the picture, the first of the run
-POINTS = 200  # values of Eb/N0 that are told apart
-TURNED_DB = 0.5  # over which they reach where the channel was turned: headers alone make tenths, by the frame's length
+POINTS = 200  # values of Es/N0 that are told apart
+TURNED_DB = 0.5  # of Eb/N0: headers alone make tenths, by the frame's length
 NO_SIGNAL = 7.0  # SNR times symbols that noise alone stays below, but for one time in a thousand: it is exponential
 SYMBOL_CLUSTER_BITS = 64  # bits counted together where every symbol fades by itself
 
@@ -34,9 +35,10 @@ class ErrorMeter(Block):
     interleaver, and where the channel is not known, it comes from that across frames. A negative LLR is a 1. Es/N0 and
     Eb/N0, all energy of a frame over its information bits, are means over the bits compared.
 
-    Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval by
-    Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none. `error_rates.pdf` and `.png`
-    draw them over the closed form, where they reach over more than 0.5 dB.
+    Where the channel is turned while the graph runs, `ber_points` has bits, errors, their rate and its interval for
+    each Es/N0, by the mean Eb/N0, to 0.01 dB, the one in force last; frames within which it changes are in none, and
+    those whose Eb/N0 differ by more than 0.5 dB, as their codes do, in points of their own. `error_rates.pdf` and
+    `.png` draw them over the closed form, where they reach over more than 0.5 dB.
 
     A frame of which any bit is wrong or missing counts in `bit_frames_wrong`, out of `bit_frames`; where symbols err
     independently, with probability P, `bit_frames_wrong_theory` adds up the closed form 1 - (1 - P)^n for frames of n
@@ -195,13 +197,22 @@ def _arrived(sent: Packet, received: Packet, common: int) -> np.ndarray | None:
 NO_CLUSTERS = np.zeros(6, object)  # clusters, and sums of e, n, e^2, e n, n^2, as whole numbers
 
 
-class _Point(NamedTuple):
-    """What was counted at one Eb/N0, and the error rate expected there."""
+@dataclass
+class _Point:
+    """What was counted at one Es/N0, and the error rate expected there."""
 
+    esn0: float
+    first: float  # Eb/N0 of a frame; that of the others is about the same
+    theory: float | None
     bits: int = 0
     errors: int = 0
-    clusters: np.ndarray = NO_CLUSTERS
-    theory: float | None = None
+    clusters: np.ndarray = field(default_factory=NO_CLUSTERS.copy)
+    ebn0: _MeanRatio = field(default_factory=_MeanRatio)
+
+    def add(self, errors: int, bits: int, clusters: np.ndarray, ebn0: float) -> None:
+        """Count a frame."""
+        self.bits, self.errors, self.clusters = self.bits + bits, self.errors + errors, self.clusters + clusters
+        self.ebn0.add(ebn0, bits)
 
 
 class _BitErrors(_Errors):
@@ -213,7 +224,7 @@ class _BitErrors(_Errors):
         super().__init__()
         self.frames = self.frames_wrong = 0
         self.frames_expected: float | None = 0.0  # wrong ones, by the closed form
-        self.points: dict[float, _Point] = {}  # of frames with one Eb/N0, the newest last
+        self.points: list[_Point] = []  # the newest last
         self.uses = self.pixel_values = self.images = 0  # channel uses and values of frames that carry images
         self.clustered = True
         self.clusters = NO_CLUSTERS
@@ -239,29 +250,36 @@ class _BitErrors(_Errors):
         return rate
 
     def _collect(self, received: Packet, errors: int, bits: int, clusters: np.ndarray) -> None:
-        """Count a frame by its Eb/N0, if that is known and does not change within it."""
-        values = {tag.value.get("ebn0_db") for tag in received.tags if tag.key == "true_channel"}
-        if len(values) != 1 or None in values:
+        """Count a frame by its Es/N0, if that and Eb/N0 are known and do not change within it."""
+        channels = (tag.value for tag in received.tags if tag.key == "true_channel")
+        told = {(each.get("esn0_db"), each.get("ebn0_db")) for each in channels}
+        ((esn0, ebn0),) = told if len(told) == 1 else {(None, None)}
+        if esn0 is None or ebn0 is None:
             return
-        ebn0 = round(values.pop(), 2)
-        known = self.points.pop(ebn0, _Point())
-        if len(self.points) < POINTS:
-            theory = self.theory(self.channel) if self.channel else None
-            self.points[ebn0] = _Point(known.bits + bits, known.errors + errors, known.clusters + clusters, theory)
+        esn0 = round(esn0, 2)
+        alike = (n for n, each in enumerate(self.points) if each.esn0 == esn0 and abs(each.first - ebn0) <= TURNED_DB)
+        if (known := next(alike, None)) is not None:
+            self.points.append(self.points.pop(known))
+        elif len(self.points) < POINTS:
+            self.points.append(_Point(esn0, ebn0, self.theory(self.channel) if self.channel else None))
+        else:
+            return
+        self.points[-1].add(errors, bits, clusters, ebn0)
 
     @property
     def turned(self) -> bool:
         """Whether the channel was turned while the graph ran."""
-        return bool(self.points) and max(self.points) - min(self.points) > TURNED_DB
+        reached = [point.ebn0.decibel or 0.0 for point in self.points]
+        return bool(reached) and max(reached) - min(reached) > TURNED_DB
 
     def rates_by_ebn0(self) -> list[dict[str, Any]]:
-        """Return a row for each Eb/N0, the one in force last."""
+        """Return a row for each Es/N0, the one in force last."""
         rows = []
-        for ebn0, point in self.points.items():
+        for point in self.points:
             low, high = self._interval(point.errors, point.bits, point.clusters) or (None, None)
             counted = {"bits": point.bits, "bit_errors": point.errors, "ber": point.errors / point.bits}
             interval = {"ber_low": low, "ber_high": high, "ber_theory": point.theory}
-            rows.append({"ebn0_db": ebn0, **counted, **interval})
+            rows.append({"ebn0_db": round(point.ebn0.decibel or 0.0, 2), **counted, **interval})
         return rows
 
     def _interval(self, errors: int, bits: int, clusters: np.ndarray) -> tuple[float, float] | None:

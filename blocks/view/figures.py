@@ -168,9 +168,9 @@ def _draw_curve(axes: Any, rate: str, rows: list[Mapping[str, Any]], colour: str
     if bounds:
         x, y = map(list, zip(*bounds, strict=True))
         axes.errorbar(x, y, np.multiply(y, 0.4), uplims=True, fmt="_", color=colour, markersize=7, linewidth=1.2)
-    known = [(row["ebn0_db"], row[f"{rate}_theory"]) for row in rows if row.get(f"{rate}_theory")]
+    known = {row["ebn0_db"]: row[f"{rate}_theory"] for row in rows if row.get(f"{rate}_theory")}
     if known:
-        axes.plot(*_smooth(*zip(*known, strict=True)), color=colour, linewidth=1, alpha=0.8)
+        axes.plot(*_smooth(tuple(known), tuple(known.values())), color=colour, linewidth=1, alpha=0.8)
 
 
 def _smooth(x: tuple[float, ...], y: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
