@@ -122,6 +122,24 @@ def test_where_fades_last_no_closed_form_is_told_of_frames(params):
     assert measure(sent, received).link["bit_frames_wrong_theory"] is None
 
 
+def test_clusters_that_are_all_alike_leave_doubt():
+    """As much as of independent bits, widened for their number; of nothing but errors as of none."""
+    low, high = theory.clustered_interval(40, 200, 400, 40 * 25, 40 * 50, 40 * 100)
+    assert (low, high) == pytest.approx(theory.binomial_interval(200, 400), abs=0.01)
+    assert low < theory.binomial_interval(200, 400)[0]
+    assert theory.clustered_interval(9, 90, 90, 900, 900, 900) == (1 - theory.binomial_interval(0, 9)[1], 1)
+
+
+def test_frames_of_which_nothing_came_are_no_clusters():
+    """Behind a decoder, where the interval is made of frames: one of three came."""
+    sent = [bits(np.zeros(80), frame) for frame in range(3)]
+    fades = {"kind": "awgn", "fading": "none", "coded": True, "esn0_db": 3.0}
+    came = [bits(np.arange(80) % 2, 0, true_channel=fades), bits([], 1), bits([], 2)]
+    link = measure(sent, came).link
+    assert (link["bits"], link["ber"], link["ber_clusters"]["clusters"]) == (80, 0.5, 1)
+    assert link["ber_interval"] is None
+
+
 def test_what_an_interleaver_spread_tells_no_more_of_the_mean():
     """The same 480 fades, whose errors lie together or all over the frame: as wide an interval."""
     sent = [Packet(noise.random_bytes(1 << 10, 1, f), f, packed=True, last=True) for f in range(60)]

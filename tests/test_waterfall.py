@@ -225,12 +225,22 @@ curves:
             "must have 'waterfall', a key of a waterfall: what",
         ),
         ("flowgraph: x\nblocks: {}\n", "must have 'waterfall', a key of a waterfall: what it is called"),
+        (
+            f"waterfall: x\ncurves: {{a: {{graph: {LINKS}/awgn.yaml, ebn0: []}}}}\n",
+            ": curves.a.ebn0: must have a value",
+        ),
     ],
 )
 def test_what_is_missing_is_told(tmp_path, text, complaint):
     with pytest.raises(ConfigError) as caught:
         points(text, tmp_path)
     assert complaint in str(caught.value)
+
+
+def test_a_file_that_there_is_not_is_the_one_thing_told(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(str(tmp_path / "none.yaml"))
+    assert str(caught.value) == f"{tmp_path}/none.yaml: must be a file that can be read: No such file or directory"
 
 
 def test_variables_overlays_and_settings_work_as_in_flowgraphs(tmp_path):

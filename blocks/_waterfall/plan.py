@@ -122,6 +122,8 @@ def load(
 
 def _waterfall(document: Document, files: Files, seed: int | None) -> Waterfall | None:
     keys, mistakes = document.keys, files.mistakes
+    if document.at.value is None:  # there is no such file, or nothing in it, which has been told
+        return None
     variables = Variables(mistakes.mapping(keys["vars"]), {}, mistakes, document.whole)
     given = {key: variables.resolve(keys[key]) for key in _Head.model_fields if key in keys}
     if seed is not None:

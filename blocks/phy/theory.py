@@ -202,21 +202,24 @@ def clustered_interval(
     trials2 those of e^2, e n and n^2. It is the binomial interval for as many trials as would have the ratio
     estimator's variance (W. G. Cochran, "Sampling Techniques", 6.4; E. Korn and B. Graubard, "Confidence intervals for
     proportions with small expected number of positive counts", 1998), approximate where few clusters have errors;
-    where no error was seen, the upper bound on the probability that a cluster has one. A bound under 1e-12 is 0, for
-    few clusters cannot tell. None for fewer than two.
+    where no error was seen, the upper bound on the probability that a cluster has one, and where nothing but errors
+    was, the lower bound on the probability that a cluster has no other. Where clusters are all alike, trials count as
+    independent. A bound under 1e-12 is 0, for few clusters cannot tell. None for fewer than two.
     """
     from scipy.special import betaincinv, ndtri, stdtrit
 
     if clusters < 2 or not trials:
         return None
+    alone = binomial_interval(0, clusters, confidence)[1]  # of clusters none of which was seen
     if not errors:
-        return 0.0, binomial_interval(0, clusters, confidence)[1]
+        return 0.0, alone
+    if errors == trials:
+        return 1 - alone, 1.0
     rate, upper = errors / trials, (1 + confidence) / 2
     squares = errors2 - 2 * rate * errors_trials + rate * rate * trials2
     variance = max(squares, 0.0) * clusters / (clusters - 1) / trials**2
-    if not variance:
-        return rate, rate
-    effective = rate * (1 - rate) / variance * float(ndtri(upper) / stdtrit(clusters - 1, upper)) ** 2
+    independent = rate * (1 - rate) / variance if variance else trials
+    effective = independent * float(ndtri(upper) / stdtrit(clusters - 1, upper)) ** 2
     right, wrong = (1 - rate) * effective, rate * effective
     low = float(betaincinv(wrong, right + 1, 1 - upper))
     return low if low > 1e-12 else 0.0, float(betaincinv(wrong + 1, right, upper))

@@ -302,8 +302,8 @@ class _BitErrors(_Errors):
         if cluster:
             self._add_clusters(different, common, mask, cluster)
         errors = _ones(different)
-        if cluster is None:
-            bits = common if mask is None else int(mask.sum())
+        bits = common if mask is None else int(mask.sum())
+        if cluster is None and bits:
             self.clusters = self.clusters + np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
         return errors
 
@@ -313,7 +313,7 @@ class _BitErrors(_Errors):
         if not len(starts):
             return
         e, n = (np.add.reduceat(np.bitwise_count(part), starts, dtype=np.int64) for part in (different, arrived))
-        sums = [len(e), e.sum(), n.sum(), (e * e).sum(), (e * n).sum(), (n * n).sum()]
+        sums = [np.count_nonzero(n), e.sum(), n.sum(), (e * e).sum(), (e * n).sum(), (n * n).sum()]
         self.clusters = self.clusters + np.array([int(value) for value in sums], object)
 
     def theory(self, channel: dict[str, Any]) -> float | None:

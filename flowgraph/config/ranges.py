@@ -68,6 +68,8 @@ def values_of(node: Node, mistakes: Mistakes) -> list[Node]:
     if not is_grid(node):
         return [node]
     if isinstance(node.value, list):
+        if not node.value:
+            mistakes.add(node.wrong("must have a value"))
         return node.value
     made = validated(mistakes, _Range, node, node.value, "a key of a range")
     return [replace(node, value=value, text=str(value), size=1) for value in made.values()] if made else []

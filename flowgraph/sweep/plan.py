@@ -125,6 +125,8 @@ def load(
 
 def _sweep(document: Document, files: Files, settings: Mapping[str, Any], seed: int | None) -> Sweep | None:
     keys, mistakes = document.keys, files.mistakes
+    if document.at.value is None:  # there is no such file, or nothing in it, which has been told
+        return None
     written = dict(mistakes.mapping(keys.get("vars", Node({}))))
     written |= {name: node_of(value, "--set", name) for name, value in settings.items()}
     variables = Variables(written, {}, mistakes, document.whole)
@@ -188,8 +190,6 @@ def _distinct(node: Node, mistakes: Mistakes) -> list[Node]:
         if key in found:
             mistakes.add(each.wrong(f"must be given once, not again: {shown(each.plain)}"))
         found.setdefault(key, each)
-    if is_grid(node) and not found and not mistakes:
-        mistakes.add(node.wrong("must have a value"))
     return list(found.values()) or [replace(node, value=UNRESOLVED)]
 
 
