@@ -5,7 +5,7 @@ import pytest
 
 from blocks.source.bits import BitSource
 from blocks.source.tone import ToneSource
-from flowgraph.block import Context
+from flowgraph.block import Context, ParamsError
 from flowgraph.testing import assert_same_stream, run_block
 
 
@@ -77,3 +77,8 @@ def test_a_tone_has_its_frequency_and_goes_on_through_frames():
 def test_a_tone_of_negative_frequency_and_amplitude_a():
     tone = run_block(ToneSource({"samples": 4, "frequency": -12000, "amplitude": 0.5}))["samples"][0].data
     np.testing.assert_allclose(tone, [0.5, -0.5j, -0.5, 0.5j], atol=1e-7)
+
+
+def test_a_tone_that_the_sample_rate_does_not_carry_is_refused():
+    with pytest.raises(ParamsError, match="must have a frequency of at most half the sample rate, 24000 Hz"):
+        ToneSource({"frequency": "-25 kHz"})

@@ -119,12 +119,12 @@ def test_a_radio_that_gives_nothing_is_told_of(loop):
         run_block(GnuradioRadio(USRP | {"python": loop, "wait": "0.3 s"}))
 
 
-def looped(folder, loop, link, *overlays, **variables):
+def looped(folder, loop, link, *overlays, seconds=4, **variables):
     """Return `configs/radio_check.yaml` over a link of `configs/links/`, with a loop in the radio's place."""
     (folder / "loop.yaml").write_text(
         f"subgraph: loop\nextends: {ROOT}/configs/links/{link}\nvars: {{endpoint: 'ipc://{folder}/to'}}\n"
     )
-    used = f"{{graph: loop.yaml, transmit: true, duration: 4 s, sample_rate: $sample_rate, python: {loop}}}"
+    used = f"{{graph: loop.yaml, transmit: true, duration: {seconds} s, sample_rate: $sample_rate, python: {loop}}}"
     (folder / "overlay.yaml").write_text(f"blocks: {{link: {used}}}\n")
     overlays = [ROOT / "configs/overlays" / name for name in overlays] + [folder / "overlay.yaml"]
     return Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=overlays, **variables)
@@ -136,7 +136,7 @@ def test_bits_pass_the_link_that_the_overlays_name(tmp_path, loop):
 
 
 def test_a_tone_passes_the_link_that_the_overlays_name(tmp_path, loop):
-    check = looped(tmp_path, loop, "tone/radio.yaml", "tone.yaml", tone_samples=1 << 18, sample_rate="1 MHz")
+    check = looped(tmp_path, loop, "tone/radio.yaml", "tone.yaml", seconds=2, tone_samples=1 << 18, sample_rate="1 MHz")
     link = check.run(tmp_path / "out").sections["link"]
     assert (link["windows"], link["windows_without_tone"]) == (4, 0)
     assert (link["level_dbfs"], link["frequency_hz"]) == (pytest.approx(0, abs=1e-4), pytest.approx(100e3, abs=1e-3))

@@ -79,7 +79,8 @@ def soapy(order, transmits):
     within("frequency", order["frequency"], frequencies[0].minimum(), frequencies[-1].maximum())
     within(f"{side}_gain", order[f"{side}_gain"], gains.minimum(), gains.maximum())
     radio.set_frequency(0, order["frequency"])
-    radio.set_gain_mode(0, False)
+    if radio.has_gain_mode(0):
+        radio.set_gain_mode(0, False)
     radio.set_gain(0, order[f"{side}_gain"])
     if order[f"{side}_antenna"]:
         radio.set_antenna(0, order[f"{side}_antenna"])

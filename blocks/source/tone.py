@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flowgraph.block import Block, Packet, Port
 from flowgraph.block import Params as BlockParams
@@ -23,6 +23,13 @@ class ToneSource(Block):
         amplitude: float = Field(1.0, ge=0, description="a; the power is its square")
         frame: int = Field(1 << 20, ge=1, description="samples of a frame; the last one may be shorter")
         packet: int = Field(1 << 16, ge=1, description="most samples of a packet")
+
+        @model_validator(mode="after")
+        def _in_band(self) -> ToneSource.Params:
+            half = self.sample_rate / 2
+            if abs(self.frequency) > half:
+                raise ValueError(f"must have a frequency of at most half the sample rate, {half:g} Hz")
+            return self
 
     outputs = (Port("samples", "complex64", "the tone"),)
 
