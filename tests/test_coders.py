@@ -244,6 +244,9 @@ def test_a_code_block_of_which_nothing_came_is_missing_and_the_others_are_not():
     [
         ({"rate": "1/6"}, "must be 1/5 to 9/10, not 1/6"),
         ({"rate": "95 %"}, 'must be a fraction such as "1/2" or 0.5'),
+        ({"rate": "1e999999999"}, 'must be a fraction such as "1/2" or 0.5, not .1e999999999.'),
+        ({"rate": "1/0"}, 'must be a fraction such as "1/2" or 0.5, not .1/0.'),
+        ({"rate": "9" * 5000}, f'must be a fraction such as "1/2" or 0.5, not .{"9" * 24}.'),
         ({"block_bits": 100}, "multiple of 8"),
         ({"block_bits": 9000}, "at most 8424"),
         ({"block_bits": 8424, "checksum": "crc32"}, "must have block_bits of at most 8416 with checksum: crc32"),

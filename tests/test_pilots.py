@@ -155,6 +155,10 @@ def test_a_loss_before_the_inserter_is_as_long_behind_it():
         ({"length": 0}, "at least 1"),
         ({"interpolation": "wiener"}, "must have doppler with interpolation: wiener, and only then"),
         ({"doppler": 3}, "must have doppler with interpolation: wiener, and only then"),
+        (
+            {"interpolation": "wiener", "doppler": 3e5},
+            "must have a doppler of at most a quarter of symbol_rate, 250000 Hz",
+        ),
         ({"interpolation": "wiener", "doppler": "20 kHz"}, "at most 25 symbols apart, half a period of doppler"),
         ({"interpolation": "cubic"}, "'linear' or 'wiener'"),
     ],

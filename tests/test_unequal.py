@@ -298,6 +298,8 @@ def test_symbols_that_are_no_numbers_are_no_fault(value):
         ("default: {code: repetition, rate: 2/5}", "must have a rate of 1/2, 1/3, ... 1/1000 for code: rep"),
         ("default: {rate: 1/2}", "must have a rate of 1 for code: none, not 1/2"),
         ("default: {rate: half}", 'must be a fraction such as "1/2" or 0.5'),
+        ("default: {code: repetition, rate: 1e-999999999}", 'must be a fraction such as "1/2" or 0.5'),
+        ("default: {rate: 0}", "must be more than 0"),
         ("default: {modulation: 32qam}", "must be bpsk, qpsk, 8psk, 16qam, 64qam, 256qam or a list of points"),
         ("default: {code: turbo}", "must be 'none', 'repetition', 'convolutional' or 'ldpc', not 'turbo'"),
         ("default: {}, captoin: {}", "not 'captoin'"),

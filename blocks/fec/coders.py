@@ -9,6 +9,7 @@ frame that is shorter than one.
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from dataclasses import replace
 from fractions import Fraction
@@ -163,14 +164,23 @@ def expected_errors(llrs: np.ndarray) -> float:
 SOFT_OR_HARD = ("bits", "float32", "int8")
 
 
+def code_rate(value: str | float) -> Fraction:
+    """Return the rate that a text or a number stands for. Raises `ValueError`, for powers of 10 too: they may be huge.
+
+    >>> code_rate("2/3"), code_rate(0.5)
+    (Fraction(2, 3), Fraction(1, 2))
+    """
+    text = str(value)
+    if re.fullmatch(r"(\d+(\.\d*)?|\.\d+|\d+/0*[1-9]\d*)", text) and len(text) <= 24:
+        return Fraction(text)
+    raise ValueError(f'must be a fraction such as "1/2" or 0.5, not {text[:24]!r}')
+
+
 # LDPC
 
 
-def _code_rate(value: str | float) -> str:
-    try:
-        rate = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f'must be a fraction such as "1/2" or 0.5, not {value!r}') from None
+def _ldpc_rate(value: str | float) -> str:
+    rate = code_rate(value)
     if not Fraction(1, 5) <= rate <= Fraction(9, 10):
         raise ValueError(f"must be 1/5 to 9/10, not {value}")
     return str(rate)
@@ -185,7 +195,7 @@ def _decodable(versions: tuple[int, ...]) -> tuple[int, ...]:
 class _LdpcParams(BlockParams):
     """A code, of which encoder and decoder must be told the same."""
 
-    rate: Annotated[str | float, AfterValidator(_code_rate)] = Field(
+    rate: Annotated[str | float, AfterValidator(_ldpc_rate)] = Field(
         "1/2",
         description="payload bits a sent bit of one version of a full block, 1/5 to 9/10; a checksum is no payload",
     )

@@ -33,12 +33,9 @@ _CODERS: dict[str, tuple[type[Block], type[Block], str]] = {
 
 
 def _fraction(value: str | float) -> str:
-    try:
-        rate = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise ValueError(f'must be a fraction such as "1/2" or 0.5, not {value!r}')
+    rate = coders.code_rate(value)
+    if not rate:
+        raise ValueError("must be more than 0")
     return str(rate)
 
 

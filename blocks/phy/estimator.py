@@ -218,6 +218,10 @@ class ChannelEstimator(Block):
         def _fits(self) -> Any:
             if (self.interpolation == "wiener") != (self.doppler is not None):
                 raise ValueError("must have doppler with interpolation: wiener, and only then")
+            if self.doppler and 4 * self.doppler > self.symbol_rate:
+                raise ValueError(
+                    f"must have a doppler of at most a quarter of symbol_rate, {self.symbol_rate / 4:g} Hz"
+                )
             if self.doppler and 2 * self.doppler * self.pattern.period > self.symbol_rate:
                 most = self.symbol_rate / (2 * self.doppler)
                 raise ValueError(
