@@ -194,6 +194,11 @@ def _writing() -> Iterator[None]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    with _viewer(options) or nullcontext() as viewer:
+        return _run_beside(viewer, options)
+
+
+def _run_beside(viewer: Viewer | None, options: argparse.Namespace) -> int:
     spec = _load(options)
     if spec is None:
         return 2
@@ -207,38 +212,36 @@ def _run(options: argparse.Namespace) -> int:
     graph = Flowgraph.from_spec(spec)
     if spec.network.keys:
         load_keys(spec.network.keys)  # what is missing is told before there is a folder
-    viewer = _viewer(options, spec.network.keys)
     with _writing():
         folder = RunFolder.for_run(spec.name, options.out)
 
     def observe(report: Report) -> None:
         progress.observe(report)
         if viewer:
-            viewer.observe(report)
+            viewer.observe(report, spec.network.keys)
 
-    with viewer or nullcontext():
-        try:
-            report = graph.run(folder, observe=observe, tell=progress.tell, live=viewer is not None)
-            code = 0
-        except RunFailed as failure:
-            report = failure.report
-            code = 130 if failure.interrupted else 1
-        with printing():
-            if not options.quiet:
-                print_summary(report, folder)
-            elif code:
-                print(report.result["fault"], file=sys.stderr)
-        if viewer and code != 130:
-            viewer.stay()
+    try:
+        report = graph.run(folder, observe=observe, tell=progress.tell, live=viewer is not None)
+        code = 0
+    except RunFailed as failure:
+        report = failure.report
+        code = 130 if failure.interrupted else 1
+    with printing():
+        if not options.quiet:
+            print_summary(report, folder)
+        elif code:
+            print(report.result["fault"], file=sys.stderr)
+    if viewer and code != 130:
+        viewer.stay()
     return code
 
 
-def _viewer(options: argparse.Namespace, keys: str | None) -> Viewer | None:
+def _viewer(options: argparse.Namespace) -> Viewer | None:
     """Return the page or the window that is wanted beside a run."""
     if options.live:
         from blocks.view import viewer
 
-        return viewer.page(*_place(options), keys)
+        return viewer.page(*_place(options))
     for option, value in (("--port", options.port), ("--address", options.address)):
         if value is not None:
             from flowgraph.block import BlockError
@@ -247,7 +250,7 @@ def _viewer(options: argparse.Namespace, keys: str | None) -> Viewer | None:
     if options.window:
         from blocks.view import viewer
 
-        return viewer.window(keys)
+        return viewer.window()
     return None
 
 

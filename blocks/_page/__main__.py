@@ -1,4 +1,4 @@
-"""Shows a run beside it: ADDRESS KEYS HOST PORT for a page, ADDRESS KEYS for a window; KEYS may be empty."""
+"""Shows a run beside it: a page at HOST PORT, or a window. Where the run is, and its keys, come by standard input."""
 
 import os
 import sys
@@ -7,16 +7,19 @@ from flowgraph.block import BlockError
 
 
 def main() -> int:
-    """Show what the arguments say."""
-    address, keys, *place = sys.argv[1:]
+    """Load what is to be shown, wait for the run, and show it."""
+    run, place = os.getppid(), sys.argv[1:]
+    if place:
+        from blocks._page.server import serve
+    else:
+        from blocks._page.window import show
+    address, keys = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+    if not address:  # there is to be no run
+        return 0
     try:
         if place:
-            from blocks._page.server import serve
-
-            serve(address, keys or None, place[0], int(place[1]), os.getppid())
+            serve(address, keys or None, place[0], int(place[1]), run)
         else:
-            from blocks._page.window import show
-
             show(address, keys or None)
     except BlockError as error:
         print(error, file=sys.stderr)

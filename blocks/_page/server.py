@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import textwrap
+import threading
 from typing import Any
 
 from bokeh.application import Application
@@ -147,7 +148,7 @@ def serve(
     history = History(address)
     feed = Feed(history, keys)
     try:
-        warm_up()
+        threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)
         origins = [origin_of(name, port) for name in (host, *(["localhost"] if token == "" else []))]
         door = _Door(token, port, origins)

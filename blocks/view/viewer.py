@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
 
@@ -37,25 +38,27 @@ def check_display() -> None:
 
 
 class Viewer:
-    """A process that shows a run; `observe` starts it as soon as the run has an address for viewers.
+    """A process that shows a run: it loads while the run does, and waits until that has an address for viewers.
 
-    `arguments` say what it is (`blocks._page.__main__`), `stays` what becomes of it after the run has ended.
+    `place` says where a page is to be; without it, it is a window. `stays` says what becomes of it after the run's end.
     """
 
-    def __init__(self, arguments: list[str], stays: str):
-        self.arguments, self.stays = arguments, stays
-        self.process: subprocess.Popen | None = None
+    def __init__(self, place: tuple[str, ...], stays: str):
+        self.place, self.stays = place, stays
+        self.told = False  # the address
 
-    def observe(self, report: Report) -> None:
-        """Start the process, once."""
-        if self.process is None:
-            command = [sys.executable, "-P", "-m", "blocks._page", report.result["live"], *self.arguments]
-            # A session of its own: Ctrl-C reaches the run alone, and the process sees how that ends.
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    def observe(self, report: Report, keys: str | None) -> None:
+        """Tell the process where the run is, once."""
+        if not self.told:
+            self.told = True
+            assert self.process.stdin is not None
+            with suppress(BrokenPipeError):  # it has said itself why it is no more
+                self.process.stdin.write(f"{report.result['live']}\n{keys or ''}\n")
+                self.process.stdin.close()
 
     def stay(self) -> None:
         """Wait until a person has seen enough, if there is anything to see at all."""
-        if self.process is not None and self.process.poll() is None:
+        if self.told and self.process.poll() is None:
             print(self.stays, file=sys.stderr)
             try:
                 self.process.wait()
@@ -63,24 +66,26 @@ class Viewer:
                 return
 
     def __enter__(self) -> Viewer:
+        command = [sys.executable, "-P", "-m", "blocks._page", *self.place]
+        # A session of its own: Ctrl-C reaches the run alone, and the process sees how that ends.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
+        self.process.terminate()
+        self.process.communicate()
 
 
-def page(host: str, port: int, keys: str | None) -> Viewer:
+def page(host: str, port: int) -> Viewer:
     """Return the live page beside a run. Raises `BlockError` where it cannot be."""
     check_installed()
-    return Viewer([keys or "", host, str(port_for(host, port))], "the live page stays until Ctrl-C")
+    return Viewer((host, str(port_for(host, port))), "the live page stays until Ctrl-C")
 
 
-def window(keys: str | None) -> Viewer:
+def window() -> Viewer:
     """Return the window beside a run. Raises `BlockError` where it cannot be."""
     check_display()
-    return Viewer([keys or ""], "the window stays until it is closed, or Ctrl-C")
+    return Viewer((), "the window stays until it is closed, or Ctrl-C")
 
 
 def serve(address: str, keys: str | None, host: str, port: int) -> None:
