@@ -163,6 +163,8 @@ class ToneMeter(Block):
     def stop(self) -> None:
         if self.windows:
             self.report("link", **self._figures())
+        if not self.found:
+            self.warn(f"no tone was found in {self.windows} windows of up to {self.params.window} samples")
 
     def _measure(self, window: np.ndarray) -> None:
         self.windows += 1
