@@ -1,5 +1,6 @@
 """Coding blocks: every length comes back, however it is cut; what is told of rates, errors and losses is true."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import pytest
 from blocks.fec.coders import Combiner, ConvolutionalEncoder, LdpcDecoder, LdpcEncoder, Repeater, ViterbiDecoder
 from blocks.fec.interleaver import Deinterleaver, Interleaver
 from blocks.phy import theory
-from blocks.phy.channel import AwgnChannel, ErasureChannel
+from blocks.phy.channel import AwgnChannel, Equalizer, ErasureChannel, RayleighChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from flowgraph.block import Context, Packet, Tag
@@ -182,6 +183,38 @@ def test_the_estimate_tells_how_many_bits_are_wrong_now(pair, ebn0_db, low, high
     assert 1e-3 < truth < 0.05
     assert low * truth < estimate["ber"] < high * truth
     assert 0.03 < estimate["channel_ber"] < 0.16
+
+
+def repeated(times, modulation, channel, output):
+    """Share of 600,000 bits that are wrong behind repetition, with its 99.9 % interval."""
+    (sent,) = frames((600_000,), seed=times)
+    stream = run_block(Repeater({"times": times}), {"bits": [sent]})["bits"]
+    stream = run_block(QamMapper({"modulation": modulation}), {"bits": stream})["symbols"]
+    faded = run_block(channel, {"symbols": stream})
+    if "gains" in faded:
+        faded["symbols"] = run_block(Equalizer(), faded)["symbols"]
+    demapper = QamDemapper({"modulation": modulation, "output": output, "noise": "known"})
+    stream = run_block(demapper, faded)["bits"]
+    (back,) = whole_frames(run_block(Combiner({"times": times}), {"bits": stream})["bits"])
+    return theory.binomial_interval(int((bits(back) != bits(sent)).sum()), sent.count, 0.999)
+
+
+@pytest.mark.parametrize(("modulation", "output"), [("bpsk", "llr"), ("qpsk", "llr8")])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_repetition_gains_nothing_at_one_energy_a_bit(times, modulation, output):
+    """Q(sqrt(2 Eb/N0)), however often it is cut in pieces."""
+    low, high = repeated(times, modulation, AwgnChannel({"ebn0": 4}, "air", Context(seed=times)), output)
+    assert low < theory.gaussian_tail((2 * theory.db_to_ratio(4)) ** 0.5) < high
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_repetition_over_independent_fades_is_diversity(times):
+    """Maximum ratio combining of L fades, J. G. Proakis, "Digital Communications", 14.4-15."""
+    low, high = repeated(times, "bpsk", RayleighChannel({"ebn0": 9}, "air", Context(seed=9)), "llr")
+    ratio = theory.db_to_ratio(9) / times
+    mu = (ratio / (1 + ratio)) ** 0.5
+    ways = sum(math.comb(times - 1 + k, k) * ((1 + mu) / 2) ** k for k in range(times))
+    assert low < ((1 - mu) / 2) ** times * ways < high
 
 
 def test_wrong_blocks_are_counted():

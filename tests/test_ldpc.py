@@ -163,6 +163,23 @@ def test_versions_gain_what_capacity_allows_and_chase_combining_cannot(versions,
     assert (~decoded.ok).sum() == wrong
 
 
+@pytest.mark.parametrize(
+    ("k", "graph", "starts"),
+    [(8448, 1, (0, 17, 33, 56)), (7000, 1, (0, 17, 33, 56)), (3840, 2, (0, 13, 25, 43)), (100, 2, (0, 13, 25, 43))],
+)
+def test_versions_begin_where_the_standard_has_them(k, graph, starts):
+    """Table 5.4.2.1-2: in the buffer of N bits from k0 = starts Z on, fillers left out, as often as it takes."""
+    size, systematic = LdpcCode(k, k, graph).lifting, {1: 20, 2: 8}[graph]
+    places = [at for at in range({1: 66, 2: 50}[graph] * size) if not k - 2 * size <= at < systematic * size]
+    payload = np.random.default_rng(k).integers(0, 2, (1, k), np.uint8)
+    (buffer,) = LdpcCode(k, len(places), graph).encode(payload)
+    n = len(places) // 3
+    sent = LdpcCode(k, n, graph, versions=[0, 1, 2, 3]).encode(payload).reshape(4, n)
+    for start, word in zip(starts, sent, strict=True):
+        first = np.searchsorted(places, start * size)
+        np.testing.assert_array_equal(word, np.resize(np.roll(buffer, -first), n))
+
+
 @pytest.mark.parametrize("versions", [(0,), (3,), (2, 1, 0), (0, 3, 0, 3)])
 def test_versions_that_hold_the_payload_decode_without_noise(versions):
     code = LdpcCode(1000, 2000, 1, 4, versions)

@@ -108,6 +108,7 @@ class LdpcCode:
     versions: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "versions", tuple(self.versions))  # a list would do as well
         if self.graph not in LARGEST:
             raise ValueError(f"graph must be 1 or 2, not {self.graph}")
         if not 1 <= self.k <= LARGEST[self.graph]:
