@@ -9,7 +9,7 @@ from scipy.special import j0
 
 from blocks.phy import noise, qam, theory
 from blocks.phy.channel import Equalizer, RayleighChannel
-from blocks.phy.estimator import STRETCH, ChannelEstimator, PilotNoise, gains_at_pilots, linear, wiener
+from blocks.phy.estimator import STRETCH, ChannelEstimator, PilotNoise, fading_basis, gains_at_pilots, linear, wiener
 from blocks.phy.pilots import Pattern, PilotInserter
 from blocks.phy.qam import QamDemapper
 from flowgraph import Flowgraph
@@ -95,6 +95,16 @@ def test_wiener_gains_are_on_the_bayesian_bound_for_clarkes_fading(doppler, n0_d
     assert bound - spread < np.mean(found) < bound * 10**0.03 + spread
     assert np.mean(found) < TWO_DB * bound
     assert np.mean(told) == pytest.approx(bound, rel=0.1)
+
+
+def test_gains_without_noise_or_of_a_shift_that_cannot_be():
+    """Weights of a channel that stays, without noise, are a mean; a shift is 0 to 1/2."""
+    weights = wiener(Pattern(4, 1), 2, 0.0, -300.0).weights
+    np.testing.assert_allclose(weights, 0.5, rtol=1e-6)
+    for call in (fading_basis, lambda *a: wiener(*a, -10.0)):
+        for doppler in (-0.1, 0.51, np.nan, np.inf):
+            with pytest.raises(ValueError, match="doppler must be 0 to 1/2 period a symbol"):
+                call(Pattern(4, 1), 16, doppler)
 
 
 def test_the_edges_of_a_frame_are_estimated_by_the_pilots_there():

@@ -32,7 +32,12 @@ LARGEST = 2.0**13  # value of an analog latent, which that figure can tell the s
 
 
 def scale_code(values: np.ndarray) -> int:
-    """Return the root mean square of values as round(128 log2 rms) + 2048: 12 bits, in steps of 0.05 dB."""
+    """Return the root mean square of values as round(128 log2 rms) + 2048: 12 bits, in steps of 0.05 dB.
+
+    Raises `ValueError` for values that are NaN or infinite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite")
     rms = math.sqrt(float(np.mean(values.astype(np.float64) ** 2))) if values.size else 1.0
     return min(max(round(STEPS * math.log2(max(rms, 2**-16))) + MIDDLE, 0), (1 << golay.MESSAGE) - 1)
 

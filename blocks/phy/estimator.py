@@ -37,6 +37,10 @@ def gains_at_pilots(
     The symbols, complex64, begin with the group number `first`. A group with a symbol that is NaN, infinite or beyond
     1e18 has pilots of NaN, and the gain of the group before, the first one `before`. Raises `ValueError` for symbols
     that end before the last group does.
+
+    >>> pattern = Pattern(spacing=3, length=1)
+    >>> gains_at_pilots(2j * pattern.insert(np.zeros(3, np.complex64)), pattern, 2)[1].round(3)
+    array([0.+2.j, 0.+2.j], dtype=complex64)
     """
     from blocks.phy import _pilots
 
@@ -54,10 +58,22 @@ def gains_at_pilots(
 
 
 def correlation(distance: np.ndarray, doppler: float) -> np.ndarray:
-    """Return the correlation J0(2 pi f d) of gains d symbols apart, for `doppler` f in periods a symbol (Clarke)."""
+    """Return the correlation J0(2 pi f d) of gains d symbols apart, for `doppler` f in periods a symbol (Clarke).
+
+    >>> correlation(np.array([0, 10, 1000]), 0.01).round(3)
+    array([1.   , 0.904, 0.071])
+
+    Raises `ValueError` for a `doppler` that is not 0 to 1/2.
+    """
     from scipy.special import j0
 
-    return j0(2 * np.pi * doppler * distance)
+    return j0(2 * np.pi * _checked(doppler) * distance)
+
+
+def _checked(doppler: float) -> float:
+    if not 0 <= doppler <= 0.5:
+        raise ValueError(f"doppler must be 0 to 1/2 period a symbol, not {doppler:g}")
+    return doppler
 
 
 def _places(pattern: Pattern, groups: int, last: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -79,10 +95,15 @@ def fading_basis(pattern: Pattern, groups: int, doppler: float, last: int | None
     Singular vectors of waves with the Doppler shifts `doppler` cos b, as many as it takes to leave at most `UNSEEN` of
     a gain's power to each of the other dimensions. Groups are a period apart, but that the last one begins at `last`,
     if given.
+
+    >>> fading_basis(Pattern(spacing=31, length=1), 16, 0.0).shape, fading_basis(Pattern(31, 1), 16, 0.001).shape
+    ((1, 16), (4, 16))
+
+    Raises `ValueError` for a `doppler` that is not 0 to 1/2.
     """
     places, _ = _places(pattern, groups, last)
     each = (places[:, None] + np.arange(pattern.length)).ravel()
-    shifts = 2 * np.pi * doppler * np.cos(np.pi * (np.arange(WAVES) + 0.5) / WAVES)
+    shifts = 2 * np.pi * _checked(doppler) * np.cos(np.pi * (np.arange(WAVES) + 0.5) / WAVES)
     phases = np.outer(each - each.mean(), shifts)
     vectors, size, _ = np.linalg.svd(np.hstack([np.cos(phases), np.sin(phases)]) / WAVES**0.5, full_matrices=False)
     left = np.cumsum((size**2)[::-1])[::-1] / (len(each) - np.arange(len(size)))
@@ -149,6 +170,10 @@ def linear(pattern: Pattern, groups: int, last: int | None = None) -> Interpolat
     """Return the straight line between two groups; the gain of the last one, of two or one, for the data behind it.
 
     Groups are a period apart, but that the last one begins at `last`, if given.
+
+    >>> linear(Pattern(spacing=3, length=1), 2).weights[0].round(2)
+    array([[0.75, 0.5 , 0.25],
+           [0.25, 0.5 , 0.75]], dtype=float32)
     """
     places, data = _places(pattern, groups, last)
     share = (np.clip(data / places[1], 0, 1) if groups > 1 else np.ones_like(data))[:, None]
@@ -162,12 +187,18 @@ def wiener(pattern: Pattern, groups: int, doppler: float, n0_db: float, last: in
 
     w = (R + N0/length I)^-1 r, R and r being the correlations J0(2 pi f d) of gains d symbols apart, for `doppler` f in
     periods a symbol (J. K. Cavers, "An analysis of pilot symbol assisted modulation for Rayleigh fading channels",
-    1991). Groups are a period apart, but that the last one begins at `last`, if given.
+    1991), and N0 at least -90 dB. Groups are a period apart, but that the last one begins at `last`, if given.
+
+    >>> wiener(Pattern(spacing=3, length=1), 2, 0.0, 0.0).weights[0].round(2)
+    array([[0.33, 0.33, 0.33],
+           [0.33, 0.33, 0.33]], dtype=float32)
+
+    Raises `ValueError` for a `doppler` that is not 0 to 1/2, and an N0 that is NaN.
     """
     places, data = _places(pattern, groups, last)
     between = correlation(places[:, None] - places, doppler)
     to_data = correlation(places[:, None] - data[:, None, :], doppler)
-    noise = theory.db_to_ratio(n0_db) / pattern.length
+    noise = max(theory.db_to_ratio(n0_db), 1e-9) / pattern.length
     weights = np.linalg.solve(between + noise * np.eye(groups), to_data)
     w, r = weights[_middle(groups)], to_data[_middle(groups)]
     missed = (1 - 2 * (w * r).sum(0) + (w * (between @ w)).sum(0)).mean()

@@ -95,6 +95,9 @@ def doppler_gains(
 def awgn(symbols: np.ndarray, n0: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return y = x + n with E|n|^2 = `n0` for complex64 symbols x, the first of which is item `offset` of its frame.
 
+    >>> awgn(np.array([1, 1j]), 0.0, key=1)
+    array([1.+0.j, 0.+1.j], dtype=complex64)
+
     Raises `ValueError` for an `n0` below 0, infinite or NaN.
     """
     symbols = array("symbols", symbols, np.complex64, None)
@@ -113,6 +116,9 @@ def fade(symbols: np.ndarray, gains: np.ndarray, n0: float, key: int, frame: int
 
 def equalize(symbols: np.ndarray, gains: np.ndarray, n0: float = 0.0) -> np.ndarray:
     """Return y h* / (|h|^2 + N0) for complex64 symbols y and gains h.
+
+    >>> equalize(np.array([2j, 1, 1]), np.array([2, 0, 1j]))
+    array([0.+1.j, 0.+0.j, 0.-1.j], dtype=complex64)
 
     0 where h is 0 or infinite and, as float32 must hold |h|^2, where that is below 1e-38 or above 1e38; NaN where h or
     y is. Raises `ValueError` for an `n0` below 0, infinite or NaN.
@@ -141,6 +147,9 @@ def random_bytes(count: int, key: int, frame: int = 0, offset: int = 0) -> np.nd
 
 def flips(count: int, probability: float, key: int, frame: int = 0, offset: int = 0) -> np.ndarray:
     """Return `count` packed bits from bit `offset` of a frame on, each 1 with `probability` (to within 2^-33).
+
+    >>> flips(12, 1.0, key=1)
+    array([255, 240], dtype=uint8)
 
     Raises `ValueError` for a probability that is not 0 to 1.
     """

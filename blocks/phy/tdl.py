@@ -46,7 +46,7 @@ class Profile(NamedTuple):
 def profile(name: str) -> Profile:
     """Return TDL-A, -B, -C, -D or -E, tables 7.7.2-1 to 7.7.2-5.
 
-    >>> round(10 * np.log10(profile("D").line_of_sight / profile("D").powers[0]), 1)  # K, in dB
+    >>> round(10 * math.log10(profile("D").line_of_sight / profile("D").powers[0]), 1)  # K, in dB
     13.3
 
     Raises `ValueError` for another name.
@@ -84,6 +84,9 @@ def pulses(name: str, delay_spread: float) -> np.ndarray:
 def knot_interval(doppler: float) -> int:
     """Return the samples between knots, a power of two, for a largest `doppler` shift in periods a sample.
 
+    >>> knot_interval(0.0001), knot_interval(0)
+    (128, 65536)
+
     Raises `ValueError` for one that is not 0 to 1/2.
     """
     if not 0 <= doppler <= 0.5:
@@ -97,6 +100,10 @@ def impulse_responses(
     """Return the taps h at a frame's knots `first` to `last`, complex64 [knots, taps].
 
     Knot k lies at sample k `knot_interval(doppler)`. `delay_spread` is in samples, `doppler` in periods a sample.
+
+    >>> impulse_responses("A", 3.0, 0.001, key=1, frame=0, first=0, last=4).shape
+    (5, 42)
+
     Raises `ValueError` as the functions above do.
     """
     parts = []
@@ -128,7 +135,12 @@ def convolve(items: np.ndarray, taps: np.ndarray, interval: int, offset: int = 0
     """Return y[n] = sum over l of h_l(n) x[n - l], complex64, for all n that x reaches back far enough for.
 
     x: complex64 [taps - 1 + n]. `taps` h: complex64 [knots, taps], a row every `interval` items, a power of two, and
-    running straight between; y[0] lies `offset` items after the first row. Raises `ValueError` where x or h is short.
+    running straight between; y[0] lies `offset` items after the first row.
+
+    >>> convolve(np.array([0, 1, 2, 3]), np.array([[1, 0.5], [1, 0.5]]), 4)
+    array([1. +0.j, 2.5+0.j, 4. +0.j], dtype=complex64)
+
+    Raises `ValueError` where x or h is short.
     """
     from blocks.phy import _tdl
 
