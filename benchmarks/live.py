@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import numpy as np
 from flowgraph.live import Remote
 
 ROOT = Path(__file__).parent.parent
-SLICES, SLICE_S = 6, 3.0  # with and without taps, in turn
+PAIRS, COUNTED = 7, "1 Gbit"  # runs with and without taps, in turn
 TURNS = 100
 WATCHED_S = 30.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -37,6 +36,24 @@ wires:
   - source.bits -> errors.sent
 """
 TAPPED = ("link.map.symbols", "link.air.symbols", "link.demap.bits")
+LOOK_ON = """
+import re, sys, time
+from pathlib import Path
+from flowgraph import BlockError
+from flowgraph.live import Remote
+log, found = Path(sys.argv[1], "log.txt"), None
+while not found:
+    time.sleep(0.1)
+    found = re.search(r"viewers find it at (\\S+)", log.read_text()) if log.exists() else None
+try:
+    remote = Remote(found[1])
+    while True:
+        remote.watch(*sys.argv[2:])
+        for _ in remote.news(0.5):
+            pass
+except BlockError:  # the run has ended
+    pass
+"""
 
 
 def children(process: int) -> dict[int, str]:
@@ -63,37 +80,32 @@ def memory_mb(process: int) -> float:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def bits_of(remote: Remote) -> int:
-    """Return the bits that have been compared by now."""
-    remote.watch()
-    for _ in remote.news():  # what was published a while ago
-        pass
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        for what, value in remote.news(0.5):
-            if what == "report" and value["link"]["bits"]:
-                return value["link"]["bits"]
-    raise RuntimeError("no report came")
+def spent(folder: str, bits: str, wires: tuple[str, ...]) -> float:
+    """Return the seconds of CPU that a run over so many bits takes, all its processes; a viewer looks at the wires."""
+    Path(folder, "counted.yaml").write_text(GRAPH.replace("100 Tbit", bits))
+    out = Path(folder, f"{bits} {len(wires)}")
+    probes = (each for wire in wires for each in ("--probe", wire))
+    run = start(folder, "counted.yaml", "--quiet", "--out", out, *probes)
+    viewer = subprocess.Popen([sys.executable, "-c", LOOK_ON, out, *wires], cwd=ROOT) if wires else None
+    _, status, used = os.wait4(run.pid, 0)
+    assert status == 0
+    if viewer:
+        viewer.wait()
+    return used.ru_utime + used.ru_stime
 
 
-def cost_of_taps(remote: Remote, worker: int) -> float:
-    """Return the CPU time that a bit takes while three wires are tapped, over that while none is, less one.
+def cost_of_taps(folder: str) -> tuple[float, float]:
+    """Return what three tapped wires add to the CPU time of a run, as a share of it, and the error of that.
 
-    The two alternate, so that what else the machine does falls on both.
+    Runs with and without take turns, so that what else the machine does falls on both; their start is no part of it.
     """
-    spent: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(2 * SLICES):
-        tapped = number % 2 == 0
-        wires = TAPPED if tapped else ()
-        time.sleep(0.0 if tapped else 3.2)  # for which the run goes on tapping
-        remote.watch(*wires)
-        bits, cpu, until = bits_of(remote), cpu_s(worker), time.monotonic() + SLICE_S
-        while time.monotonic() < until:
-            remote.watch(*wires)
-            for _ in remote.news(0.2):
-                pass
-        spent[tapped].append((cpu_s(worker) - cpu) / (bits_of(remote) - bits))
-    return statistics.median(spent[True]) / statistics.median(spent[False]) - 1
+    started = min(spent(folder, "1 Mbit", ()) for _ in range(2))
+    shares = []
+    for _ in range(PAIRS):
+        bare, tapped = (spent(folder, COUNTED, wires) - started for wires in ((), TAPPED))
+        shares.append(tapped / bare - 1)
+    low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75])
+    return middle, (high - low) / PAIRS**0.5
 
 
 def round_trips(remote: Remote) -> np.ndarray:
@@ -142,15 +154,19 @@ def page(url: str, server: int) -> dict[str, float]:
     return figures
 
 
+def start(folder: str, *arguments: str | Path) -> subprocess.Popen:
+    """Start a run in a folder."""
+    command = [sys.executable, ROOT / "run_flowgraph.py", "run", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder}
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **quiet)
+
+
 def main() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="b") as folder:
         (Path(folder) / "live.yaml").write_text(GRAPH)
-        command = [sys.executable, str(ROOT / "run_flowgraph.py"), "run", "live.yaml", "--live", "--out", "out"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder}
         began = time.monotonic()
-        run = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        run = start(folder, "live.yaml", "--live", "--out", "out")
         try:
             assert run.stdout is not None
             url = run.stdout.readline().split()[2]
@@ -161,7 +177,6 @@ def main() -> dict[str, float]:
             found = re.search(r"viewers find it at (\S+)", log.read_text())
             assert found
             processes = children(run.pid)
-            worker = next(number for number, line in processes.items() if "flowgraph.worker" in line)
             server = next(number for number, line in processes.items() if "blocks._page" in line)
             remote = Remote(found[1])
             if shutil.which("chromium"):
@@ -169,13 +184,13 @@ def main() -> dict[str, float]:
             os.kill(server, 15)  # its taps would be on all the time
             seconds = round_trips(remote)
             results |= {"turn_median_s": float(np.median(seconds)), "turn_p99_s": float(np.quantile(seconds, 0.99))}
-            results["taps_cpu_share"] = cost_of_taps(remote, worker)
             remote.close()
         finally:
             run.terminate()
             run.wait()
+        results["taps_cpu_share"], results["taps_cpu_share_error"] = cost_of_taps(folder)
     for name, value in results.items():
-        print(f"{name:20} {value:.3g}")
+        print(f"{name:22} {value:.3g}")
     return results
 
 
