@@ -1,5 +1,6 @@
 """OFDM: Sionna's samples, there and back, what the prefix does, and error rates over tapped delay lines by theory."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,14 @@ def test_a_frame_cut_short_gives_what_came():
 def test_what_does_not_fit_into_an_ofdm_symbol_is_refused(name):
     with pytest.raises(ValueError, match=f"must have {name} of at most fft_size, 64"):
         OfdmModulator({"fft_size": 64, "cyclic_prefix": 16, "subcarriers": 50, name: 65})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_what_is_not_finite_or_huge_spoils_its_ofdm_symbol_alone_and_warns_of_nothing(value):
+    symbols = np.ones((2, 8), np.complex64)
+    symbols[0] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = ofdm.demodulate(ofdm.modulate(symbols, 16, 4), 8, 16)
+    assert not np.isfinite(back[0]).all()
+    np.testing.assert_allclose(back[1], 1, atol=1e-6)

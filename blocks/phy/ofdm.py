@@ -28,7 +28,8 @@ def modulate(symbols: np.ndarray, fft_size: int, cyclic_prefix: int) -> np.ndarr
     _at_most(fft_size, cyclic_prefix=cyclic_prefix, subcarriers=symbols.shape[1])
     spectrum = np.zeros((len(symbols), fft_size), np.complex64)
     spectrum[:, _bins(symbols.shape[1], fft_size)] = symbols
-    body = np.fft.ifft(spectrum, norm="ortho")
+    with np.errstate(over="ignore", invalid="ignore"):  # symbols that are huge or infinite
+        body = np.fft.ifft(spectrum, norm="ortho")
     return np.concatenate([body[:, fft_size - cyclic_prefix :], body], axis=1)
 
 
@@ -41,7 +42,8 @@ def demodulate(samples: np.ndarray, subcarriers: int, fft_size: int) -> np.ndarr
     _at_most(fft_size, subcarriers=subcarriers)
     _at_most(samples.shape[1], fft_size=fft_size)
     body = np.ascontiguousarray(samples[:, samples.shape[1] - fft_size :])
-    return np.fft.fft(body, norm="ortho")[:, _bins(subcarriers, fft_size)]
+    with np.errstate(over="ignore", invalid="ignore"):  # samples that are huge or infinite
+        return np.fft.fft(body, norm="ortho")[:, _bins(subcarriers, fft_size)]
 
 
 def frequency_response(taps: np.ndarray, subcarriers: int, fft_size: int) -> np.ndarray:
