@@ -15,6 +15,7 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,6 +119,14 @@ def round_trips(remote: Remote) -> np.ndarray:
     return np.array(seconds)
 
 
+def opening(tab: Any, url: str) -> float:
+    """Return the seconds until a browser shows the page."""
+    began = time.monotonic()
+    tab.goto(url)
+    tab.wait_for_selector("#card-graph canvas")
+    return time.monotonic() - began
+
+
 def page(url: str, server: int) -> dict[str, float]:
     """Return what a page costs that is open in a browser."""
     from playwright.sync_api import sync_playwright
@@ -135,10 +144,7 @@ def page(url: str, server: int) -> dict[str, float]:
             updates += b'"attr":"tags"' in data  # with which each update ends
 
         tab.on("websocket", lambda socket: socket.on("framereceived", count))
-        began = time.monotonic()
-        tab.goto(url)
-        tab.wait_for_selector("#card-graph canvas")
-        opened = time.monotonic() - began
+        opened = opening(tab, url)
         tab.wait_for_timeout(8000)
         cpu, memory, sent, updates, began = cpu_s(server), memory_mb(server), 0, 0, time.monotonic()
         tab.wait_for_timeout(1000 * WATCHED_S)
@@ -150,13 +156,22 @@ def page(url: str, server: int) -> dict[str, float]:
             "page_mbit_per_s": 8e-6 * sent / spent,
             "page_mb_per_hour": (memory_mb(server) - memory) / spent * 3600,
         }
+        figures["page_opens_again_s"] = opening(tab, url)
         browser.close()
     return figures
 
 
-def start(folder: str, *arguments: str | Path) -> subprocess.Popen:
-    """Start a run in a folder."""
+def free(process: int) -> None:
+    """Let a process and its threads use all of the machine's cores."""
+    for thread in os.listdir(f"/proc/{process}/task"):
+        os.sched_setaffinity(int(thread), os.sched_getaffinity(0))
+
+
+def start(folder: str, *arguments: str | Path, one_core: bool = False) -> subprocess.Popen:
+    """Start a run in a folder, kept to one core if so wanted."""
     command = [sys.executable, ROOT / "run_flowgraph.py", "run", *arguments]
+    if one_core:
+        command = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder}
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment, **quiet)
@@ -166,7 +181,7 @@ def main() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="b") as folder:
         (Path(folder) / "live.yaml").write_text(GRAPH)
         began = time.monotonic()
-        run = start(folder, "live.yaml", "--live", "--out", "out")
+        run = start(folder, "live.yaml", "--live", "--out", "out", one_core=True)
         try:
             assert run.stdout is not None
             url = run.stdout.readline().split()[2]
@@ -178,6 +193,7 @@ def main() -> dict[str, float]:
             assert found
             processes = children(run.pid)
             server = next(number for number, line in processes.items() if "blocks._page" in line)
+            free(server)
             remote = Remote(found[1])
             if shutil.which("chromium"):
                 results |= page(url, server)

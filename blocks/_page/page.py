@@ -76,11 +76,11 @@ class Header:
 
 class Echo:
     """Tells whether a browser has taken in what was sent: one that is slow, or stands still, gets less, and nothing
-    piles up for it.
+    piles up for it. `then` is called when all has arrived.
     """
 
-    def __init__(self, carrier: Model):
-        self.carrier, self.answer = carrier, ColumnDataSource()
+    def __init__(self, carrier: Model, then: Callable[[], None]):
+        self.carrier, self.answer, self.then = carrier, ColumnDataSource(), then
         self.sent = self.heard = 0
         code = "answer.tags = [...carrier.tags]"
         carrier.js_on_change("tags", CustomJS(args={"carrier": carrier, "answer": self.answer}, code=code))
@@ -89,6 +89,7 @@ class Echo:
     def _hear(self, tags: list[Any]) -> None:
         if tags == [self.sent]:
             self.heard = self.sent
+            self.then()
 
     def begin(self) -> None:
         """Take what was sent as arrived."""
@@ -122,21 +123,22 @@ class Page:
         header = Header()
         self.parts: dict[str, Part] = {"header": header, "controls": controls, "changes": Log(), "workers": Workers()}
         self.parts |= {"graph": graph} | {view.name: view for view in self.views}
-        for name, part in self.parts.items():
-            part.root.name = name
-            document.add_root(part.root)
         choices = [choice for view in self.views for choice in view.choices]
         for view in self.views:
             for number, choice in enumerate(view.choices):
                 choice.name = f"{view.name}_{number}"
-                document.add_root(choice)
+        for name, part in self.parts.items():
+            part.root.name = name
+        with document.models.freeze():  # else every root has all models looked through again
+            for root in (*(part.root for part in self.parts.values()), *choices):
+                document.add_root(root)
         document.title = f"{title} · Semflow"
         document.theme = look.theme()
         document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
         document.template_variables.update(
             heading=title, views=self.views, spans=spans(self.views), graph=graph, dark=look.dark
         )
-        self.echo = Echo(header.root)
+        self.echo = Echo(header.root, self._send)
         self.update()
         ready = CustomJS(args={"choices": choices, "sliders": controls.sliders}, code=READY)
         document.js_on_event("document_ready", ready)
@@ -145,9 +147,14 @@ class Page:
         document.on_session_destroyed(self._leave)
 
     def update(self) -> None:
-        """Show what is new, all of it at once, if what was new before has arrived."""
-        if not self.echo.arrived:
+        """Show what is new, all of it at once, as soon as what was new before has arrived."""
+        self.due = True
+        self._send()
+
+    def _send(self) -> None:
+        if not self.due or not self.echo.arrived:
             return
+        self.due = False
         with self.history.lock:
             self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
             for part in self.parts.values():
