@@ -4,6 +4,7 @@ import signal
 import tempfile
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -141,9 +142,10 @@ def test_blocks_before_one_that_fails_are_stopped_and_leave_no_thread(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_ends_the_run_and_is_not_raised_where_it_falls(tmp_path, number):
+def test_an_interrupt_ends_the_run_and_is_not_raised_where_it_falls(tmp_path, number, request):
     """Raised within Popen.poll() it would leave a lock behind, for which Popen.wait() waits for ever."""
-    before, passed = signal.getsignal(number), []
+    before, passed = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL, []
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, before)))  # nohup has SIGHUP ignored
 
     def observe(report):
         if report.result["status"] == "running" and not passed:
