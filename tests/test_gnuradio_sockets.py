@@ -1,5 +1,6 @@
 """The blocks that speak GNU Radio's wire, against each other and against plain ZeroMQ sockets."""
 
+import socket
 import tempfile
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 import zmq
 
 from blocks.sdr.gnuradio import GnuradioMessageSink, GnuradioMessageSource, GnuradioSink, GnuradioSource
+from blocks.sdr.peer import PeerLeft, Sender
 from blocks.sdr.pmt import Pair, encode
 from blocks.sdr.stream_header import StreamTag, encode_header
 from flowgraph.block import Context, Packet, ParamsError, Tag
@@ -286,6 +288,49 @@ def test_a_peer_that_does_not_return_ends_the_stream_and_the_rest_is_told_of(end
         assert sending.thread.is_alive()  # it waits for one that is slow
     sending.join()
     assert told == [f"{endpoint} was left before all was sent; the rest is left out"]
+
+
+def test_only_a_peer_can_leave_and_only_when_it_was_the_last(endpoint):
+    class StillWaiting(Exception):
+        pass
+
+    def waits():
+        def checkpoint():
+            if next(turns, None) is None:
+                raise StillWaiting
+
+        turns, sender.checkpoint = iter(range(4)), checkpoint
+        with pytest.raises(StillWaiting):
+            sender.room()
+
+    sender = Sender(GnuradioSink.Params(endpoint=endpoint), lambda: None, final=True)
+    sender.open()
+    for greeting in (b"", b"GET / HTTP/1.0\r\n\r\n"):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(endpoint.removeprefix("ipc://"))
+            stranger.sendall(greeting)
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(100):  # until it is refused
+                pass
+    with zmq.Context() as context, context.socket(zmq.SUB) as stranger:  # no counterpart of a PUSH
+        refused = stranger.get_monitor_socket(zmq.Event.DISCONNECTED)
+        stranger.connect(endpoint)
+        assert refused.poll(10_000)
+    waits()
+    with zmq.Context() as context, context.socket(zmq.PULL) as staying:
+        staying.setsockopt(zmq.RCVHWM, 1)
+        with context.socket(zmq.PULL) as leaving:
+            for peer in (leaving, staying):
+                come = peer.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
+                peer.connect(endpoint)
+                assert come.poll(10_000)
+        while sender.socket.poll(300, zmq.POLLOUT):
+            sender.put(bytes(1 << 18))
+        waits()
+    sender.checkpoint = lambda: None
+    with pytest.raises(PeerLeft):
+        sender.room()
+    sender.close()
 
 
 def test_malformed_requests_are_ignored_and_no_more_is_sent_than_was_asked_for(endpoint):

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import zmq
 from pydantic import Field, field_validator, model_validator
+from zmq.utils.monitor import recv_monitor_message
 
 from flowgraph.block import BlockError
 from flowgraph.block import Params as BlockParams
@@ -108,6 +109,40 @@ class PeerLeft(Exception):
     """The peer has gone, for good."""
 
 
+class _Connections:
+    """The connections of a socket to its peers, as its monitor tells of them.
+
+    A stranger's connection, which never completes ZeroMQ's handshake, is none. The monitor does not say which one has
+    completed it: where a stranger's began as well, both are held for peers until they end.
+    """
+
+    def __init__(self, socket: zmq.Socket):
+        kinds = zmq.Event.ACCEPTED | zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+        self.socket, self.monitor = socket, socket.get_monitor_socket(int(kinds))
+        self.begun: set[int] = set()  # file descriptors
+        self.peers: set[int] = set()
+        self.came = False
+
+    def all_left(self) -> bool:
+        """Tell whether there has been a peer, and none is connected any more."""
+        while self.monitor.poll(0):
+            told = recv_monitor_message(self.monitor)
+            if told["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
+                self.came = True
+                self.peers |= self.begun
+                self.begun.clear()
+            elif told["event"] == zmq.Event.DISCONNECTED:
+                self.begun.discard(told["value"])
+                self.peers.discard(told["value"])
+            else:
+                self.begun.add(told["value"])
+        return self.came and not self.peers
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close()
+
+
 class Sender(_Peer):
     """The end that sends: `room()` waits until something may be sent, `put()` sends it.
 
@@ -119,7 +154,7 @@ class Sender(_Peer):
 
     def __init__(self, params: Any, checkpoint: Callable[[], None], final: bool = False):
         super().__init__(params, checkpoint)
-        self.left = self.socket.get_monitor_socket(int(zmq.Event.DISCONNECTED)) if final else None
+        self.connections = _Connections(self.socket) if final else None
         self.socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a peer that is not there
         if params.socket == "pub":
             self.socket.setsockopt(zmq.XPUB_NODROP, 1)
@@ -133,7 +168,7 @@ class Sender(_Peer):
         until = time.monotonic() + self.params.wait
         while not (most := self._most()):
             self.checkpoint()
-            if self.left and self.left.poll(0):
+            if self.connections and self.connections.all_left():
                 raise PeerLeft
             if time.monotonic() > until:
                 raise self.nobody("nobody took what is sent to", "Source")
@@ -174,10 +209,9 @@ class Sender(_Peer):
         return MOST if self.socket.poll(POLL_MS, zmq.POLLOUT) else 0
 
     def close(self, linger_s: float = 0.0) -> None:
-        if self.left:
-            self.socket.disable_monitor()
-            self.left.close()
-            self.left = None
+        if self.connections:
+            self.connections.close()
+            self.connections = None
         super().close(linger_s)
 
 
