@@ -11,6 +11,7 @@ from test_gnuradio import PYTHON, missing
 
 from blocks.sdr import _gnuradio_host
 from blocks.sdr.gnuradio_radio import GnuradioRadio, GnuradioTransmitter
+from blocks.sdr.host import Host
 from flowgraph import Flowgraph, Packet
 from flowgraph.block import BlockError, Context, ParamsError
 from flowgraph.testing import run_block
@@ -249,7 +250,7 @@ def asked(monkeypatch):
     gnuradio = MagicMock()
     monkeypatch.setitem(sys.modules, "gnuradio", gnuradio)
 
-    def ask(driver, transmits, low=-90.0, high=6e9, rate=ORDER["sample_rate"]):
+    def ask(driver, transmits, low=-90.0, high=6e9, rate=ORDER["sample_rate"], order=ORDER):
         radio = MagicMock()
         module, name = CLASSES[driver, transmits].split(".")
         setattr(getattr(gnuradio, module), name, MagicMock(return_value=radio))
@@ -259,7 +260,7 @@ def asked(monkeypatch):
         radio.get_gain_range().minimum.return_value, radio.get_gain_range().maximum.return_value = low, high
         radio.get_samp_rate.return_value = radio.get_sample_rate.return_value = rate
         radio.reset_mock()
-        assert _gnuradio_host.RADIOS[driver](ORDER, transmits) is radio
+        assert _gnuradio_host.RADIOS[driver](order, transmits) is radio
         return {name: args for name, args, _ in radio.method_calls if "()" not in name}
 
     return ask
@@ -291,6 +292,27 @@ def test_drivers_are_asked_for_what_the_parameters_say(asked, driver, transmits)
 def test_what_the_device_itself_cannot_do_is_refused(asked, driver):
     with pytest.raises(ValueError, match=r"frequency must be within 0 to 1e\+09 on this device, not 2.45e\+09"):
         asked(driver, False, 0.0, 1e9)
+
+
+@pytest.mark.parametrize("driver", ["usrp", "soapy", "pluto"])
+def test_the_transmit_gain_is_the_least_of_the_device_by_default(asked, driver, loop, monkeypatch):
+    orders = []
+    monkeypatch.setattr(Host, "open", lambda host, order, *ends: orders.append(order))
+    block = GnuradioTransmitter(USRP | {"driver": driver, "python": loop, "transmit": True})
+    block.start()
+    block.stop()
+    said = asked(driver, True, -12.0, rate=1e6, order=orders[0])
+    name, value = {
+        "usrp": ("set_gain", (-12.0, 0)),
+        "soapy": ("set_gain", (0, -12.0)),
+        "pluto": ("set_attenuation", (0, 89.75)),
+    }[driver]
+    assert said[name] == value
+
+
+@pytest.mark.parametrize(("rate", "set_to"), [(2e6, 2_000_000), (4.1 * 1e6, 4_100_000), (30e6 / 9, 3_333_333)])
+def test_a_pluto_gets_the_nearest_whole_number_of_samples_a_second(asked, rate, set_to):
+    assert asked("pluto", False, order=ORDER | {"sample_rate": rate})["set_samplerate"] == (set_to,)
 
 
 @pytest.mark.parametrize("driver", ["usrp", "soapy"])

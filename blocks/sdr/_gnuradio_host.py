@@ -16,6 +16,7 @@ TIMEOUT_MS = 1  # by default a ZMQ source of GNU Radio 3.10.5 holds items back f
 COMPLEX64 = 8
 SINUSOIDS = 8  # that make up fading
 PLUTO_SAMPLES = 1 << 15  # of a buffer
+PLUTO_TRANSMITS = -89.75, 0.0  # dB: gr-iio does not tell
 RATE_WITHIN = 1e-6  # of what was asked for
 UNBUFFERED = 2  # _IONBF of stdio.h
 
@@ -38,6 +39,15 @@ def within(what, value, low, high):
         raise ValueError(f"{what} must be within {low:g} to {high:g} on this device, not {value:g}")
 
 
+def gain(order, side, low, high):
+    """Return the gain asked for, or the device's least."""
+    name = f"{side}_gain"
+    if order[name] is None:
+        return low
+    within(name, order[name], low, high)
+    return order[name]
+
+
 def exactly(asked, made):
     """Refuse a sample rate that the device has taken for another: all of a signal's times would be wrong."""
     if abs(made - asked) > RATE_WITHIN * asked:
@@ -55,10 +65,10 @@ def usrp(order, transmits):
     radio.set_time_source(order["time_source"], 0)
     radio.set_samp_rate(order["sample_rate"])
     exactly(order["sample_rate"], radio.get_samp_rate())
-    for what, limits in (("frequency", radio.get_freq_range(0)), (f"{side}_gain", radio.get_gain_range(0))):
-        within(what, order[what], limits.start(), limits.stop())
+    frequencies, gains = radio.get_freq_range(0), radio.get_gain_range(0)
+    within("frequency", order["frequency"], frequencies.start(), frequencies.stop())
     radio.set_center_freq(uhd.tune_request(order["frequency"]), 0)
-    radio.set_gain(order[f"{side}_gain"], 0)
+    radio.set_gain(gain(order, side, gains.start(), gains.stop()), 0)
     if order[f"{side}_antenna"]:
         radio.set_antenna(order[f"{side}_antenna"], 0)
     return radio
@@ -77,11 +87,10 @@ def soapy(order, transmits):
     exactly(order["sample_rate"], radio.get_sample_rate(0))
     frequencies, gains = radio.get_frequency_range(0), radio.get_gain_range(0)
     within("frequency", order["frequency"], frequencies[0].minimum(), frequencies[-1].maximum())
-    within(f"{side}_gain", order[f"{side}_gain"], gains.minimum(), gains.maximum())
     radio.set_frequency(0, order["frequency"])
     if radio.has_gain_mode(0):
         radio.set_gain_mode(0, False)
-    radio.set_gain(0, order[f"{side}_gain"])
+    radio.set_gain(0, gain(order, side, gains.minimum(), gains.maximum()))
     if order[f"{side}_antenna"]:
         radio.set_antenna(0, order[f"{side}_antenna"])
     return radio
@@ -94,7 +103,7 @@ def pluto(order, transmits):
     address = order["address"] or iio.get_pluto_uri()
     if transmits:
         radio = iio.fmcomms2_sink_fc32(address, [True, True], PLUTO_SAMPLES, False)
-        radio.set_attenuation(0, -order["transmit_gain"])
+        radio.set_attenuation(0, -gain(order, "transmit", *PLUTO_TRANSMITS))
     else:
         radio = iio.fmcomms2_source_fc32(address, [True, True], PLUTO_SAMPLES)
         radio.set_gain_mode(0, "manual")
@@ -102,8 +111,8 @@ def pluto(order, transmits):
         radio.set_quadrature(True)
         radio.set_rfdc(True)
         radio.set_bbdc(True)
-    radio.set_frequency(int(order["frequency"]))
-    radio.set_samplerate(int(order["sample_rate"]))
+    radio.set_frequency(round(order["frequency"]))
+    radio.set_samplerate(round(order["sample_rate"]))
     radio.set_filter_params("Auto", "", 0, 0)
     return radio
 

@@ -70,7 +70,7 @@ class _TransmitterParams(_RadioParams):
     """What sending needs."""
 
     transmit_gain: Decibel | None = Field(
-        None, description="of the transmitter, the least there is by default; a Pluto's is from -89.75 dB to 0 dB"
+        None, description="of the transmitter, by default the device's least; a Pluto's is from -89.75 dB to 0 dB"
     )
     transmit_antenna: str = Field("", description="its name on the device: TX/RX, BAND1, ...")
     full_scale: float = Field(2.0, gt=0, description="amplitude of the samples that is the transmitter's greatest")
@@ -94,8 +94,6 @@ class _Radio(Block):
             raise BlockError("must have transmit: true to send anything; docs/radio.md tells what to see to first")
         self.host.start()
         order = p.model_dump(exclude={"transmit", "transmit_from", "duration", "items", "python", "wait"})
-        if transmit_from is not None and p.transmit_gain is None:
-            order["transmit_gain"] = LIMITS[p.driver].transmit_gain[0]
         try:
             self.host.open(order, transmit_from, receives)
         except BlockError as error:
