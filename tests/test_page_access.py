@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import logging
 import re
 import signal
 import socket
@@ -13,6 +14,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from blocks._page.choice import choose
@@ -20,7 +24,7 @@ from blocks._page.history import History
 from blocks._page.look import LIGHT
 from blocks._page.page import _views, spans
 from blocks._page.pictures import marked
-from blocks._page.server import serve
+from blocks._page.server import _Door, _Pictures, _shorten, serve
 from blocks._page.window import SIZE, Window
 from flowgraph import BlockError, Packet, registry
 from flowgraph.config.load import load
@@ -142,7 +146,7 @@ def test_what_is_no_message_closes_its_viewer_s_socket_alone(start):
     run.send_signal(signal.SIGINT)
     told = run.communicate(timeout=20)[1]
     assert "Traceback" not in told
-    assert max(map(len, told.splitlines())) < 250
+    assert max(map(len, told.splitlines())) < 450
 
 
 def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(start):
@@ -163,12 +167,71 @@ def test_beyond_this_machine_a_token_opens_the_page_its_socket_and_its_pictures(
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     again = ask(address, port, Cookie=cookie.partition(";")[0])
+    for each in (page, again):
+        assert token.encode() not in each.body
+        held = json.loads(urlsafe_b64decode(session_of(each.body).partition(".")[0] + "=="))
+        assert token.encode() not in zlib.decompress(urlsafe_b64decode(held["__bk__zlib_"] + "=="))
     session, origin = session_of(again.body), f"http://{address}:{port}"
-    held = urlsafe_b64decode(session.partition(".")[0] + "==")
-    assert token.encode() not in zlib.decompress(urlsafe_b64decode(json.loads(held)["__bk__zlib_"] + "=="))
     assert websocket(address, port, origin, session) == 403
     assert websocket(address, port, origin, session, Cookie=cookie.partition(";")[0]) == 101
     assert websocket(address, port, "http://evil.example", session, Cookie=cookie.partition(";")[0]) == 403
+
+
+def picture(history, **headers):
+    """Return what the server answers who asks for a picture."""
+
+    async def ask_for_it():
+        (bound,) = bind_sockets(0, "127.0.0.1")
+        port = bound.getsockname()[1]
+        door = _Door("", port, [f"127.0.0.1:{port}"])
+        server = HTTPServer(Application([(r"/(.*)", _Pictures, {"history": history, "door": door})]))
+        server.add_sockets([bound])
+        try:
+            return await asyncio.to_thread(ask, "127.0.0.1", port, "/0000_sent.png", **headers)
+        finally:
+            server.stop()
+
+    return asyncio.run(ask_for_it())
+
+
+def test_a_browser_asks_for_a_picture_anew_as_another_run_may_be_at_the_port():
+    history = History("ipc:///somewhere")
+    history.add("images/0000_sent.png", b"\x89PNG of this run")
+    first = picture(history)
+    assert (first.body, first.getheader("Cache-Control")) == (b"\x89PNG of this run", "private, no-cache")
+    kept = {"If-None-Match": first.getheader("Etag")}
+    same = picture(history, **kept)
+    assert (same.status, same.body) == (304, b"")
+    history.add("images/0000_sent.png", b"\x89PNG of the next run")
+    assert picture(history, **kept).body == b"\x89PNG of the next run"
+
+
+def test_a_fault_of_the_page_is_told_with_its_cause_in_a_line():
+    try:
+        raise KeyError("no such view")
+    except KeyError as error:
+        cause = (KeyError, error, error.__traceback__)
+    record = logging.LogRecord("bokeh", logging.ERROR, "", 0, "fault\n message: %r", ("x " * 9000,), cause)
+    assert _shorten(record)
+    told = logging.Formatter().format(record)
+    assert told.startswith("fault message: 'x x")
+    assert told.endswith(": KeyError('no such view')")
+    assert len(told) < 200
+    assert "\n" not in told
+
+
+def test_an_ipv6_address_is_the_same_however_it_is_written(start):
+    with socket.socket(socket.AF_INET6) as tried:
+        try:
+            tried.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6: turn it on")
+    _, printed = start("--address", "0:0:0:0:0:0:0:1")
+    port = re.fullmatch(r"live page: http://\[::1\]:(\d+)/\n", printed)[1]
+    page = ask("::1", port)
+    assert page.status == 200
+    assert websocket("::1", port, f"http://[::1]:{port}", session_of(page.body)) == 101
+    assert websocket("::1", port, f"http://[::2]:{port}", session_of(page.body)) == 403
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,14 @@ def origin_of(host: str, port: int) -> str:
     return name if port == 80 else f"{name}:{port}"
 
 
-def port_for(host: str, port: int) -> int:
-    """Return the port at which a page can be, a free one for 0. Raises `BlockError` where it cannot be there."""
+def place_for(host: str, port: int) -> tuple[str, int]:
+    """Return the address, as browsers write it, and the port at which a page can be, a free one for 0.
+
+    Raises `BlockError` where it cannot be there.
+
+    >>> place_for("localhost", 0)[0]
+    '127.0.0.1'
+    """
     try:
         wanted = ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
@@ -24,10 +30,11 @@ def port_for(host: str, port: int) -> int:
         raise BlockError(f"--address must be one address of this machine, not {host}: browsers are to name it")
     if not 0 <= port < 1 << 16:
         raise BlockError(f"--port must be from 1 to 65535, or 0 for a free one, not {port}")
+    host = str(wanted)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((host, port))
         except OSError as error:
             raise BlockError(f"the live page cannot be at {origin_of(host, port)}: {error.strerror}") from None
-        return tried.getsockname()[1]
+        return host, tried.getsockname()[1]

@@ -14,6 +14,7 @@ from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
 from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import Server
+from bokeh.settings import settings
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, RequestHandler, authenticated
@@ -21,7 +22,7 @@ from tornado.web import HTTPError, RequestHandler, authenticated
 from blocks._page.feed import Feed
 from blocks._page.history import History, warm_up
 from blocks._page.page import maker
-from blocks._page.place import origin_of, port_for
+from blocks._page.place import origin_of, place_for
 from flowgraph.place import is_loopback
 
 ALONE_S = 10.0  # after which the page of a run that was killed goes too, when nobody looks at it
@@ -58,6 +59,7 @@ class _Door(AuthProvider):
             return "viewer"
         if self._is_token(handler.get_query_argument("token", "")):
             handler.set_cookie(self.cookie, self.token, httponly=True, samesite="Strict")
+            handler.request.arguments.pop("token", None)  # Bokeh writes them into the page, where scripts read them
             return "viewer"
         return "viewer" if self._is_token(handler.get_cookie(self.cookie) or "") else None
 
@@ -123,7 +125,7 @@ class _Pictures(RequestHandler):
         if data is None:
             raise HTTPError(404)
         self.set_header("Content-Type", "image/png")
-        self.set_header("Cache-Control", "private, max-age=3600")
+        self.set_header("Cache-Control", "private, no-cache")  # another run may be here tomorrow
         self.finish(data)
 
 
@@ -143,7 +145,7 @@ def serve(
     With a `parent`, the process of the run, it ends by itself some time after that one was killed. Raises `BlockError`
     where no run answers, or the page cannot be where it was wanted.
     """
-    port = port_for(host, port)
+    host, port = place_for(host, port)
     _log_in_a_line()
     history = History(address)
     feed = Feed(history, keys)
@@ -152,11 +154,11 @@ def serve(
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)
         origins = [origin_of(name, port) for name in (host, *(["localhost"] if token == "" else []))]
         door = _Door(token, port, origins)
+        settings.allowed_ws_origin = origins  # what the server takes for them can be no IPv6 address
         server = Server(
             {"/": Application(FunctionHandler(maker(history, feed)))},
             address=host,
             port=port,
-            allow_websocket_origin=origins,
             auth_provider=door,
             extra_patterns=[
                 (r"/pictures/(\d+_[a-z]+\.png)", _Pictures, {"history": history, "door": door}),
@@ -185,16 +187,18 @@ def serve(
 
 
 def _log_in_a_line() -> None:
-    """Have one line logged of each odd thing that a viewer sends, not how the server came upon it."""
-
-    def shorten(record: logging.LogRecord) -> bool:
-        record.msg, record.args = textwrap.shorten(record.getMessage(), 160), ()
-        record.exc_info = None
-        return True
-
+    """Have one line logged of each fault, and of each odd thing that a viewer sends."""
     for name in ("bokeh.server.protocol_handler", "bokeh.server.views.ws", "tornado.application"):
-        logging.getLogger(name).addFilter(shorten)
+        logging.getLogger(name).addFilter(_shorten)
     logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)  # that a viewer has left is no fault
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Leave of a record what happened and why, not how the server came upon it."""
+    told = textwrap.shorten(record.getMessage(), 160)
+    error = record.exc_info and record.exc_info[1]
+    record.msg, record.args, record.exc_info = f"{told}: {error!r:.240}" if error else told, (), None
+    return True
 
 
 def _end_with(server: Server, parent: int) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
 
-from blocks._page.place import port_for
+from blocks._page.place import place_for
 from flowgraph.block import BlockError
 from flowgraph.report import Report
 
@@ -79,7 +79,8 @@ class Viewer:
 def page(host: str, port: int) -> Viewer:
     """Return the live page beside a run. Raises `BlockError` where it cannot be."""
     check_installed()
-    return Viewer((host, str(port_for(host, port))), "the live page stays until Ctrl-C")
+    host, port = place_for(host, port)
+    return Viewer((host, str(port)), "the live page stays until Ctrl-C")
 
 
 def window() -> Viewer:
