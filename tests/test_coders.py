@@ -309,3 +309,31 @@ def test_the_interval_of_an_error_rate_is_made_of_code_blocks_where_their_errors
     back = replace(back, tags=(Tag(0, "true_channel", slow),))
     run_block(ErrorMeter({}, "errors", context), {"sent": sent, "received": [back]})
     assert told["ber_interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("stages", "ebn0", "clusters"),
+    [
+        (["ldpc", "order"], 3.3, 400),  # the channel's errors are spread: blocks fail by themselves
+        (["order", "ldpc"], 3.3, 10),  # the errors of a block are spread over its frame
+        (["order", "convolutional", "ldpc"], 6.5, 10),
+        (["convolutional", "order", "ldpc"], 6.5, 10),  # over several blocks of the other code
+    ],
+)
+def test_the_interval_is_made_of_frames_where_an_interleaver_spreads_the_errors_of_code_blocks(stages, ebn0, clusters):
+    both = {name: (there(params), back(params)) for name, (there, back, params) in PAIRS.items()}
+    both["order"] = Interleaver({"length": 4096}), Deinterleaver({"length": 4096})
+    sent, told = frames((20_480,) * 10), {}
+    stream = sent
+    for stage in stages:
+        stream = run_block(both[stage][0], {"bits": stream})["bits"]
+    stream = run_block(QamMapper(), {"bits": stream})["symbols"]
+    stream = run_block(AwgnChannel({"ebn0": ebn0}, "air", Context(seed=3)), {"symbols": stream})["symbols"]
+    stream = run_block(QamDemapper({"output": "llr8"}), {"symbols": stream})["bits"]
+    for stage in reversed(stages):
+        stream = run_block(both[stage][1], {"bits": stream})["bits"]
+    context = Context(report=lambda section, frame, values: told.update(values))
+    run_block(ErrorMeter({}, "errors", context), {"sent": sent, "received": stream})
+    low, high = told["ber_interval"]
+    assert told["ber_clusters"]["clusters"] == clusters
+    assert 0 < low < told["ber"] < high

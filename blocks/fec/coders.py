@@ -89,7 +89,9 @@ class _Teller(Block):
     def _retold(self, tag: Tag, end: int) -> Tag:
         value = tag.value
         if tag.key == "true_channel":
-            value = {**value, "coded": True, "code_bits": max(self.params.block_bits, value.get("code_bits", 0))}
+            spread = value.get("coded") and "code_bits" not in value  # by an interleaver behind another decoder
+            blocks = {} if spread else {"code_bits": max(self.params.block_bits, value.get("code_bits", 0))}
+            value = {**value, **blocks, "coded": True}
         elif tag.key == "estimate":
             value = {**value, "channel_ber": value.get("ber"), "ber": self.wrong / max(self.items, 1)}
         return Tag(min(tag.offset, end), tag.key, value)

@@ -64,8 +64,14 @@ class _Permuter(Block):
 
 
 def _retold(tag: Tag) -> Tag:
-    """Return a tag as it holds of items in another order: those that one fade hit are neighbours no more."""
-    return tag._replace(value={**tag.value, "interleaved": True}) if tag.key == "true_channel" else tag
+    """Return a tag as it holds of items in another order: those of one fade, or one code block, are neighbours no more.
+
+    Their errors have to do with one another all the same: what was decoded keeps no `code_bits`.
+    """
+    if tag.key != "true_channel":
+        return tag
+    kept = {key: value for key, value in tag.value.items() if key != "code_bits"}
+    return tag._replace(value=kept | {"interleaved": True})
 
 
 def _permute(items: np.ndarray, order: np.ndarray, inverse: bool, out: np.ndarray) -> None:

@@ -371,7 +371,7 @@ def _fading(channel: dict[str, Any]) -> tuple[bool, float]:
 def _cluster_bytes(channel: dict[str, Any]) -> int | None:
     """Bytes whose errors have nothing to do with those of others: 0 for bit by bit, None for a frame at the least."""
     fading = channel["fading"]
-    if channel.get("coded"):  # errors come by the code block
+    if channel.get("coded"):  # errors come by the code block, if no interleaver spread them after
         return channel["code_bits"] // 8 if "code_bits" in channel and fading in ("none", "symbol") else None
     if channel.get("interleaved") and fading != "none":
         return None
