@@ -52,9 +52,9 @@ class ImageParams(BlockParams):
         description='image file, folder or glob; "sample": photographs that come with scikit-image',
         json_schema_extra={"path": True},
     )
-    first: int = Field(0, ge=0, description="skip so many files, in order of name; frames keep their numbers")
-    limit: int | None = Field(None, ge=1, description="read only so many files")
-    repeat: int = Field(1, ge=1, description="send them all so often; frames are counted on")
+    first: int = Field(0, ge=0, le=10**9, description="skip so many files, in order of name; frames keep their numbers")
+    limit: int | None = Field(None, ge=1, le=10**9, description="read only so many files")
+    repeat: int = Field(1, ge=1, description="send these files so often; frames are counted on")
     batch: int = Field(4, ge=1, le=256, description="images computed at once: frames 0 to batch-1, and so on")
     geometry: Literal["squeeze", "crop"] = Field(
         "squeeze",
@@ -116,41 +116,43 @@ def _rgb(image: Image.Image) -> Image.Image:
 def read_images(block: Block, size: tuple[int, int]) -> Iterator[tuple[int, str, np.ndarray]]:
     """Yield (frame, name, picture) for the images that a source's `ImageParams` name.
 
-    Frames are numbered by place in the sorted list of image files, which with `repeat` is gone through again and again.
-    One that cannot be read keeps its number: its row says `unreadable` and why, the user is warned, and nothing is
-    yielded for it. Raises `BlockError`
-    when there is no image, or none can be read.
+    Frames are numbered by place in the sorted list of image files, and counted on when these are sent again. One that
+    cannot be read keeps its number: its row says `unreadable` and why, the user is warned once, and nothing is yielded
+    for it. Raises `BlockError` when there is no image, or none can be read.
     """
     params: Any = block.params
-    there = found = readable = 0
-    files = itertools.chain.from_iterable(_files(block, params.images) for _ in range(params.repeat))
-    for frame, (name, content) in enumerate(files):
-        there = frame + 1
-        if frame < params.first:
-            continue
-        if found == params.limit:
-            break
-        found += 1
-        try:
-            if isinstance(content, OSError):
-                raise content
-            picture = decode(content, size, params.geometry)
-        except Exception as error:  # decoders raise all sorts on broken files; every one is told
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            block.report("frames", frame, name=name, status="unreadable", reason=reason)
-            block.warn(f"{name} is skipped: {reason}")
-            continue
-        readable += 1
-        yield frame, name, picture
-    if there and not found:
-        raise BlockError(f"first must be less than {there}, the image files of {params.images}, not {params.first}")
-    if not found:
-        raise BlockError(
-            f"images must be an image file, a folder or a glob with images ({' '.join(sorted(EXTENSIONS))}): "
-            f"{params.images} has none"
-        )
-    if not readable:
-        raise BlockError(f"none of the {found} image files of {params.images} can be read")
+    stop = None if params.limit is None else params.first + params.limit
+    frames, readable, broken = itertools.count(params.first), 0, set()
+    for _ in range(params.repeat):
+        files = itertools.islice(_files(block, params.images), params.first, stop)
+        for place, (name, content) in enumerate(files):
+            frame = next(frames)
+            try:
+                if isinstance(content, OSError):
+                    raise content
+                picture = decode(content, size, params.geometry)
+            except Exception as error:  # decoders raise all sorts on broken files; every one is told
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                block.report("frames", frame, name=name, status="unreadable", reason=reason)
+                if place not in broken:
+                    block.warn(f"{name} is skipped: {reason}")
+                broken.add(place)
+                continue
+            readable += 1
+            yield frame, name, picture
+        if not readable:
+            raise BlockError(_why_none(block, len(broken)))
+
+
+def _why_none(block: Block, broken: int) -> str:
+    """Say why a source has no image to send."""
+    images, first = block.params.images, block.params.first
+    if broken:
+        return f"none of the {broken} image files of {images} can be read"
+    if there := sum(1 for _ in _files(block, images)):
+        return f"first must be less than {there}, the image files of {images}, not {first}"
+    endings = " ".join(sorted(EXTENSIONS))
+    return f"images must be an image file, a folder or a glob with images ({endings}): {images} has none"
 
 
 def read_batches(block: Block, size: tuple[int, int]) -> Iterator[tuple[list[int], list[str], np.ndarray]]:
