@@ -143,6 +143,21 @@ def test_a_tone_passes_the_link_that_the_overlays_name(tmp_path, loop):
     assert (link["level_dbfs"], link["frequency_hz"]) == (pytest.approx(0, abs=1e-4), pytest.approx(100e3, abs=1e-3))
 
 
+@pytest.mark.parametrize(
+    ("overlays", "measured"),
+    [
+        ([], "carrier_offset_hz"),
+        (["tone"], "frequency_offset_hz"),
+        pytest.param(["gnuradio", "tone"], "frequency_offset_hz", marks=with_gnuradio),
+    ],
+)
+def test_a_simulated_radio_has_the_sample_rate_that_is_set(tmp_path, overlays, measured):
+    laid = [ROOT / f"configs/overlays/{name}.yaml" for name in overlays]
+    size = {"tone_samples": 1 << 17} if "tone" in overlays else {"bits": "40 kbit"}
+    graph = Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=laid, sample_rate="4 MHz", **size)
+    assert graph.run(tmp_path / "out").sections["link"][measured] == pytest.approx(15e3, abs=150)
+
+
 @pytest.fixture
 def half(tmp_path, loop):
     """Return a function that runs one end of a link with two radios, the air between them being a file."""

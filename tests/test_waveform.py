@@ -157,7 +157,7 @@ def test_packets_do_not_matter():
 def test_estimates_tell_what_the_channel_did():
     air = Air(0.013, 40e-6, 17.3, 50, (0.5,))
     heard = noise.awgn(air.carry(joined(modulated(frames(60_000), packet=65_528))), 0.25 * 10**-1.8, 2)
-    received, report, _ = demodulated(heard, symbol_rate="2 MHz")
+    received, report, _ = demodulated(heard, sample_rate="4 MHz")
     told = received[0].tag("estimate")
     assert told["carrier_offset"] == pytest.approx(26e3, abs=2e6 * 5e-5)
     assert told["clock_offset"] == pytest.approx(40, abs=4)

@@ -121,8 +121,8 @@ class BurstDemodulator(Block):
     class Params(_WaveformParams):
         output: Literal["hard", "llr", "llr8"] = Field("hard", description="decisions, float32 LLRs or int8 LLRs")
         damaged: Literal["deliver", "erase"] = Field("deliver", description="what becomes of packets whose CRC fails")
-        symbol_rate: Annotated[Hertz, Field(gt=0)] | None = Field(
-            None, description="symbols a second, to tell Hz by: by default what the tag `sample_rate` tells, or 1 MHz"
+        sample_rate: Annotated[Hertz, Field(gt=0)] | None = Field(
+            None, description="to tell Hz by: by default what the tag `sample_rate` tells, or 1 MHz of symbols"
         )
 
     inputs = (Port("samples", "complex64", "from the radio"),)
@@ -141,7 +141,7 @@ class BurstDemodulator(Block):
         self.receiver = Receiver(p.samples_per_symbol, p.rolloff)
         self.frames = Assembler({"hard": "bits", "llr": "float32", "llr8": "int8"}[p.output])
         self.totals = Means()  # over all packets
-        self.symbol_rate = p.symbol_rate or 1e6
+        self.symbol_rate = p.sample_rate / p.samples_per_symbol if p.sample_rate else 1e6
         self.heard = (0, 0)  # frame and end of the samples that came
         self.origin = 0  # sample that the receiver counts from
         self.channels: list[tuple[int, Any]] = []  # simulated channels, and from which sample on
@@ -154,7 +154,7 @@ class BurstDemodulator(Block):
             self.origin = samples.offset
         self.heard = samples.frame, samples.end
         rate = samples.tag("sample_rate")
-        if self.params.symbol_rate is None and isinstance(rate, float | int) and rate > 0:
+        if self.params.sample_rate is None and isinstance(rate, float | int) and rate > 0:
             self.symbol_rate = rate / self.params.samples_per_symbol
         self.channels += [(tag.offset, tag.value) for tag in samples.tags if tag.key == "true_channel"]
         yield from self._delivered(self.receiver.push(self._finite(samples.data)))
