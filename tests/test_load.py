@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_blocks import toys  # noqa: F401
 
+from flowgraph.config.document import node_of
 from flowgraph.config.load import ConfigError, load, loads
 from flowgraph.config.mistake import nearest
 from flowgraph.spec import BlockSpec, NetworkSpec, WireSpec, WorkerSpec
@@ -105,6 +106,14 @@ def test_settings_and_the_seed_come_from_outside(tmp_path):
     assert spec.seed == 99
     assert spec.blocks[2].params == {"ebn0": 12.5}
     assert load(tmp_path / "job.yaml", set={"ebn0": 12}).blocks[2].params == {"ebn0": 12}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("[1, 3 dB]", [1, "3 dB"]), ("{a: 1}", {"a": 1}), ("[ab]*[0-9]", None), ("[*a]", None), ("[!!str x]", None)],
+)
+def test_a_setting_is_read_as_yaml_or_stays_text(text, value):
+    assert node_of(text, "--set", "name").plain == (text if value is None else value)
 
 
 def test_variables_keep_their_type_and_go_into_texts():

@@ -114,6 +114,10 @@ def test_settings_and_seed_come_from_outside_too(sweep):
         ("3 dB", 4000, 7),
     ]
     assert "link.equalize" in {block.name for block in cells[0].graph.blocks}
+    listed = sweep(ebn0="[3 dB, 4 dB]", bits="{from: 1000, to: 3000, step: 1000}").cells
+    assert {(cell.values["ebn0"], cell.values["bits"]) for cell in listed} == {
+        (ebn0, bits) for ebn0 in ("3 dB", "4 dB") for bits in (1000, 2000, 3000)
+    }
 
 
 def test_several_flowgraphs_and_links_beside_the_sweep(sweep, tmp_path):

@@ -150,10 +150,15 @@ def scalar(text: str) -> Any:
 
 
 def node_of(value: Any, file: str, path: str, reading: bool = True) -> Node:
-    """Return the node of a value that comes from Python; text is read as a plain scalar, or stays as it is."""
-    node = Node(value, file, path=path)
+    """Return the node of a value that comes from Python; text is read as YAML has it, or stays as it is."""
     if isinstance(value, str) and reading:
-        return replace(node, value=scalar(value), text=value)
+        if value[:1] + value[-1:] in ("[]", "{}"):
+            try:
+                return node_of(parse(value, file)[0].plain, file, path)
+            except ConfigError:
+                pass  # no list or mapping: a name may begin and end so, too
+        return Node(scalar(value), file, path=path, text=value)
+    node = Node(value, file, path=path)
     if isinstance(value, dict):
         return node.holding({str(key): node_of(each, file, f"{path}.{key}", reading) for key, each in value.items()})
     if isinstance(value, list | tuple):
