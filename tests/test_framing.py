@@ -680,3 +680,28 @@ def test_the_format_of_latents_may_change_from_one_frame_to_the_next():
         got = receive(packet)[1]
         np.testing.assert_allclose(got.data, sent.data, atol=error)
         assert packet.count - frames[0].count == (bits - 32) * sent.data.size, frame
+
+
+@pytest.mark.parametrize(
+    ("params", "turned_to", "in_force", "fault"),
+    [
+        ({}, "float16", "float16", ""),
+        ({}, "analog", "quant8", "latent must be of bits, as the run began, not analog: the link may carry bits alone"),
+        ({"latent": "analog"}, "quant4", "quant4", ""),
+        (
+            {"adapt": [{"above": 0, "latent": "quant4"}]},
+            "quant2",
+            "quant8",
+            "latent must stay as it is: adapt says what is sent",
+        ),
+    ],
+)
+def test_a_format_that_would_do_nothing_is_refused_when_turned_to(params, turned_to, in_force, fault):
+    pack, told = BitSerializer(params), []
+    changes = Changes(pack, tell=lambda number, change, fault: told.append((change.value, fault)))
+    pack.start()
+    changes.ask(0, ChangeSpec("pack", "latent", turned_to))
+    changes.ask(1, ChangeSpec("pack", "latent", params.get("latent", "quant8")))  # and back
+    changes.take_place(1, 0)
+    assert told[0] == (in_force, fault)
+    assert bool(told[1][1]) == ("adapt" in params)

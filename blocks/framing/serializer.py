@@ -41,7 +41,8 @@ class BitSerializer(Block):
     With `adapt` the format follows the channel: that of the highest step that is not above the Es/N0 in dB which comes
     by `esn0`, such as a receiver's estimate of an earlier frame on a wire with a delay. Below all of them the
     caption goes alone. Where it is NaN, and while nothing has come, the lowest step is taken. Each frame's row has the
-    `format`.
+    `format`, and `latent` cannot be turned. Else it can be while the graph runs: to `analog` where the run began so,
+    and before a `hybrid_modulator` to formats that its `profile` has; it cannot send others.
 
     >>> block = BitSerializer({"latent": "float64", "header": "side", "caption": "plain", "scramble": False})
     >>> block.start()
@@ -98,6 +99,15 @@ class BitSerializer(Block):
     def start(self) -> None:
         self.sums = dict.fromkeys(("frames", "caption", "latent", "total", "symbols", "pixel_values"), 0)
         self.without_latent = False
+        self.began = self.params.latent
+
+    def changed(self, name: str) -> None:
+        if self.params.adapt:
+            raise BlockError("latent must stay as it is: adapt says what is sent")
+        if self.params.latent == "analog" != self.began:
+            raise BlockError(
+                "latent must be of bits, not analog, where the run began so: its link may carry no amplitudes"
+            )
 
     def work(
         self, text: Packet | None = None, latent: Packet | None = None, esn0: Packet | None = None
