@@ -105,9 +105,7 @@ class BitSerializer(Block):
         if self.params.adapt:
             raise BlockError("latent must stay as it is: adapt says what is sent")
         if self.params.latent == "analog" != self.began:
-            raise BlockError(
-                "latent must be of bits, not analog, where the run began so: its link may carry no amplitudes"
-            )
+            raise BlockError("latent must be of bits, as the run began, not analog: the link may carry bits alone")
 
     def work(
         self, text: Packet | None = None, latent: Packet | None = None, esn0: Packet | None = None
