@@ -520,7 +520,10 @@ def test_what_is_no_request_is_answered_and_the_run_goes_on(link, tmp_path):
             strangers, (run.remote.address, run.remote.address, run.remote.run.feed), strict=True
         ):
             stranger.connect(address)
+        fate = strangers[0].get_monitor_socket(zmq.EVENT_DISCONNECTED)
         strangers[0].send(b"x" * (1 << 20))  # too large: it is cut off
+        assert fate.poll(5000)
+        strangers[0].disable_monitor()
         for number in range(2000):
             strangers[1].send_multipart([b"\xff" * (number % 50)] * 3)
             strangers[2].send(b"\1%d" % number if number % 2 else b"x" * number)
