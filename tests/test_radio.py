@@ -12,6 +12,7 @@ from test_gnuradio import PYTHON, missing
 from blocks.sdr import _gnuradio_host
 from blocks.sdr.gnuradio_radio import GnuradioRadio, GnuradioTransmitter
 from blocks.sdr.host import Host
+from blocks.sdr.waveform import BurstModulator
 from flowgraph import Flowgraph, Packet
 from flowgraph.block import BlockError, Context, ParamsError
 from flowgraph.testing import run_block
@@ -120,24 +121,28 @@ def test_a_radio_that_gives_nothing_is_told_of(loop):
         run_block(GnuradioRadio(USRP | {"python": loop, "wait": "0.3 s"}))
 
 
-def looped(folder, loop, link, *overlays, seconds=4, **variables):
+def looped(folder, loop, link, *overlays, items, **variables):
     """Return `configs/radio_check.yaml` over a link of `configs/links/`, with a loop in the radio's place."""
     (folder / "loop.yaml").write_text(
         f"subgraph: loop\nextends: {ROOT}/configs/links/{link}\nvars: {{endpoint: 'ipc://{folder}/to'}}\n"
     )
-    used = f"{{graph: loop.yaml, transmit: true, duration: {seconds} s, sample_rate: $sample_rate, python: {loop}}}"
+    used = f"{{graph: loop.yaml, transmit: true, items: {items}, sample_rate: $sample_rate, python: {loop}}}"
     (folder / "overlay.yaml").write_text(f"blocks: {{link: {used}}}\n")
     overlays = [ROOT / "configs/overlays" / name for name in overlays] + [folder / "overlay.yaml"]
     return Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=overlays, **variables)
 
 
 def test_bits_pass_the_link_that_the_overlays_name(tmp_path, loop):
-    link = looped(tmp_path, loop, "radio.yaml", bits="200 kbit").run(tmp_path / "out").sections["link"]
+    frames = [Packet(np.zeros(5000, np.uint8), number, count=40_000, packed=True, last=True) for number in range(5)]
+    samples = sum(each.count for each in run_block(BurstModulator({"gap": 20_000}), {"bits": frames})["samples"])
+    check = looped(tmp_path, loop, "radio.yaml", items=samples, bits="200 kbit")
+    link = check.run(tmp_path / "out").sections["link"]
     assert (link["bits"], link["bit_errors"], link["packets_lost"]) == (200_000, 0, 0)
 
 
 def test_a_tone_passes_the_link_that_the_overlays_name(tmp_path, loop):
-    check = looped(tmp_path, loop, "tone/radio.yaml", "tone.yaml", seconds=2, tone_samples=1 << 18, sample_rate="1 MHz")
+    count = 1 << 18
+    check = looped(tmp_path, loop, "tone/radio.yaml", "tone.yaml", items=count, tone_samples=count, sample_rate="1 MHz")
     link = check.run(tmp_path / "out").sections["link"]
     assert (link["windows"], link["windows_without_tone"]) == (4, 0)
     assert (link["level_dbfs"], link["frequency_hz"]) == (pytest.approx(0, abs=1e-4), pytest.approx(100e3, abs=1e-3))
@@ -160,29 +165,33 @@ def test_a_simulated_radio_has_the_sample_rate_that_is_set(tmp_path, overlays, m
 
 @pytest.fixture
 def half(tmp_path, loop):
-    """Return a function that runs one end of a link with two radios, the air between them being a file."""
+    """Return a function that runs one end of a link with two radios, the air between them being a file.
 
-    def run(job, end, python=loop, duration="0.5 s", **variables):
-        overlays = [ROOT / f"configs/overlays/{name}.yaml" for name in ("usrp", f"two_radios/{end}")]
-        graph = Flowgraph.load(
-            ROOT / f"configs/{job}.yaml", overlays=overlays, python=python, duration=duration, **variables
-        )
-        return graph.run(tmp_path / end)
+    The receiver's ends with what is in it.
+    """
+
+    def run(end, python=loop, **variables):
+        radio = tmp_path / "radio.yaml"
+        ends = f"items: {(tmp_path / 'air').stat().st_size // 8}" if "receiver" in end else "transmit: true"
+        link = f"graph: '{ROOT}/configs/${{links}}/radio.yaml', sample_rate: $sample_rate, python: {python}, {ends}"
+        radio.write_text(f"blocks: {{link: {{{link}}}}}\n")
+        overlays = [radio, ROOT / f"configs/overlays/two_radios/{end}.yaml"]
+        return Flowgraph.load(ROOT / "configs/radio_check.yaml", overlays=overlays, **variables).run(tmp_path / end)
 
     return run
 
 
 def test_one_machine_transmits_bits_and_another_receives_them(half, tmp_path):
-    sent = half("radio_check", "check_transmitter", transmit=True, bits="80 kbit", sample_rate="4 MHz").sections
+    sent = half("check_transmitter", bits="80 kbit").sections
     assert sent["gnuradio"]["link.send"]["samples"] == (tmp_path / "air").stat().st_size // 8
     assert sent["link"]["underruns"] == 3
-    link = half("radio_check", "check_receiver", bits="80 kbit", sample_rate="4 MHz").sections["link"]
+    link = half("check_receiver", bits="80 kbit").sections["link"]
     assert (link["bits"], link["bit_errors"], link["packets_found"], link["packets_lost"]) == (80_000, 0, 6, 0)
 
 
 def test_one_machine_transmits_a_tone_and_another_measures_it(half):
-    half("radio_check", "tone_transmitter", transmit=True, tone_samples=1 << 17)
-    link = half("radio_check", "tone_receiver").sections["link"]
+    half("tone_transmitter", tone_samples=1 << 17)
+    link = half("tone_receiver").sections["link"]
     assert (link["windows"], link["windows_without_tone"]) == (2, 0)
     assert link["frequency_offset_hz"] == pytest.approx(0, abs=1e-3)
 
@@ -209,9 +218,9 @@ host.main()
 def test_gnuradio_sends_every_sample_before_the_run_ends(half, tmp_path):
     (tmp_path / "files.py").write_text(FILES.replace("AIR", str(tmp_path / "air")))
     python = program(tmp_path, f"exec {PYTHON} -I {tmp_path}/files.py")
-    sent = half("radio_check", "check_transmitter", python, transmit=True, bits="80 kbit").sections
+    sent = half("check_transmitter", python, bits="80 kbit").sections
     assert sent["gnuradio"]["link.send"]["samples"] == (tmp_path / "air").stat().st_size // 8
-    link = half("radio_check", "check_receiver", python, duration="4 s", bits="80 kbit").sections["link"]
+    link = half("check_receiver", python, bits="80 kbit").sections["link"]
     assert (link["bits"], link["bit_errors"], link["packets_lost"]) == (80_000, 0, 0)
     assert (sent["link"]["underruns"], link["overruns"]) == (1, 1)
 
