@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import importlib
 import json
 import logging
 import re
@@ -410,6 +411,10 @@ def test_a_window_without_a_display_is_refused_before_anything_starts(cli, comma
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("--window needs a display, and one of matplotlib's toolkits (apt-get install ")
     assert not (cli.folder / "out").exists()
+
+
+def test_the_program_beside_a_run_does_nothing_when_it_is_imported():
+    assert callable(importlib.import_module("blocks._page.__main__").main)
 
 
 def test_states_are_told_apart(history):
