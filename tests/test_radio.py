@@ -15,6 +15,8 @@ from blocks.sdr.host import Host
 from blocks.sdr.waveform import BurstModulator
 from flowgraph import Flowgraph, Packet
 from flowgraph.block import BlockError, Context, ParamsError
+from flowgraph.changes import Changes
+from flowgraph.spec import ChangeSpec
 from flowgraph.testing import run_block
 
 with_gnuradio = pytest.mark.skipif(
@@ -49,10 +51,13 @@ while True:
             samples = to.recv()
             came += len(samples) // 8
             back.send(samples) if order["send"] else air.open("ab").write(samples)
-        elif not sys.stdin.readline():
+        elif not (line := sys.stdin.readline()):
             sys.exit()
-        else:
+        elif "taken" in line:
             print(json.dumps({"taken": came}), flush=True)
+        else:
+            print(json.dumps({"fault": "not here"} if json.loads(line).get("frequency") == 2.6e9 else {"turned": True}),
+                  flush=True)
 """
 
 
@@ -114,6 +119,24 @@ def test_late_samples_are_counted_told_and_reported(loop):
     assert figures["radio"] == {"version": "3.10.5.1", "samples": 100, "overruns": 3, "underruns": 3}
     assert sorted(sentence.split(",")[0] for sentence in told) == ["the radio has overruns", "the radio has underruns"]
     assert all("lower sample_rate" in sentence for sentence in told)
+
+
+def test_frequency_and_gain_are_turned_while_it_runs(loop):
+    told = []
+    block = GnuradioRadio(USRP | {"python": loop, "duration": "0.3 s"}, "radio")
+    changes = Changes(block, tell=lambda number, change, fault: told.append((change.parameter, change.value, fault)))
+    block.start()
+    try:
+        stream = block.produce()
+        assert next(stream).tag("center_frequency") == 2.45e9
+        for name, value in [("frequency", "2.4 GHz"), ("receive_gain", 30), ("frequency", 2.6e9), ("frequency", 9e9)]:
+            changes.ask(0, ChangeSpec("radio", name, value))
+        changes.take_place(0, 100)
+        assert [packet.tag("center_frequency") for packet in stream] == [2.4e9]
+    finally:
+        block.stop()
+    assert told[:3] == [("frequency", 2.4e9, ""), ("receive_gain", 30.0, ""), ("frequency", 2.4e9, "not here")]
+    assert "frequency within 0 to 8e+09 Hz on usrp" in told[3][2]
 
 
 def test_a_radio_that_gives_nothing_is_told_of(loop):
@@ -316,6 +339,28 @@ def test_drivers_are_asked_for_what_the_parameters_say(asked, driver, transmits)
 def test_what_the_device_itself_cannot_do_is_refused(asked, driver):
     with pytest.raises(ValueError, match=r"frequency must be within 0 to 1e\+09 on this device, not 2.45e\+09"):
         asked(driver, False, 0.0, 1e9)
+
+
+@pytest.mark.parametrize("driver", ["usrp", "soapy", "pluto"])
+def test_both_sides_are_turned_and_keep_what_they_had_where_one_cannot(asked, driver):
+    asked(driver, True)  # for the imports
+    order = ORDER | {"driver": driver}
+    radios = {"receive": MagicMock(), "transmit": MagicMock()}
+    least = MagicMock(**{"start.return_value": 0, "stop.return_value": 6e9, "minimum.return_value": 0})
+    least.maximum.return_value = 6e9
+    for radio in radios.values():
+        radio.get_freq_range.return_value = radio.get_gain_range.return_value = least
+        radio.get_frequency_range.return_value = [least]
+    _gnuradio_host.turn(radios, order, {"frequency": 1e9})
+    _gnuradio_host.turn(radios, order, {"receive_gain": 5.0})
+    names = [[name for name, _, _ in radio.method_calls if name.startswith("set_")] for radio in radios.values()]
+    tuned = "set_center_freq" if driver == "usrp" else "set_frequency"
+    assert names == [[tuned, "set_gain"], [tuned]]
+    radios["transmit"].attach_mock(MagicMock(side_effect=[RuntimeError("no"), None]), tuned)
+    with pytest.raises(RuntimeError, match="no"):
+        _gnuradio_host.turn(radios, order, {"frequency": 2e9})
+    assert order["frequency"] == 1e9
+    assert len([name for name, _, _ in radios["receive"].method_calls if name == tuned]) == 3
 
 
 @pytest.mark.parametrize("driver", ["usrp", "soapy", "pluto"])

@@ -1,9 +1,9 @@
 """A GNU Radio flowgraph as the child of a block: a channel between two ZeroMQ sockets, or a radio on one or both.
 
 Runs under the Python that GNU Radio is installed for, never in ours. The parent speaks through stdin, in lines of JSON:
-what to open, then (a channel's noise, or nothing) when to start and what to change, or how many samples a radio has
-taken; the end of it, which comes however the parent ends, ends the flowgraph. Lines of JSON on stdout answer: which GNU
-Radio is here, and what could not be.
+what to open, when to start, then what to change (a channel's noise, a radio's frequency and gains), or how many samples
+a radio has taken; the end of it, which comes however the parent ends, ends the flowgraph. Lines of JSON on stdout
+answer: which GNU Radio is here, and what could not be.
 """
 
 import ctypes
@@ -65,13 +65,24 @@ def usrp(order, transmits):
     radio.set_time_source(order["time_source"], 0)
     radio.set_samp_rate(order["sample_rate"])
     exactly(order["sample_rate"], radio.get_samp_rate())
-    frequencies, gains = radio.get_freq_range(0), radio.get_gain_range(0)
-    within("frequency", order["frequency"], frequencies.start(), frequencies.stop())
-    radio.set_center_freq(uhd.tune_request(order["frequency"]), 0)
-    radio.set_gain(gain(order, side, gains.start(), gains.stop()), 0)
+    usrp_frequency(radio, order, side)
+    usrp_gain(radio, order, side)
     if order[f"{side}_antenna"]:
         radio.set_antenna(order[f"{side}_antenna"], 0)
     return radio
+
+
+def usrp_frequency(radio, order, side):
+    from gnuradio import uhd
+
+    frequencies = radio.get_freq_range(0)
+    within("frequency", order["frequency"], frequencies.start(), frequencies.stop())
+    radio.set_center_freq(uhd.tune_request(order["frequency"]), 0)
+
+
+def usrp_gain(radio, order, side):
+    gains = radio.get_gain_range(0)
+    radio.set_gain(gain(order, side, gains.start(), gains.stop()), 0)
 
 
 def soapy(order, transmits):
@@ -85,15 +96,24 @@ def soapy(order, transmits):
             getattr(radio, f"set_{what}")(order[what])
     radio.set_sample_rate(0, order["sample_rate"])
     exactly(order["sample_rate"], radio.get_sample_rate(0))
-    frequencies, gains = radio.get_frequency_range(0), radio.get_gain_range(0)
-    within("frequency", order["frequency"], frequencies[0].minimum(), frequencies[-1].maximum())
-    radio.set_frequency(0, order["frequency"])
+    soapy_frequency(radio, order, side)
     if radio.has_gain_mode(0):
         radio.set_gain_mode(0, False)
-    radio.set_gain(0, gain(order, side, gains.minimum(), gains.maximum()))
+    soapy_gain(radio, order, side)
     if order[f"{side}_antenna"]:
         radio.set_antenna(0, order[f"{side}_antenna"])
     return radio
+
+
+def soapy_frequency(radio, order, side):
+    frequencies = radio.get_frequency_range(0)
+    within("frequency", order["frequency"], frequencies[0].minimum(), frequencies[-1].maximum())
+    radio.set_frequency(0, order["frequency"])
+
+
+def soapy_gain(radio, order, side):
+    gains = radio.get_gain_range(0)
+    radio.set_gain(0, gain(order, side, gains.minimum(), gains.maximum()))
 
 
 def pluto(order, transmits):
@@ -103,25 +123,56 @@ def pluto(order, transmits):
     address = order["address"] or iio.get_pluto_uri()
     if transmits:
         radio = iio.fmcomms2_sink_fc32(address, [True, True], PLUTO_SAMPLES, False)
-        radio.set_attenuation(0, -gain(order, "transmit", *PLUTO_TRANSMITS))
     else:
         radio = iio.fmcomms2_source_fc32(address, [True, True], PLUTO_SAMPLES)
         radio.set_gain_mode(0, "manual")
-        radio.set_gain(0, order["receive_gain"])
         radio.set_quadrature(True)
         radio.set_rfdc(True)
         radio.set_bbdc(True)
-    radio.set_frequency(round(order["frequency"]))
+    side = "transmit" if transmits else "receive"
+    pluto_gain(radio, order, side)
+    pluto_frequency(radio, order, side)
     radio.set_samplerate(round(order["sample_rate"]))
     radio.set_filter_params("Auto", "", 0, 0)
     return radio
 
 
+def pluto_frequency(radio, order, side):
+    radio.set_frequency(round(order["frequency"]))
+
+
+def pluto_gain(radio, order, side):
+    if side == "transmit":
+        radio.set_attenuation(0, -gain(order, side, *PLUTO_TRANSMITS))
+    else:
+        radio.set_gain(0, order["receive_gain"])
+
+
 RADIOS = {"usrp": usrp, "soapy": soapy, "pluto": pluto}
+FREQUENCIES = {"usrp": usrp_frequency, "soapy": soapy_frequency, "pluto": pluto_frequency}
+GAINS = {"usrp": usrp_gain, "soapy": soapy_gain, "pluto": pluto_gain}
+
+
+def turn(radios, order, change):
+    """Have radios, by their side, take another frequency or gain; where one cannot, all keep what they had."""
+
+    def take(wanted):
+        for side, radio in radios.items():
+            if "frequency" in change:
+                FREQUENCIES[order["driver"]](radio, wanted, side)
+            if f"{side}_gain" in change:
+                GAINS[order["driver"]](radio, wanted, side)
+
+    try:
+        take({**order, **change})
+    except Exception:
+        take(order)
+        raise
+    order.update(change)
 
 
 def opened(order):
-    """Return the flowgraph of an order, and the block whose noise can be changed or that transmits, if any."""
+    """Return the flowgraph of an order, and what can be changed in it: a channel, or radios by their side."""
     from gnuradio import blocks, gr, zeromq
 
     top = gr.top_block()
@@ -130,14 +181,15 @@ def opened(order):
     if "driver" not in order:
         between = channel(order)
         top.connect(source, *between, sink)
-        return top, between[-1]
-    radio, transmitter = RADIOS[order["driver"]], None
+        return top, {"channel": between[-1]}
+    radio, radios = RADIOS[order["driver"]], {}
     if sink:
-        top.connect(radio(order, False), sink)
+        radios["receive"] = radio(order, False)
+        top.connect(radios["receive"], sink)
     if source:
-        transmitter = radio(order, True)
-        top.connect(source, blocks.multiply_const_cc(1 / order["full_scale"]), transmitter)
-    return top, transmitter
+        radios["transmit"] = radio(order, True)
+        top.connect(source, blocks.multiply_const_cc(1 / order["full_scale"]), radios["transmit"])
+    return top, radios
 
 
 def devices():
@@ -197,21 +249,29 @@ def main():
     if "devices" in order:
         say(devices=devices())
         return
-    try:
-        top, block = opened(order)
-    except Exception as error:  # of whatever kind the drivers have
-        say(fault=" ".join(str(error).split()) or type(error).__name__)
+
+    def tried(step):
+        """Return what a step makes; say why it could not be made."""
+        try:
+            return step()
+        except Exception as error:  # of whatever kind the drivers have
+            say(fault=" ".join(str(error).split()) or type(error).__name__)
+            return None
+
+    if (made := tried(lambda: opened(order))) is None:
         return
+    top, ends = made
     say(opened=True)
-    running = False
     for line in sys.stdin:
-        if "noise" in (change := json.loads(line)):
-            block.set_noise_voltage(change["noise"])
-        if "taken" in change:
-            say(taken=block.nitems_read(0))
-        if not running:
+        change = json.loads(line)
+        if not change:
             top.start()
-            running = True
+        elif "noise" in change:
+            ends["channel"].set_noise_voltage(change["noise"])
+        elif "taken" in change:
+            say(taken=ends["transmit"].nitems_read(0))
+        elif tried(lambda change=change: turn(ends, order, change) or True):
+            say(turned=True)
     shutil.rmtree(order["folder"], ignore_errors=True)
     os._exit(0)  # nobody listens any more: a sink that waits for its peer is not waited for
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ class Limits(NamedTuple):
     transmit_gain: tuple[float, float]  # dB
 
 
+LIVE: dict[str, Any] = {"live": True}
 REPORT_EVERY_S = 0.5
 LIMITS = {  # docs/radio.md tells where from
     "usrp": Limits((0.0, 8e9), (100e3, 250e6), (0.0, 90.0), (0.0, 90.0)),
@@ -45,7 +46,7 @@ class _RadioParams(BlockParams):
 
     driver: Literal["usrp", "soapy", "pluto"] = Field(description="gr-uhd, gr-soapy or gr-iio")
     address: str = Field("", description="which: type=b200, driver=lime, ip:192.168.2.1, ...; the only one if empty")
-    frequency: Hertz = Field(description="of the carrier")
+    frequency: Hertz = Field(description="of the carrier", json_schema_extra=LIVE)
     sample_rate: Hertz = Field(1e6, description="samples a second, both ways")
     clock_source: str = Field("internal", description="reference of the oscillators: internal, external, gpsdo, ...")
     time_source: str = Field("internal", description="of the time: internal, external, gpsdo, ...")
@@ -70,7 +71,9 @@ class _TransmitterParams(_RadioParams):
     """What sending needs."""
 
     transmit_gain: Decibel | None = Field(
-        None, description="of the transmitter, by default the device's least; a Pluto's is from -89.75 dB to 0 dB"
+        None,
+        description="of the transmitter, by default the device's least; a Pluto's is from -89.75 dB to 0 dB",
+        json_schema_extra=LIVE,
     )
     transmit_antenna: str = Field("", description="its name on the device: TX/RX, BAND1, ...")
     full_scale: float = Field(2.0, gt=0, description="amplitude of the samples that is the transmitter's greatest")
@@ -101,6 +104,10 @@ class _Radio(Block):
             raise BlockError(f"cannot open {which}: {error}; `devices` lists what is attached") from None
         self.opened = True
 
+    def changed(self, name: str) -> None:
+        """Have the device take another frequency or gain; samples that are under way are still of the one before."""
+        self.host.turn({name: getattr(self.params, name)})
+
     def tell(self) -> None:
         """Report what has passed and what came too late; warn of the first of each kind as it happens."""
         late = {"overruns": self.host.late["O"], "underruns": self.host.late["U"]}
@@ -129,7 +136,8 @@ class GnuradioRadio(_Radio):
 
     A process of GNU Radio, which this block starts and ends, holds the device: it puts out what it receives, and with
     `transmit: true` sends what the `gnuradio_sink` at the endpoint `transmit_from` hands it. The stream is one frame,
-    tagged `sample_rate` and `center_frequency` at its start, and ends by `duration` or `items`.
+    tagged `sample_rate` at its start and `center_frequency` there and where it is turned, and ends by `duration` or
+    `items`.
 
     Samples that the computer took too late (overruns) or gave too late (underruns) are counted as the drivers tell of
     them, warned of as they first happen, and in the report's `link`. Raises `BlockError` where there is no GNU Radio,
@@ -137,7 +145,7 @@ class GnuradioRadio(_Radio):
     """
 
     class Params(_TransmitterParams):
-        receive_gain: Decibel = Field(20.0, description="of the receiver")
+        receive_gain: Decibel = Field(20.0, description="of the receiver", json_schema_extra=LIVE)
         receive_antenna: str = Field("", description="its name on the device: RX2, LNAW, ...")
         transmit_from: str | None = Field(None, description="endpoint of the gnuradio_sink whose samples are sent")
         duration: Annotated[Seconds, Field(gt=0)] | None = Field(None, description="the stream ends after so long")
@@ -153,10 +161,11 @@ class GnuradioRadio(_Radio):
 
     def start(self) -> None:
         super().start()
+        self.tuned: float | None = None  # what the stream's tags tell
         self.open(True, self.params.transmit_from)
 
     def produce(self) -> Iterator[Packet]:
-        p = self.params
+        p = self.params  # but for what is live
         self.host.begin()
         began: float | None = None
         for came in self.host.receive():
@@ -168,7 +177,10 @@ class GnuradioRadio(_Radio):
             if left or over:
                 made = Packet(came[:left], 0, self.count, last=over)
                 if not self.count:
-                    made = made.tagged(sample_rate=p.sample_rate, center_frequency=p.frequency)
+                    made = made.tagged(sample_rate=p.sample_rate)
+                if self.tuned != self.params.frequency:
+                    self.tuned = self.params.frequency
+                    made = made.tagged(center_frequency=self.tuned)
                 self.passed(left)
                 yield made
             if over:

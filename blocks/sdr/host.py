@@ -143,6 +143,15 @@ class Host:
             self.process.stdin.write(json.dumps(what).encode() + b"\n")
             self.process.stdin.flush()
 
+    def turn(self, what: dict[str, Any]) -> None:
+        """Have a radio take another frequency or gain. Raises `BlockError` where the device cannot."""
+        self.tell(what)
+        answer = self._answer(self.wait)
+        if not answer:
+            raise self._lost("answered")
+        if "fault" in answer:
+            raise BlockError(answer["fault"])
+
     def send(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         """Send samples, complex64; yield what has come back meanwhile."""
         assert self.sender
