@@ -232,6 +232,9 @@ class Receiver(_Peer):
     def receive(self) -> memoryview | None:
         """Return the next message without its key; None if none came in a moment."""
         self.checkpoint()
+        while self.request_lost.poll(0):  # of every kind of socket: what is left there would in the end hold ZeroMQ up
+            self.request_lost.recv_multipart()
+            self.asked = False
         if self.params.socket == "req":
             self._ask()
         if not self.socket.poll(POLL_MS):
@@ -242,9 +245,6 @@ class Receiver(_Peer):
 
     def _ask(self) -> None:
         """Send a request where none is under way: a peer that came back knows nothing of the last one."""
-        while self.request_lost.poll(0):
-            self.request_lost.recv_multipart()
-            self.asked = False
         if not self.asked and self.socket.poll(0, zmq.POLLOUT):
             self.socket.send_multipart([b"", self.request])
             self.asked = True
