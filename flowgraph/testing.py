@@ -27,8 +27,8 @@ def run_block(block: Block, inputs: Streams | None = None, alternate: bool = Tru
     """
     made: Streams = {port.name: [] for port in block.outputs}
     runner = Runner(block, lambda name, packet: made[name].append(packet), set(inputs or {}))
-    block.start()
     try:
+        block.start()
         if not block.inputs:
             for _ in runner.produce():
                 pass

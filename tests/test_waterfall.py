@@ -372,7 +372,7 @@ def test_a_warning_is_told_once_for_each_curve_and_block(tmp_path, capsys):
 
 
 def test_time_left_is_of_what_is_not_done():
-    until = Until(errors=100, bits=10**6)
+    until = Until(errors=100, block_errors=0, bits=10**6)
     assert remaining([Tally(POINT)], until, 1) is None
     half, done = Tally(POINT, [found(100, 50, 50)]), Tally(POINT, [found(100, 50, 200)])
     assert remaining([half], until, 1) == pytest.approx(0.5)  # as many errors again

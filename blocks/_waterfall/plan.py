@@ -41,7 +41,7 @@ class Until(_Options):
     """When a point is done: after so many errors of both kinds, or after so many bits."""
 
     errors: int = Field(100, ge=0, description="wrong bits")
-    block_errors: int = Field(0, ge=0, description="blocks of which any bit is wrong")
+    block_errors: int = Field(100, ge=0, description="blocks of which any bit is wrong: behind a decoder they tell")
     bits: BitCount = Field(10**8, ge=1, description="bits sent at most, to the end of a round")
 
 

@@ -163,7 +163,7 @@ class ToneMeter(Block):
     def stop(self) -> None:
         if self.windows:
             self.report("link", **self._figures())
-        if not self.found:
+        if not self.found and (self.windows or self.held):
             self.warn(f"no tone was found in {self.windows} windows of up to {self.params.window} samples")
 
     def _measure(self, window: np.ndarray) -> None:
