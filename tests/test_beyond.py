@@ -28,20 +28,26 @@ def test_the_first_is_held_against_each_other_image_by_image():
 
 def test_modes_are_drawn_against_noise_and_against_channel_uses():
     rows = [row("analog", psnr=20 + snr, esn0=snr) for snr in (0.0, 10.0)]
+    for each, received, again in zip(rows, ("dof", "dog"), (0.5, 0.1), strict=True):
+        each |= {"caption_sent": "dog", "caption_received": received, "link.bits_again": again}
     rows += [
         row("WebP", psnr=psnr, symbols=count, max_bytes=size) for psnr, count, size in ((25, 600, 9), (28, 999, 20))
     ]
     drawn, table = figures.comparison(rows)
-    by_noise, _, by_uses, _ = drawn.axes
+    by_noise, _, captions, by_uses, *_ = drawn.axes
     assert {bars.get_label(): bars[0].get_xydata().tolist() for bars in by_noise.containers} == {
         "analog": [[0, 20], [10, 30]]
     }
     assert {bars.get_label(): bars[0].get_xydata().tolist() for bars in by_uses.containers} == {
         "WebP": [[600, 25], [999, 28]],
-        "analog": [[1000, 30]],
+        "analog": [[1100, 30]],
     }
+    assert captions.containers[0][0].get_xydata().tolist() == [[0, 0], [10, 1]]
     assert drawn.get_suptitle().endswith("not measured, for want of weights: SqueezeNet feature distance")
-    assert cells(table.split("\n\n")[0]) == [["analog", "1,000", "20.00 ± nan", "30.00 ± nan"]]
+    quality, *_, right, _ = table.split("\n\n")
+    assert cells(quality) == [["analog", "1,100 to 1,500", "20.00 ± nan", "30.00 ± nan"]]
+    assert right.startswith("| captions right, at Es/N0 |")
+    assert cells(right) == [["analog", "1,100 to 1,500", "0.000 ± nan", "1.000 ± nan"]]
 
 
 def test_the_noise_of_elements_is_held_against_their_mean_at_each_noise_and_loss():

@@ -17,6 +17,7 @@ from flowgraph import Sweep
 
 HERE = Path(__file__).parent
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "squeezenet_distance": "SqueezeNet feature distance"}
+CAPTIONS = {"caption_right": "captions right"}
 SYMBOLS = "payload.symbols_per_image"
 TICKS = (600, 1500, 5000, 15000, 40000)  # symbols
 USES_AT = 10.0  # Es/N0 in dB at which quality is drawn against channel uses
@@ -40,9 +41,24 @@ def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def judge_captions(rows: Iterable[Row]) -> None:
+    """Give rows, as `caption_right`, whether the caption came as it was sent; None where none was sent."""
+    for row in rows:
+        sent = row.get("caption_sent")
+        row["caption_right"] = None if sent is None else float(row["caption_received"] == sent)
+
+
+def count_again(rows: Iterable[Row]) -> None:
+    """Count the symbols that were sent again."""
+    for row in rows:
+        if row.get(SYMBOLS):
+            row[SYMBOLS] *= 1 + (row.get("link.bits_again") or 0)
+
+
 def symbols(rows: list[Row]) -> str:
-    """Return the symbols of an image; nothing where there is no link."""
-    return f"{rows[0][SYMBOLS]:,.0f}" if rows[0].get(SYMBOLS) else ""
+    """Return the symbols of an image, fewest and most where that depends on the channel; nothing without a link."""
+    counts = sorted({row[SYMBOLS] for row in rows if row.get(SYMBOLS)})
+    return " to ".join(f"{count:,.0f}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
 
 
 def against(rows: list[Row]) -> str:
@@ -71,18 +87,22 @@ def listed(rows: list[Row]) -> str:
     return markdown(["", "symbols an image", *METRICS.values()], lines)
 
 
-def by_snr(rows: list[Row], metric: str) -> str:
-    """Return a metric by curve and Es/N0."""
+def by_snr(rows: list[Row], metric: str, title: str) -> str:
+    """Return a metric by curve and Es/N0, for those that have it."""
+    rows = [row for row in rows if row.get(metric) is not None]
     snrs = sorted({row["vars.esn0"] for row in rows})
     lines = []
     for name, found in groups(rows).items():
         cells = [told([row[metric] for row in where(found, esn0=snr)], metric) for snr in snrs]
         lines.append([name, symbols(found), *cells])
-    return markdown([f"{METRICS[metric]}, at Es/N0", "symbols", *(f"{snr:g} dB" for snr in snrs)], lines)
+    return markdown([f"{title}, at Es/N0", "symbols", *(f"{snr:g} dB" for snr in snrs)], lines)
 
 
 def comparison(rows: list[Row]) -> Made:
     """Return every mode against Es/N0 and, at one, against channel uses, as figure and tables."""
+    judge_captions(rows)
+    count_again(rows)
+    measured = METRICS | CAPTIONS
     modes = [row for row in rows if "vars.max_bytes" not in row]
     codecs = [row for row in rows if "vars.max_bytes" in row]
     name_by(modes)
@@ -90,26 +110,30 @@ def comparison(rows: list[Row]) -> Made:
     uses = [*codecs, *where(modes, esn0=USES_AT)]
 
     def panels(rows: list[Row]) -> list[Panel]:
-        return [(name, metric, rows) for metric, name in METRICS.items()]
+        return [(name, metric, rows) for metric, name in measured.items()]
 
     at = f"symbols an image, at Es/N0 {USES_AT:g} dB"
     drawn = curves([("vars.esn0", "Es/N0, dB", panels(modes)), (SYMBOLS, at, panels(uses))])
+    for axes in drawn.axes:
+        if axes.get_ylabel() in CAPTIONS.values():
+            axes.set_ylim(-0.05, 1.05)
     for axes in drawn.axes[len(drawn.axes) // 2 :]:
         axes.set_xscale("log")
         axes.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS], fontsize=7)
         axes.minorticks_off()
-    return drawn, "\n".join([*(by_snr(modes, metric) for metric in METRICS), listed(name_by(codecs, "max_bytes"))])
+    tables = [by_snr(modes, metric, name) for metric, name in measured.items()]
+    return drawn, "\n".join([*tables, listed(name_by(codecs, "max_bytes"))])
 
 
 def fading(rows: list[Row]) -> Made:
     """Return what fading leaves of each latent, its gain known or estimated, as figure and table."""
+    count_again(rows)
     lines = []
     for row in rows:
         again = "vars.above" in row
         what = f"above {row['vars.above']:g}" if again else f"{row['vars.latent']}, T {row['vars.steps']}"
         row["curve"] = f"{what}, {row['flowgraph'].removeprefix('Rayleigh, ')}"
         row["sent"] = what
-        row[SYMBOLS] *= 1 + (row.get("link.bits_again") or 0)
     for snr in sorted({row["vars.esn0"] for row in rows}):
         for what, found in groups(row | {"curve": row["sent"]} for row in where(rows, esn0=snr)).items():
             known, pilots = (where(found, flowgraph=name) for name in LINKS.values())
@@ -125,6 +149,7 @@ def fading(rows: list[Row]) -> Made:
 
 def cliff(rows: list[Row]) -> Made:
     """Return the adaptive mode against the best of the fixed ones, image by image, for each Es/N0."""
+    judge_captions(rows)
     lines = []
     for snr in sorted({row["vars.esn0"] for row in rows}):
         modes = groups(name_by(where(rows, esn0=snr)))
@@ -132,8 +157,8 @@ def cliff(rows: list[Row]) -> Made:
         best = max(modes, key=lambda mode: np.mean([row["psnr"] for row in modes[mode]]))
         cells = [f"{snr:g}", told([row["psnr"] for row in adaptive], "psnr")]
         cells += [f"{told([row['psnr'] for row in modes[best]], 'psnr')}, {best}", gain(adaptive, modes[best], "psnr")]
-        right = sum(row["caption_received"] == row["caption_sent"] for row in adaptive)
-        lines.append([*cells, f"{right} of {len(adaptive)}"])
+        right = sum(row["caption_right"] for row in adaptive)
+        lines.append([*cells, f"{right:.0f} of {len(adaptive)}"])
     heads = ["Es/N0, dB", "adaptive", "best fixed mode", "adaptive less best", "captions right"]
     return None, markdown(heads, lines)
 
