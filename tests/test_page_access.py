@@ -22,7 +22,6 @@ from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from blocks._page.choice import choose
 from blocks._page.history import History
-from blocks._page.look import LIGHT
 from blocks._page.page import _views, spans
 from blocks._page.pictures import marked
 from blocks._page.server import _Door, _Pictures, _shorten, serve
@@ -356,7 +355,7 @@ def test_one_that_is_set_instead_of_others_leaves_them_null(tmp_path):
 
 def test_cards_fill_their_rows(history):
     history.run.spec.blocks.append(BlockSpec("save", "image_writer", {}, "main"))
-    styles = spans(_views(history, LIGHT))
+    styles = spans(_views(history))
     for columns in (2, 3, 4):
         widths = [int(re.search(rf"--of-{columns}: (\d)", style)[1]) for style in styles.values()]
         assert sum(widths) % columns == 0

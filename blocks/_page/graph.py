@@ -36,15 +36,20 @@ class GraphView(View):
 
     name, title = "graph", "Blocks at work, packets on their wires"
 
-    def __init__(self, run: Run, look: Look):
-        self.spec, self.look = run.spec, look
+    def __init__(self, run: Run):
+        self.spec = run.spec
+        self.layout = layout(run.spec, WIDTH, LANE)
+        self.height = int(EDGES + ROW * (self.layout.bottom + 0.6))
+        self.seen = 0
+
+    def make(self, look: Look) -> None:
+        """Draw blocks and wires as they are to stay."""
+        made, self.look = self.layout, look
         self.paper = "#1d2229" if look.dark else "#ffffff"
-        made = layout(run.spec, WIDTH, LANE)
-        self.height = int(EDGES + ROW * (made.bottom + 0.6))
         self.root = plot("", "", (-0.5, made.columns - 0.5), (made.bottom, -0.6), min_border=0)
         self.root.axis.visible = False
         self.root.grid.visible = False
-        blocks = run.spec.blocks
+        blocks = self.spec.blocks
         x, y = ([made.place[block.name][axis] for block in blocks] for axis in (0, 1))
         left = np.array(x) - WIDTH / 2
         blank = [""] * len(blocks)  # each column gets a list of its own: they are patched in place
@@ -60,7 +65,6 @@ class GraphView(View):
         self.sizes = ("12px", "11px", "10px") if made.columns <= MANY else ("10px", "10px", "9px")
         self._draw_wires(made.paths)
         self._draw_boxes()
-        self.seen = 0
 
     def _draw_boxes(self) -> None:
         box = self.root.rect(

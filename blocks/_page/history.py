@@ -37,6 +37,9 @@ KINDS = ("sent", "plain", "received")  # of pictures
 PICTURE = re.compile(rf"images/(\d+)_({'|'.join(KINDS)})\.png")
 
 
+ESTIMATES = threading.Event()  # whether what they are made with is loaded
+
+
 class Row(NamedTuple):
     """A row of a waterfall: when it came, for how long it stands, and power densities."""
 
@@ -305,11 +308,12 @@ class History:
         }
 
 
-def warm_up() -> None:
-    """Load what takes long to load, before a viewer waits for it."""
+def load_estimates() -> None:
+    """Load what estimates are made with, half a second's work, so that no viewer waits for it."""
     stream = Stream(False, 0.0)
     stream.add(Packet(np.ones(FREQUENCIES, np.complex64)).tagged(modulation="16qam"))
     stream.quality()
+    ESTIMATES.set()
 
 
 def _ratio(part: float, whole: float) -> float | None:

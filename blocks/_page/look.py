@@ -86,8 +86,12 @@ class View:
 
     name = title = ""
     width = 1  # in columns
-    root: Any  # of what is in it
+    root: Any  # of what is in it, once that is made
     choices: Sequence[Any] = ()  # where a viewer chooses what is shown
+
+    def make(self, look: Look) -> None:
+        """Make what is in the card: one after another, for a page that is at hand at once."""
+        raise NotImplementedError
 
     def update(self, history: History) -> None:
         """Show what is new."""

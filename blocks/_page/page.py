@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import bokeh
 from bokeh.document import Document
+from bokeh.layouts import column
 from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet, Model
 from jinja2 import Template
 
@@ -15,8 +18,8 @@ from blocks._page.choice import complex_outputs
 from blocks._page.controls import Controls, Log
 from blocks._page.feed import Feed
 from blocks._page.graph import GraphView, Workers
-from blocks._page.history import History
-from blocks._page.look import DARK, LIGHT, Look, Part, View
+from blocks._page.history import History, load_estimates
+from blocks._page.look import DARK, LIGHT, Part, View
 from blocks._page.pictures import PictureView
 from blocks._page.rates import RateOverEbn0, RateOverTime
 from blocks._page.signals import SignalView, signal_views
@@ -25,6 +28,7 @@ UPDATE_MS = 100
 ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "time", "llrs", "gains")
 GROWING = ("rates", "time", "gains", "spectrum")  # cards that gain most from more room
 TEMPLATE = Path(__file__).with_name("page.html")
+SCRIPTS = [f"static/js/{name}.min.js?v={bokeh.__version__}" for name in ("bokeh", "bokeh-widgets")]  # not all it has
 WORDS = {"done": "ended"}  # of states whose names say it less well
 
 CSS = """
@@ -107,38 +111,40 @@ class Echo:
 
 
 class Page:
-    """What one viewer sees of a run."""
+    """What one viewer sees of a run: the header and the controls at once, views one after another."""
 
     def __init__(self, document: Document, history: History, feed: Feed):
         self.document, self.history = document, history
         context = document.session_context
         assert context is not None
-        look = DARK if context.request.arguments.get("theme") == [b"dark"] else LIGHT
+        self.look = DARK if context.request.arguments.get("theme") == [b"dark"] else LIGHT
         with history.lock:
             assert history.run is not None
             title = history.run.spec.name
-            self.views = _views(history, look)
-            graph = GraphView(history.run, look)
+            self.views = _views(history)
+            graph = GraphView(history.run)
             controls = Controls(history, feed.set, document.add_next_tick_callback)
         header = Header()
         self.parts: dict[str, Part] = {"header": header, "controls": controls, "changes": Log(), "workers": Workers()}
-        self.parts |= {"graph": graph} | {view.name: view for view in self.views}
         choices = [choice for view in self.views for choice in view.choices]
         for view in self.views:
             for number, choice in enumerate(view.choices):
                 choice.name = f"{view.name}_{number}"
         for name, part in self.parts.items():
             part.root.name = name
+        cards = [*self.views, graph]
+        slots = [column(name=f"{view.name}_slot", sizing_mode="stretch_both") for view in cards]
         with document.models.freeze():  # else every root has all models looked through again
-            for root in (*(part.root for part in self.parts.values()), *choices):
+            for root in (*(part.root for part in self.parts.values()), *slots, *choices):
                 document.add_root(root)
         document.title = f"{title} · Semflow"
-        document.theme = look.theme()
+        document.theme = self.look.theme()
         document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
         document.template_variables.update(
-            heading=title, views=self.views, spans=spans(self.views), graph=graph, dark=look.dark
+            heading=title, views=self.views, spans=spans(self.views), graph=graph, dark=self.look.dark, scripts=SCRIPTS
         )
         self.echo = Echo(header.root, self._send)
+        self.waiting = list(zip(cards, slots, strict=True))
         self.update()
         ready = CustomJS(args={"choices": choices, "sliders": controls.sliders}, code=READY)
         document.js_on_event("document_ready", ready)
@@ -147,32 +153,46 @@ class Page:
         document.on_session_destroyed(self._leave)
 
     def update(self) -> None:
-        """Show what is new, all of it at once, as soon as what was new before has arrived."""
+        """Show what is new, and more views, as soon as what was new before has arrived."""
         self.due = True
         self._send()
 
     def _send(self) -> None:
-        if not self.due or not self.echo.arrived:
+        if not (self.due or self.waiting) or not self.echo.arrived:
             return
         self.due = False
         with self.history.lock:
+            self._make_views()
             self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
             for part in self.parts.values():
                 part.update(self.history)
         self.echo.call()
+
+    def _make_views(self) -> None:
+        """Make views that are not there yet: the first alone, to be there soonest, then twice as many as there are."""
+        many = 2 * sum(view.name in self.parts for view in self.views) or 1
+        new, self.waiting = self.waiting[:many], self.waiting[many:]
+        with self.document.models.freeze():
+            for view, slot in new:
+                view.make(self.look)
+                view.root.name = view.name
+                slot.children = [view.root]
+                self.parts[view.name] = view
+        if new and not self.waiting:
+            threading.Thread(target=load_estimates, name="load", daemon=True).start()
 
     def _leave(self, session: Any) -> None:
         with self.history.lock:
             self.history.selected.pop(self, None)
 
 
-def _views(history: History, look: Look) -> list[View]:
+def _views(history: History) -> list[View]:
     """Return the views that a graph calls for, in the order of the page."""
     run = history.run
     assert run is not None
-    signals = {view.name: view for view in signal_views(history, complex_outputs(run.taps), look)}
+    signals = {view.name: view for view in signal_views(history, complex_outputs(run.taps))}
     types = {block.type for block in run.spec.blocks}
-    others: list[View] = [RateOverTime(look), RateOverEbn0(look)] if "error_meter" in types else []
+    others: list[View] = [RateOverTime(), RateOverEbn0()] if "error_meter" in types else []
     others += [PictureView()] if "image_writer" in types else []
     views = {view.name: view for view in (*signals.values(), *others)}
     return [views[name] for name in ORDER if name in views]

@@ -11,7 +11,7 @@ from bokeh.layouts import column
 from bokeh.models import Div, InlineStyleSheet
 
 from blocks._page.history import History
-from blocks._page.look import View
+from blocks._page.look import Look, View
 
 KINDS = {"sent": "sent", "plain": "decoded as it came", "received": "received"}
 STRIP = 8  # frames of the strip
@@ -45,6 +45,10 @@ class PictureView(View):
     name, title, width = "pictures", "Pictures", 2
 
     def __init__(self) -> None:
+        self.seen: object = None
+
+    def make(self, look: Look) -> None:
+        """Make room for pictures and words."""
         waiting = '<div class="none">the first picture is under way</div>'
         self.pictures, self.progress = (
             Div(text=text, disable_math=True, stylesheets=[InlineStyleSheet(css=css)], margin=0, **size)
@@ -54,7 +58,6 @@ class PictureView(View):
             )
         )
         self.root = column(self.pictures, self.progress, sizing_mode="stretch_both", spacing=4)
-        self.seen: object = None
 
     def update(self, history: History) -> None:
         """Show what is new."""

@@ -23,7 +23,13 @@ class RateOverTime(View):
     name, title = "rates", "Error rates"
     LINES = {"ber": "BER", "theory": "theory", "ser": "SER", "bler": "FER"}
 
-    def __init__(self, look: Look):
+    def __init__(self) -> None:
+        self.shown = 0
+        self.window_s = WINDOW_S
+        self.choices = [choice("window of Error rates", "over 1 s", {each: each for each in WINDOWS_S}, self._choose)]
+
+    def make(self, look: Look) -> None:
+        """Make the plot."""
         self.root = plot("time, s", "error rate", (0, SPANS_S[0]), (BEGIN, 1.5), y_axis_type="log")
         self.source = ColumnDataSource({"t": [], **{key: [] for key in self.LINES}})
         dashes = {"theory": "dashed"}
@@ -33,9 +39,6 @@ class RateOverTime(View):
                 line_width=2.0 if key == "ber" else 1.2, alpha=1.0 if key == "ber" else 0.8,
             )  # fmt: skip
         legend_above(self.root)
-        self.shown = 0
-        self.window_s = WINDOW_S
-        self.choices = [choice("window of Error rates", "over 1 s", {each: each for each in WINDOWS_S}, self._choose)]
 
     def _choose(self, name: str) -> None:
         self.window_s, self.shown = WINDOWS_S[name], 0
@@ -65,7 +68,12 @@ class RateOverEbn0(View):
 
     name, title = "ebn0", "Error rate against Eb/N0"
 
-    def __init__(self, look: Look):
+    def __init__(self) -> None:
+        self.seen: Any = None
+        self.channel: Channel | None = None
+
+    def make(self, look: Look) -> None:
+        """Make the plot."""
         self.root = plot("Eb/N0, dB", "bit error rate", (-2, 16), (BEGIN, 1.0), y_axis_type="log")
         self.form = ColumnDataSource({"x": [], "y": []})
         self.points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
@@ -86,8 +94,6 @@ class RateOverEbn0(View):
         _, self.points_key, self.bound_key, self.now_key = self.root.legend[0].items
         for key in (self.points_key, self.bound_key, self.now_key):
             key.visible = False
-        self.seen: Any = None
-        self.channel: Channel | None = None
 
     def update(self, history: History) -> None:
         """Show the points that were collected, and the closed form of the channel that is in use."""

@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import textwrap
-import threading
 from typing import Any
 
 from bokeh.application import Application
@@ -20,7 +19,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, RequestHandler, authenticated
 
 from blocks._page.feed import Feed
-from blocks._page.history import History, warm_up
+from blocks._page.history import History
 from blocks._page.page import maker
 from blocks._page.place import origin_of, place_for
 from flowgraph.place import is_loopback
@@ -150,7 +149,6 @@ def serve(
     history = History(address)
     feed = Feed(history, keys)
     try:
-        threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)
         origins = [origin_of(name, port) for name in (host, *(["localhost"] if token == "" else []))]
         door = _Door(token, port, origins)

@@ -10,7 +10,7 @@ from bokeh.layouts import column
 from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
 from bokeh.palettes import viridis
 
-from blocks._page.history import BINS, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
+from blocks._page.history import BINS, ESTIMATES, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
 from blocks._page.look import Look, View, choice, legend_above, plot
 from blocks.view import measure
 
@@ -63,12 +63,16 @@ class SignalView(View):
 class ConstellationView(SignalView):
     """Density of the newest symbols, over the points sent and the decision regions; axes are equal."""
 
-    def __init__(self, name: str, title: str, output: str, outputs: Sequence[str], look: Look, decisions: bool = True):
+    def __init__(self, name: str, title: str, output: str, outputs: Sequence[str], decisions: bool = True):
         self.name, self.title, self.decisions = name, title, decisions
         super().__init__(output, outputs)
         self.persistence = "1 s"
+        self.known: object = None
         lasting = choice(f"persistence of {title}", "1 s", {each: each for each in FADING}, self._persist)
         self.choices = [*self.choices, lasting]
+
+    def make(self, look: Look) -> None:
+        """Make the plot, its frame of equal sides to come."""
         self.root = plot("in-phase", "quadrature", (-2, 2), (-2, 2), title=" ")
         self.root.grid.visible = False
         self.density = ColumnDataSource({"image": [np.zeros((BINS, BINS), np.uint8)], "low": [-2.0], "size": [4.0]})
@@ -79,7 +83,6 @@ class ConstellationView(SignalView):
         self.root.segment("x0", "y0", "x1", "y1", source=self.edges, color=look.faint, alpha=0.5)
         marks = "#ffffff" if look.dark else "#c00020"
         self.root.scatter("x", "y", source=self.points, marker="cross", size=8, line_color=marks, line_width=1.2)
-        self.known: object = None
         # The frame's size is known in the browser alone: there the range of the longer side is made wider.
         equal = CustomJS(
             args={"plot": self.root, "density": self.density},
@@ -118,7 +121,7 @@ class ConstellationView(SignalView):
             edges = measure.boundaries(stream.modulation) if stream.modulation else np.zeros((0, 2), complex)
             ends = {"x0": edges[:, 0].real, "y0": edges[:, 0].imag, "x1": edges[:, 1].real, "y1": edges[:, 1].imag}
             self.edges.data = {key: np.clip(each, -100, 100) for key, each in ends.items()}
-        if (quality := stream.quality()) and stream.modulation:
+        if ESTIMATES.is_set() and (quality := stream.quality()) and stream.modulation:
             evm, snr = quality
             self.root.title.text = f"{stream.modulation.name.upper()} · EVM {100 * evm:4.1f} % · SNR {snr:4.1f} dB"
 
@@ -127,9 +130,10 @@ class SpectrumView(SignalView):
     """Power spectrum, averaged, over a waterfall of the last ten seconds."""
 
     name, title = "spectrum", "Spectrum and waterfall"
+    at, of = 0, ""  # the newest row that is drawn, and of which output
 
-    def __init__(self, output: str, outputs: Sequence[str], look: Look):
-        super().__init__(output, outputs)
+    def make(self, look: Look) -> None:
+        """Make both plots, in line."""
         above = plot("", "density, dB", (-0.5, 0.5), (-40, 10), min_border_left=LEFT, min_border_bottom=UNDER)
         above.xaxis.major_label_text_font_size = "0px"
         below = plot("frequency, cycles a sample", "time, s", (-0.5, 0.5), (0, WATERFALL_S), min_border_left=LEFT)
@@ -141,8 +145,6 @@ class SpectrumView(SignalView):
         below.image("image", -0.5, "y", 1, "dh", source=self.rows, color_mapper=self.shades)
         self.above, self.below = above, below
         self.root = column(above, below, sizing_mode="stretch_both", spacing=0)
-        self.at = 0  # of the newest row
-        self.of = ""
 
     def draw(self, stream: Stream) -> None:
         """Draw the spectrum, and add what is new below."""
@@ -177,11 +179,14 @@ class TimeView(SignalView):
 
     name = "time"
 
-    def __init__(self, output: str, outputs: Sequence[str], samples_per_symbol: int, look: Look):
+    def __init__(self, output: str, outputs: Sequence[str], samples_per_symbol: int):
         self.per_symbol = samples_per_symbol
         self.title = "Signal in time" if samples_per_symbol == 1 else "Eye diagram, in-phase"
         super().__init__(output, outputs)
-        if samples_per_symbol == 1:
+
+    def make(self, look: Look) -> None:
+        """Make the plot."""
+        if self.per_symbol == 1:
             self.root = plot("sample", "amplitude", (0, SHOWN), (-2, 2))
             self.source = ColumnDataSource({"t": [], "i": [], "q": []})
             for key, colour, label in (("i", look.lines[0], "in-phase"), ("q", look.lines[1], "quadrature")):
@@ -225,8 +230,8 @@ class LlrView(SignalView):
 
     name, title = "llrs", "LLRs"
 
-    def __init__(self, output: str, look: Look):
-        super().__init__(output)
+    def make(self, look: Look) -> None:
+        """Make the histogram."""
         self.root = plot("LLR, ln p(0)/p(1)", "share", (-LLR_REACH, LLR_REACH), (0, 0.2))
         edges = np.linspace(-LLR_REACH, LLR_REACH, LLR_BINS + 1)
         self.source = ColumnDataSource({"left": edges[:-1], "right": edges[1:], "top": np.zeros(LLR_BINS)})
@@ -246,8 +251,8 @@ class GainView(SignalView):
 
     name, title = "gains", "Channel gain"
 
-    def __init__(self, output: str, outputs: Sequence[str], look: Look):
-        super().__init__(output, outputs)
+    def make(self, look: Look) -> None:
+        """Make the plot."""
         self.root = plot("symbol", "gain, dB", (0, 1024), (-30, 10))
         self.source = ColumnDataSource({"t": [], "gain": []})
         self.root.line("t", "gain", source=self.source, color=look.lines[0], line_width=1.3)
@@ -261,21 +266,21 @@ class GainView(SignalView):
         }  # fmt: skip
 
 
-def signal_views(history: History, outputs: Sequence[str], look: Look) -> list[SignalView]:
+def signal_views(history: History, outputs: Sequence[str]) -> list[SignalView]:
     """Return the views of signals that a run's graph calls for; `outputs` are its complex ones."""
     chosen = history.choice
     views: list[SignalView] = []
     if chosen.decided:
-        views.append(ConstellationView("constellation", "Constellation", chosen.decided, outputs, look))
+        views.append(ConstellationView("constellation", "Constellation", chosen.decided, outputs))
     if chosen.unequalized:
         views.append(
-            ConstellationView("unequalized", "Before equalisation", chosen.unequalized, outputs, look, decisions=False)
+            ConstellationView("unequalized", "Before equalisation", chosen.unequalized, outputs, decisions=False)
         )
     if chosen.received:
-        views.append(SpectrumView(chosen.received, outputs, look))
-        views.append(TimeView(chosen.received, outputs, chosen.samples_per_symbol, look))
+        views.append(SpectrumView(chosen.received, outputs))
+        views.append(TimeView(chosen.received, outputs, chosen.samples_per_symbol))
     if chosen.llrs:
-        views.append(LlrView(chosen.llrs, look))
+        views.append(LlrView(chosen.llrs))
     if chosen.gains:
-        views.append(GainView(chosen.gains, outputs, look))
+        views.append(GainView(chosen.gains, outputs))
     return views
