@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ import numpy as np
 from flowgraph.live import Remote
 
 ROOT = Path(__file__).parent.parent
-PAIRS, COUNTED = 7, "1 Gbit"  # runs with and without taps, in turn
+PAIRS, COUNTED = 7, "1 Gbit"  # runs with and without what is to be measured, in turn
+STARTS = 5
 TURNS = 100
 WATCHED_S = 30.0
+SPELLS, SPELL_S, SETTLE_S = 8, 6.0, 9.0  # with and without a page open, in turn, and until each of them has begun
 TICKS = os.sysconf("SC_CLK_TCK")
 GRAPH = f"""
 flowgraph: watched
@@ -81,13 +85,13 @@ def memory_mb(process: int) -> float:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def spent(folder: str, bits: str, wires: tuple[str, ...]) -> float:
-    """Return the seconds of CPU that a run over so many bits takes, all its processes; a viewer looks at the wires."""
+def spent(folder: str, bits: str, wires: tuple[str, ...] = (), viewed: bool = False) -> float:
+    """Return the seconds of CPU that a run over so many bits takes, all its processes; its taps may be looked at."""
     Path(folder, "counted.yaml").write_text(GRAPH.replace("100 Tbit", bits))
-    out = Path(folder, f"{bits} {len(wires)}")
+    out = Path(folder, f"{bits} {len(wires)} {viewed}")
     probes = (each for wire in wires for each in ("--probe", wire))
     run = start(folder, "counted.yaml", "--quiet", "--out", out, *probes)
-    viewer = subprocess.Popen([sys.executable, "-c", LOOK_ON, out, *wires], cwd=ROOT) if wires else None
+    viewer = subprocess.Popen([sys.executable, "-c", LOOK_ON, out, *wires], cwd=ROOT) if viewed else None
     _, status, used = os.wait4(run.pid, 0)
     assert status == 0
     if viewer:
@@ -95,18 +99,25 @@ def spent(folder: str, bits: str, wires: tuple[str, ...]) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def cost_of_taps(folder: str) -> tuple[float, float]:
-    """Return what three tapped wires add to the CPU time of a run, as a share of it, and the error of that.
+def middle(shares: list[float]) -> tuple[float, float]:
+    """Return the median, and its error as the quartiles have it."""
+    low, median, high = np.quantile(shares, [0.25, 0.5, 0.75])
+    return median, (high - low) / len(shares) ** 0.5
+
+
+def costs_of_taps(folder: str) -> dict[str, float]:
+    """Return what three taps add to the CPU time of a run, looked at and not, as shares of it, and their errors.
 
     Runs with and without take turns, so that what else the machine does falls on both; their start is no part of it.
     """
-    started = min(spent(folder, "1 Mbit", ()) for _ in range(2))
-    shares = []
-    for _ in range(PAIRS):
-        bare, tapped = (spent(folder, COUNTED, wires) - started for wires in ((), TAPPED))
-        shares.append(tapped / bare - 1)
-    low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75])
-    return middle, (high - low) / PAIRS**0.5
+    started = min(spent(folder, "1 Mbit") for _ in range(2))
+    ways = {"bare": ((), False), "idle": (TAPPED, False), "viewed": (TAPPED, True)}
+    rounds = [{what: spent(folder, COUNTED, *way) - started for what, way in ways.items()} for _ in range(PAIRS)]
+    results = {}
+    for what in ("idle", "viewed"):
+        shares = middle([each[what] / each["bare"] - 1 for each in rounds])
+        results |= dict(zip((f"taps_{what}_cpu_share", f"taps_{what}_cpu_share_error"), shares, strict=True))
+    return results
 
 
 def round_trips(remote: Remote) -> np.ndarray:
@@ -119,20 +130,79 @@ def round_trips(remote: Remote) -> np.ndarray:
     return np.array(seconds)
 
 
-def opening(tab: Any, url: str) -> float:
-    """Return the seconds until a browser shows the page."""
-    began = time.monotonic()
-    tab.goto(url)
-    tab.wait_for_selector("#card-graph canvas")
-    return time.monotonic() - began
-
-
-def page(url: str, server: int) -> dict[str, float]:
-    """Return what a page costs that is open in a browser."""
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Give a browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opening(tab: Any, url: str) -> tuple[float, float]:
+    """Return the seconds until a browser shows a page's header, controls and first view, and until it shows all."""
+    began = time.monotonic()
+    tab.goto(url, wait_until="commit")
+    for shown in (".bar .pill", "aside input", "main .card canvas"):
+        tab.wait_for_selector(shown, state="attached")
+    usable = time.monotonic() - began
+    tab.wait_for_selector("#card-graph canvas", state="attached")
+    return usable, time.monotonic() - began
+
+
+def soon(folder: str) -> dict[str, float]:
+    """Return the seconds from the start of a run, on all cores, until its page has an address, is usable, is whole."""
+    seconds = []
+    with chromium() as browser:
+        for number in range(STARTS):
+            tab = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+            began = time.monotonic()
+            run = start(folder, "live.yaml", "--live", "--out", f"start{number}")
+            try:
+                assert run.stdout is not None
+                url = run.stdout.readline().split()[2]
+                address = time.monotonic() - began
+                seconds.append((address, *(address + each for each in opening(tab, url))))
+            finally:
+                run.terminate()
+                run.wait()
+                tab.context.close()
+    names = ("page_address_s", "page_usable_s", "page_whole_s")
+    return dict(zip(names, np.median(seconds, axis=0), strict=True))
+
+
+def counted(remote: Remote) -> tuple[int, float]:
+    """Return how many bits a run has counted, and when."""
+    remote.watch()
+    for _ in remote.news():  # what came in the meantime
+        pass
+    report = next(value for what, value in remote.news(5.0) if what == "report")
+    return report["link"]["bits"], time.monotonic()
+
+
+def throughput_watched(remote: Remote, url: str) -> tuple[float, float]:
+    """Return by how much a run gets faster while a page is open, as a share, and the error of it.
+
+    Page and browser are kept to the cores that the run is not on. Spells with the page and without it take turns.
+    """
+    rates: dict[str, list[float]] = {url: [], "about:blank": []}
+    with chromium() as browser:
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        for shown in SPELLS * list(rates):
+            tab.goto(shown)
+            tab.wait_for_timeout(1000 * SETTLE_S)
+            before, began = counted(remote)
+            tab.wait_for_timeout(1000 * SPELL_S)
+            after, ended = counted(remote)
+            rates[shown].append((after - before) / (ended - began))
+    return middle([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
+
+
+def page(url: str, server: int) -> dict[str, float]:
+    """Return what a page costs that is open in a browser."""
+    with chromium() as browser:
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
         squeeze = zlib.compressobj(1, wbits=-15)  # as the server does on the socket
         sent, updates = 0, 0
@@ -144,27 +214,25 @@ def page(url: str, server: int) -> dict[str, float]:
             updates += b'"attr":"tags"' in data  # with which each update ends
 
         tab.on("websocket", lambda socket: socket.on("framereceived", count))
-        opened = opening(tab, url)
+        tab.goto(url)
         tab.wait_for_timeout(8000)
         cpu, memory, sent, updates, began = cpu_s(server), memory_mb(server), 0, 0, time.monotonic()
         tab.wait_for_timeout(1000 * WATCHED_S)
         spent = time.monotonic() - began
         figures = {
-            "page_opens_s": opened,
             "page_updates_per_s": updates / spent,
             "page_server_cores": (cpu_s(server) - cpu) / spent,
             "page_mbit_per_s": 8e-6 * sent / spent,
             "page_mb_per_hour": (memory_mb(server) - memory) / spent * 3600,
         }
-        figures["page_opens_again_s"] = opening(tab, url)
-        browser.close()
+        figures["page_again_usable_s"], figures["page_again_whole_s"] = opening(tab, url)
     return figures
 
 
-def free(process: int) -> None:
-    """Let a process and its threads use all of the machine's cores."""
+def keep(process: int, cores: set[int]) -> None:
+    """Keep a process and its threads to some cores."""
     for thread in os.listdir(f"/proc/{process}/task"):
-        os.sched_setaffinity(int(thread), os.sched_getaffinity(0))
+        os.sched_setaffinity(int(thread), cores)
 
 
 def start(folder: str, *arguments: str | Path, one_core: bool = False) -> subprocess.Popen:
@@ -180,12 +248,11 @@ def start(folder: str, *arguments: str | Path, one_core: bool = False) -> subpro
 def main() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="b") as folder:
         (Path(folder) / "live.yaml").write_text(GRAPH)
-        began = time.monotonic()
+        results = soon(folder) if shutil.which("chromium") else {}
         run = start(folder, "live.yaml", "--live", "--out", "out", one_core=True)
         try:
             assert run.stdout is not None
             url = run.stdout.readline().split()[2]
-            results = {"page_served_s": time.monotonic() - began}
             log = Path(folder, "out/log.txt")
             while " running" not in log.read_text():
                 time.sleep(0.1)
@@ -193,10 +260,17 @@ def main() -> dict[str, float]:
             assert found
             processes = children(run.pid)
             server = next(number for number, line in processes.items() if "blocks._page" in line)
-            free(server)
+            cores = os.sched_getaffinity(0)
+            keep(server, cores)
             remote = Remote(found[1])
             if shutil.which("chromium"):
                 results |= page(url, server)
+                others = cores - {min(cores)} or cores
+                for process in (server, os.getpid()):
+                    keep(process, others)
+                shares = throughput_watched(remote, url)
+                results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
+                keep(os.getpid(), cores)
             os.kill(server, 15)  # its taps would be on all the time
             seconds = round_trips(remote)
             results |= {"turn_median_s": float(np.median(seconds)), "turn_p99_s": float(np.quantile(seconds, 0.99))}
@@ -204,9 +278,9 @@ def main() -> dict[str, float]:
         finally:
             run.terminate()
             run.wait()
-        results["taps_cpu_share"], results["taps_cpu_share_error"] = cost_of_taps(folder)
+        results |= costs_of_taps(folder)
     for name, value in results.items():
-        print(f"{name:22} {value:.3g}")
+        print(f"{name:28} {value:.3g}")
     return results
 
 

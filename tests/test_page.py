@@ -164,6 +164,7 @@ def test_the_page_shows_the_graph_s_views_and_symbols_move(live, page):
     equal = "(root.x_range.end - root.x_range.start) / root.inner_width * root.inner_height"
     height = "root.y_range.end - root.y_range.start"
     assert model(page, "constellation", equal) == pytest.approx(model(page, "constellation", height), rel=0.01)
+    assert model(page, "spectrum", "root.children[1].left[0].minor_tick_line_color") is None  # as in the page's theme
     hosts = page.evaluate("performance.getEntriesByType('resource').map(entry => new URL(entry.name).host)")
     assert set(hosts) <= {live.url.split("/")[2], ""}  # nothing comes from elsewhere
 

@@ -172,12 +172,11 @@ class Page:
         """Make views that are not there yet: the first alone, to be there soonest, then twice as many as there are."""
         many = 2 * sum(view.name in self.parts for view in self.views) or 1
         new, self.waiting = self.waiting[:many], self.waiting[many:]
-        with self.document.models.freeze():
-            for view, slot in new:
-                view.make(self.look)
-                view.root.name = view.name
-                slot.children = [view.root]
-                self.parts[view.name] = view
+        for view, slot in new:
+            view.make(self.look)
+            view.root.name = view.name
+            slot.children = [view.root]
+            self.parts[view.name] = view
         if new and not self.waiting:
             threading.Thread(target=load_estimates, name="load", daemon=True).start()
 
