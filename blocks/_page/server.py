@@ -17,6 +17,7 @@ from bokeh.settings import settings
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError, RequestHandler, authenticated
+from tornado.websocket import WebSocketHandler
 
 from blocks._page.feed import Feed
 from blocks._page.history import History
@@ -45,8 +46,10 @@ class _Door(AuthProvider):
 
     async def _let_in(self, handler: RequestHandler) -> str | None:
         user = self.user(handler)
-        if user is None and "Upgrade" in handler.request.headers:
-            raise HTTPError(403)  # Bokeh itself would open the socket first
+        if isinstance(handler, WebSocketHandler):
+            if user is None:
+                raise HTTPError(403)  # Bokeh itself would open the socket first
+            _hurry(handler)
         return user
 
     def user(self, handler: RequestHandler) -> str | None:
@@ -93,6 +96,17 @@ class _Door(AuthProvider):
     @property
     def logout_handler(self) -> None:
         return None
+
+
+def _hurry(socket: WebSocketHandler) -> None:
+    """Let a socket send at once: else a message's second part waits 40 ms until the first one is acknowledged."""
+    opened = socket.open
+
+    def open_(*arguments: str) -> Any:
+        socket.set_nodelay(True)
+        return opened(*arguments)
+
+    socket.open = open_
 
 
 class _Refused(RequestHandler):
