@@ -167,11 +167,14 @@ class Port:
         return (self.dtype,) if isinstance(self.dtype, str) else self.dtype
 
 
+LIVE: dict[str, Any] = {"live": True}  # marks a parameter that may change while the graph runs
+
+
 class Params(BaseModel):
     """Parameters of a block: subclass it inside the block; unknown names are refused.
 
     Quantities are annotated with their unit (`flowgraph.units`), bounds and sentence stand in `Field`. A parameter that
-    may change while the graph runs is marked `json_schema_extra={"live": True}`.
+    may change while the graph runs is marked `json_schema_extra=LIVE`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from blocks.framing import entropy, golay, latents
 from blocks.framing.frame import LONGEST, Header, check
 from blocks.framing.scrambler import scrambling
-from flowgraph.block import Block, BlockError, Packet, Port, Tag
+from flowgraph.block import LIVE, Block, BlockError, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import Decibel
 
@@ -54,7 +54,7 @@ class BitSerializer(Block):
         latent: latents.Format = Field(
             "quant8",
             description="IEEE-754 numbers, a quantiser of 2 to 8 bits, or analog: no bits, see hybrid_modulator",
-            json_schema_extra={"live": True},
+            json_schema_extra=LIVE,
         )
         adapt: tuple[Step, ...] = Field((), description="formats by Es/N0, in place of `latent`")
         layout: Literal["groups", "planes"] = Field(

@@ -13,11 +13,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.phy import noise, theory
-from flowgraph.block import Block, BlockError, Output, Packet, Port
+from flowgraph.block import LIVE, Block, BlockError, Output, Packet, Port
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import BitCount, Decibel, Hertz
-
-LIVE: dict[str, Any] = {"live": True}
 
 
 def _live_instead_of(*others: str) -> dict[str, Any]:

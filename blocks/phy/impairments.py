@@ -6,17 +6,16 @@ import cmath
 import functools
 import math
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from blocks.phy import noise
-from flowgraph.block import ERASED, Block, Packet, Port, Tag
+from flowgraph.block import ERASED, LIVE, Block, Packet, Port, Tag
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import Decibel, DecibelOfCarrier, Degrees, Hertz, PartsPerMillion, Samples
 
-LIVE: dict[str, Any] = {"live": True}
 REACH = 12  # samples to either side that the interpolator weighs
 SHAPE = 7.4  # of its Kaiser window
 SHARES = 512  # places within a sample at which its taps are worked out; between them they run straight

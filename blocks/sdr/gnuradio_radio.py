@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from blocks.sdr.host import Host
 from blocks.sdr.peer import PeerParams
-from flowgraph.block import Block, BlockError, Packet, Port
+from flowgraph.block import LIVE, Block, BlockError, Packet, Port
 from flowgraph.block import Params as BlockParams
 from flowgraph.units import Decibel, Hertz, Seconds
 
@@ -24,7 +24,6 @@ class Limits(NamedTuple):
     transmit_gain: tuple[float, float]  # dB
 
 
-LIVE: dict[str, Any] = {"live": True}
 REPORT_EVERY_S = 0.5
 LIMITS = {  # docs/radio.md tells where from
     "usrp": Limits((0.0, 8e9), (100e3, 250e6), (0.0, 90.0), (0.0, 90.0)),

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 import models
 from blocks.model import NAMED, ModelParams, load
 from blocks.source.images import Size, parse_size
-from flowgraph.block import Block, Output, Packet, Port, Tag
+from flowgraph.block import LIVE, Block, Output, Packet, Port, Tag
 
 GREY = 128
 # What an input that is not wired gives, as if the sender had sent none.
@@ -62,13 +62,13 @@ class DiffusionSink(Block):
         steps: Literal["matched"] | Annotated[int, Field(ge=0)] = Field(
             "matched",
             description="denoising steps from a latent, or as many as its noise calls for",
-            json_schema_extra={"live": True},
+            json_schema_extra=LIVE,
         )
         guidance: float = Field(
             1.0,
             ge=1,
             description="classifier-free guidance with a latent; 1 is none (paper: 9)",
-            json_schema_extra={"live": True},
+            json_schema_extra=LIVE,
         )
         schedule_steps: int = Field(50, ge=1, le=500, description="steps of the DDIM schedule from pure noise")
         text_only_steps: int = Field(50, ge=1, le=500, description="steps where there is a caption alone")
