@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,11 +25,11 @@ import numpy as np
 from flowgraph.live import Remote
 
 ROOT = Path(__file__).parent.parent
-PAIRS, COUNTED = 7, "1 Gbit"  # runs with and without what is to be measured, in turn
+ROUNDS, COUNTED = 7, "1 Gbit"  # of runs with and without what is to be measured
 STARTS = 5
 TURNS = 100
 WATCHED_S = 30.0
-SPELLS, SPELL_S, SETTLE_S = 8, 6.0, 9.0  # with and without a page open, in turn, and until each of them has begun
+SPELLS, SPELL_S, SETTLE_S = 6, 15.0, 9.0  # with and without a page open, in turn, and until each of them has begun
 TICKS = os.sysconf("SC_CLK_TCK")
 GRAPH = f"""
 flowgraph: watched
@@ -88,7 +89,7 @@ def memory_mb(process: int) -> float:
 def spent(folder: str, bits: str, wires: tuple[str, ...] = (), viewed: bool = False) -> float:
     """Return the seconds of CPU that a run over so many bits takes, all its processes; its taps may be looked at."""
     Path(folder, "counted.yaml").write_text(GRAPH.replace("100 Tbit", bits))
-    out = Path(folder, f"{bits} {len(wires)} {viewed}")
+    out = tempfile.mkdtemp(dir=folder)
     probes = (each for wire in wires for each in ("--probe", wire))
     run = start(folder, "counted.yaml", "--quiet", "--out", out, *probes)
     viewer = subprocess.Popen([sys.executable, "-c", LOOK_ON, out, *wires], cwd=ROOT) if viewed else None
@@ -110,9 +111,12 @@ def costs_of_taps(folder: str) -> dict[str, float]:
 
     Runs with and without take turns, so that what else the machine does falls on both; their start is no part of it.
     """
-    started = min(spent(folder, "1 Mbit") for _ in range(2))
     ways = {"bare": ((), False), "idle": (TAPPED, False), "viewed": (TAPPED, True)}
-    rounds = [{what: spent(folder, COUNTED, *way) - started for what, way in ways.items()} for _ in range(PAIRS)]
+    started = {what: min(spent(folder, "1 Mbit", *way) for _ in range(3)) for what, way in ways.items()}
+    rounds = []
+    for number in range(ROUNDS):
+        turn = list(ways)[:: 1 if number % 2 else -1]
+        rounds.append({what: spent(folder, COUNTED, *ways[what]) - started[what] for what in turn})
     results = {}
     for what in ("idle", "viewed"):
         shares = middle([each[what] / each["bare"] - 1 for each in rounds])
@@ -174,29 +178,34 @@ def soon(folder: str) -> dict[str, float]:
 
 
 def counted(remote: Remote) -> tuple[int, float]:
-    """Return how many bits a run has counted, and when."""
+    """Return how many bits a run has counted, and after how many seconds."""
     remote.watch()
     for _ in remote.news():  # what came in the meantime
         pass
     report = next(value for what, value in remote.news(5.0) if what == "report")
-    return report["link"]["bits"], time.monotonic()
+    return report["link"]["bits"], report["elapsed_s"]
 
 
-def throughput_watched(remote: Remote, url: str) -> tuple[float, float]:
-    """Return by how much a run gets faster while a page is open, as a share, and the error of it.
+def throughput_watched(remote: Remote, url: str, server: int) -> tuple[float, float]:
+    """Return what a page that is open adds to a run's throughput, as a share, and the error of it.
 
-    Page and browser are kept to the cores that the run is not on. Spells with the page and without it take turns.
+    Page and browser are kept to the cores that the run is not on. Spells with the page and without it take turns; in
+    these the page's server stands still, so that nothing is tapped.
     """
     rates: dict[str, list[float]] = {url: [], "about:blank": []}
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
         for shown in SPELLS * list(rates):
+            os.kill(server, signal.SIGCONT)
             tab.goto(shown)
+            if shown != url:
+                os.kill(server, signal.SIGSTOP)
             tab.wait_for_timeout(1000 * SETTLE_S)
             before, began = counted(remote)
             tab.wait_for_timeout(1000 * SPELL_S)
             after, ended = counted(remote)
             rates[shown].append((after - before) / (ended - began))
+        os.kill(server, signal.SIGCONT)
     return middle([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
 
 
@@ -268,7 +277,7 @@ def main() -> dict[str, float]:
                 others = cores - {min(cores)} or cores
                 for process in (server, os.getpid()):
                     keep(process, others)
-                shares = throughput_watched(remote, url)
+                shares = throughput_watched(remote, url, server)
                 results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
                 keep(os.getpid(), cores)
             os.kill(server, 15)  # its taps would be on all the time

@@ -314,8 +314,8 @@ class Supervisor:
                 self.live_server.kept(message.path, message.data)
         elif isinstance(message, control.Warned):
             line = f"{message.block}: {message.message}"
-            # Several blocks read the same files; and of a fault's consequences the person need not hear before it.
-            if message.message in self.warned or self.fault:
+            # Several blocks read the same files; and of what follows from a fault nobody need hear before it.
+            if message.message in self.warned or (self.fault and not self.interrupted):
                 self.folder.log(line)
             else:
                 self.warned.add(message.message)

@@ -19,7 +19,7 @@ from blocks.phy.channel import AwgnChannel
 from blocks.phy.qam import QamDemapper, QamMapper
 from blocks.sink.errors import ErrorMeter
 from blocks.source.bits import BitSource
-from flowgraph import Block, BlockError, Flowgraph, Packet, Params, Port, Tag, live, registry
+from flowgraph import LIVE, Block, BlockError, Flowgraph, Packet, Params, Port, Tag, live, registry
 from flowgraph.cache import Cache
 from flowgraph.changes import Changes, with_change
 from flowgraph.cli import main
@@ -38,7 +38,7 @@ class Scale(Block):
     """Multiply numbers by a factor, taken over before it is used."""
 
     class Params(Params):
-        factor: float = Field(1.0, ge=0, le=100, description="factor", json_schema_extra={"live": True})
+        factor: float = Field(1.0, ge=0, le=100, description="factor", json_schema_extra=LIVE)
         fixed: int = Field(1, description="for good")
 
     inputs = (Port("x", "float32", align=4),)
@@ -483,7 +483,7 @@ class Model(Block):
     """Be at one packet for long, and tell of its steps."""
 
     class Params(Params):
-        guidance: float = Field(1.0, description="of it", json_schema_extra={"live": True})
+        guidance: float = Field(1.0, description="of it", json_schema_extra=LIVE)
 
     inputs = (Port("x", "uint8", shape=(None,)),)
     done = threading.Event()

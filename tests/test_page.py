@@ -167,6 +167,10 @@ def test_the_page_shows_the_graph_s_views_and_symbols_move(live, page):
     assert model(page, "spectrum", "root.children[1].left[0].minor_tick_line_color") is None  # as in the page's theme
     hosts = page.evaluate("performance.getEntriesByType('resource').map(entry => new URL(entry.name).host)")
     assert set(hosts) <= {live.url.split("/")[2], ""}  # nothing comes from elsewhere
+    scripts = page.evaluate(
+        "[...document.scripts].map(each => each.src.split('/').pop().split('.')[0]).filter(Boolean)"
+    )
+    assert scripts == ["bokeh", "bokeh-widgets"]  # the others would be as much again
 
 
 def test_pictures_appear_with_captions_whose_differences_are_marked(page):

@@ -8,11 +8,14 @@ import logging
 import re
 import signal
 import socket
+import threading
 from base64 import urlsafe_b64encode
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bokeh.document import Document
 from bokeh.util.token import get_token_payload
 from matplotlib.figure import Figure
 from tornado.httpserver import HTTPServer
@@ -22,9 +25,10 @@ from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from blocks._page.choice import choose
 from blocks._page.history import History
-from blocks._page.page import _views, spans
+from blocks._page.look import LIGHT
+from blocks._page.page import Page, _views, spans
 from blocks._page.pictures import marked
-from blocks._page.server import _Door, _Pictures, _shorten, serve
+from blocks._page.server import _Door, _hurry, _Pictures, _shorten, serve
 from blocks._page.window import SIZE, Window
 from flowgraph import BlockError, Packet, registry
 from flowgraph.config.load import load
@@ -351,6 +355,42 @@ def test_one_that_is_set_instead_of_others_leaves_them_null(tmp_path):
     made.add("report", report(1.0, 100, 1, changes=changes))
     made.add("report", report(1.0, 100, 1, changes=changes))
     assert (made.in_force, made.turned) == ({"air.ebn0": None, "air.esn0": 3.0}, 2)
+
+
+def test_the_first_view_is_there_at_once_and_the_others_once_that_has_arrived(history):
+    document, asked = Document(), SimpleNamespace(request=SimpleNamespace(arguments={}))
+    document._session_context = lambda: asked  # as a server has it
+    page = Page(document, history, SimpleNamespace(set=None))
+    slots = [root for root in document.roots if root.name.endswith("_slot")]
+    assert [len(slot.children) for slot in slots] == [1] + [0] * (len(slots) - 1)
+    page.update()
+    assert [len(slot.children) for slot in slots][1] == 0  # the browser has not answered
+    page.echo.begin()
+    page.update()
+    assert [slot.children[0].name for slot in slots] == [*(view.name for view in page.views), "graph"]
+
+
+def test_what_is_known_of_symbols_is_drawn_as_soon_as_it_can_be_told(history, monkeypatch):
+    monkeypatch.setattr("blocks._page.signals.ESTIMATES", known := threading.Event())
+    history.add("link.air.symbols", Packet(np.ones(64, np.complex64)).tagged(modulation="16qam"))
+    view = next(view for view in _views(history) if view.name == "constellation")
+    view.make(LIGHT)
+    titles = []
+    for _ in range(2):  # no more symbols come in between
+        view.update(history)
+        titles.append(view.root.title.text)
+        known.set()
+    assert titles[0] == " "
+    assert titles[1].startswith("16QAM · EVM")
+
+
+def test_a_socket_is_told_to_send_at_once_when_it_opens():
+    done = []
+    handler = SimpleNamespace(set_nodelay=lambda wanted: done.append(wanted), open=lambda: done.append("open"))
+    _hurry(handler)
+    assert done == []
+    handler.open()
+    assert done == [True, "open"]
 
 
 def test_cards_fill_their_rows(history):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from flowgraph.block import Block, BlockError, Context, Packet, Params, Port, Tag
+from flowgraph.block import LIVE, Block, BlockError, Context, Packet, Params, Port, Tag
 from flowgraph.changes import Changes
 from flowgraph.runner import Runner, _Aligned, join, split
 from flowgraph.spec import ChangeSpec
@@ -308,7 +308,7 @@ class Late(Block):
     """Adds `add` in another thread, the first packet last."""
 
     class Params(Params):
-        add: int = Field(0, json_schema_extra={"live": True})
+        add: int = Field(0, json_schema_extra=LIVE)
 
     inputs, outputs, ratio = (Port("x", "uint8"),), (Port("x", "uint8"),), Fraction(1)
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from flowgraph import registry
-from flowgraph.block import Block, Params, Port
+from flowgraph.block import LIVE, Block, Params, Port
 from flowgraph.units import Decibel, Hertz
 
 BITS_OR_LLR = ("bits", "float32", "int8")
@@ -42,7 +42,7 @@ class Channel(Block):
 
     class Params(Params):
         ebn0: Decibel = Field(ge=-300, le=300, description="energy of a bit over the noise density")
-        rate: Hertz = Field(1e6, gt=0, description="symbols a second", json_schema_extra={"live": True})
+        rate: Hertz = Field(1e6, gt=0, description="symbols a second", json_schema_extra=LIVE)
         kind: Literal["awgn", "rayleigh"] = Field("awgn", description="what the channel does")
         taps: list[float] = Field([1.0], min_length=1, description="impulse response")
         seed: int | None = Field(None, description="own seed")

@@ -37,7 +37,7 @@ KINDS = ("sent", "plain", "received")  # of pictures
 PICTURE = re.compile(rf"images/(\d+)_({'|'.join(KINDS)})\.png")
 
 
-ESTIMATES = threading.Event()  # whether what they are made with is loaded
+ESTIMATES = threading.Event()  # whether what EVM and SNR are estimated with is loaded
 
 
 class Row(NamedTuple):
@@ -309,7 +309,9 @@ class History:
 
 
 def load_estimates() -> None:
-    """Load what estimates are made with, half a second's work, so that no viewer waits for it."""
+    """Load what EVM and SNR are estimated with, half a second's work, so that no viewer waits for it."""
+    if ESTIMATES.is_set():
+        return
     stream = Stream(False, 0.0)
     stream.add(Packet(np.ones(FREQUENCIES, np.complex64)).tagged(modulation="16qam"))
     stream.quality()

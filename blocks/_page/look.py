@@ -90,7 +90,7 @@ class View:
     choices: Sequence[Any] = ()  # where a viewer chooses what is shown
 
     def make(self, look: Look) -> None:
-        """Make what is in the card: one after another, for a page that is at hand at once."""
+        """Make what is in the card; once, and before `update` is called."""
         raise NotImplementedError
 
     def update(self, history: History) -> None:

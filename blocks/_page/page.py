@@ -28,7 +28,8 @@ UPDATE_MS = 100
 ORDER = ("constellation", "unequalized", "rates", "ebn0", "pictures", "spectrum", "time", "llrs", "gains")
 GROWING = ("rates", "time", "gains", "spectrum")  # cards that gain most from more room
 TEMPLATE = Path(__file__).with_name("page.html")
-SCRIPTS = [f"static/js/{name}.min.js?v={bokeh.__version__}" for name in ("bokeh", "bokeh-widgets")]  # not all it has
+# Neither WebGL, tables nor MathJax are used, which are as much again.
+SCRIPTS = [f"static/js/{name}.min.js?v={bokeh.__version__}" for name in ("bokeh", "bokeh-widgets")]
 WORDS = {"done": "ended"}  # of states whose names say it less well
 
 CSS = """
@@ -161,17 +162,17 @@ class Page:
         if not (self.due or self.waiting) or not self.echo.arrived:
             return
         self.due = False
+        self._make_views()
         with self.history.lock:
-            self._make_views()
             self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
             for part in self.parts.values():
                 part.update(self.history)
         self.echo.call()
 
     def _make_views(self) -> None:
-        """Make views that are not there yet: the first alone, to be there soonest, then twice as many as there are."""
-        many = 2 * sum(view.name in self.parts for view in self.views) or 1
-        new, self.waiting = self.waiting[:many], self.waiting[many:]
+        """Make the views that are not there yet: the first alone, to be there soonest, then the others."""
+        many = None if self.echo.sent else 1
+        new, self.waiting = self.waiting[:many], self.waiting[many:] if many else []
         for view, slot in new:
             view.make(self.look)
             view.root.name = view.name

@@ -99,7 +99,10 @@ class _Door(AuthProvider):
 
 
 def _hurry(socket: WebSocketHandler) -> None:
-    """Let a socket send at once: else a message's second part waits 40 ms until the first one is acknowledged."""
+    """Let a socket send at once: else a message's second part waits 40 ms until the first one is acknowledged.
+
+    It can be told so only once it is open: Tornado lets the sockets of all requests wait.
+    """
     opened = socket.open
 
     def open_(*arguments: str) -> Any:

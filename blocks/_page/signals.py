@@ -40,7 +40,7 @@ class SignalView(View):
     """A view of one output out of several; `draw` is called for every new piece of it."""
 
     def __init__(self, output: str, outputs: Sequence[str] = ()):
-        self.output, self.seen = output, (output, 0)
+        self.output, self.seen = output, (output, 0, False)
         if len(outputs) > 1:
             self.choices = [choice(f"wire of {self.title}", output, short_names(outputs), self._select)]
 
@@ -48,9 +48,9 @@ class SignalView(View):
         self.output = output
 
     def update(self, history: History) -> None:
-        """Draw the newest piece, if there is one that was not drawn."""
+        """Draw the newest piece, if there is one that was not drawn, or not with what can be told of it by now."""
         stream = history.streams.get(self.output)
-        now = (self.output, stream.pieces if stream else 0)
+        now = (self.output, stream.pieces if stream else 0, ESTIMATES.is_set())
         if stream and now != self.seen:
             self.seen = now
             self.draw(stream)
@@ -100,7 +100,7 @@ class ConstellationView(SignalView):
         self.density.js_on_change("data", equal)
 
     def _persist(self, name: str) -> None:
-        self.persistence, self.seen = name, ("", 0)
+        self.persistence, self.seen = name, ("", 0, False)
 
     def draw(self, stream: Stream) -> None:
         """Draw density, points, regions and what they tell."""
@@ -130,7 +130,6 @@ class SpectrumView(SignalView):
     """Power spectrum, averaged, over a waterfall of the last ten seconds."""
 
     name, title = "spectrum", "Spectrum and waterfall"
-    at, of = 0, ""  # the newest row that is drawn, and of which output
 
     def make(self, look: Look) -> None:
         """Make both plots, in line."""
@@ -144,6 +143,7 @@ class SpectrumView(SignalView):
         self.shades = LinearColorMapper(viridis(256), low=-30, high=10)
         below.image("image", -0.5, "y", 1, "dh", source=self.rows, color_mapper=self.shades)
         self.above, self.below = above, below
+        self.at, self.of = 0, ""  # the newest row that is drawn, and of which output
         self.root = column(above, below, sizing_mode="stretch_both", spacing=0)
 
     def draw(self, stream: Stream) -> None:

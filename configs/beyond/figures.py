@@ -49,7 +49,7 @@ def judge_captions(rows: Iterable[Row]) -> None:
 
 
 def count_again(rows: Iterable[Row]) -> None:
-    """Count the symbols that were sent again."""
+    """Add to the symbols of an image those that were sent again, a mean over the run; once."""
     for row in rows:
         if row.get(SYMBOLS):
             row[SYMBOLS] *= 1 + (row.get("link.bits_again") or 0)
@@ -57,8 +57,8 @@ def count_again(rows: Iterable[Row]) -> None:
 
 def symbols(rows: list[Row]) -> str:
     """Return the symbols of an image, fewest and most where that depends on the channel; nothing without a link."""
-    counts = sorted({row[SYMBOLS] for row in rows if row.get(SYMBOLS)})
-    return " to ".join(f"{count:,.0f}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
+    counts = sorted({round(row[SYMBOLS]) for row in rows if row.get(SYMBOLS)})
+    return " to ".join(f"{count:,}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
 
 
 def against(rows: list[Row]) -> str:
