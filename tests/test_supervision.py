@@ -127,6 +127,24 @@ def test_all_blocks_that_cannot_start_are_named_at_once(cli):
     assert_nothing_is_left(cli)
 
 
+def test_what_follows_from_a_block_that_cannot_start_is_told_by_the_log_alone(cli):
+    graph = write_graph(cli, source="{use: lab_relay, loading: 1.5}", relay="{use: lab_relay, model: /there}")
+    text = graph.read_text().replace("source.x -> relay.x", "tick.x -> source.x -> relay.x")
+    text = text.replace("blocks: [source]", "blocks: [source, tick]")
+    graph.write_text(text.replace("  tally: ", f"  tick: {SLOW}\n  tally: "))
+    ended = cli.run(graph, "--out", "out")
+    assert ended.stderr.startswith("run failed: block relay: no model in /there: fetch it and put it there")
+    assert "tally: wire relay.x -> tally.x refused a connection" in (cli.folder / "out" / "log.txt").read_text()
+
+
+def test_what_a_block_warns_of_as_it_stops_is_told_after_ctrl_c_too(cli):
+    process = cli.start(write_graph(cli, relay="{use: lab_relay, last_words: the tape is torn}"), "--out", "out")
+    assert cli.wait_until(lambda: running(cli))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "relay: the tape is torn" in err.splitlines()
+
+
 def test_a_port_in_use_is_named_with_its_wire(cli):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

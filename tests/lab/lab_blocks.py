@@ -41,6 +41,7 @@ class LabRelay(Block):
         hang_at: int = Field(-1, description="frame at which to hang")
         model: str = Field("", description="a model that is not there")
         loading: float = Field(0, description="seconds that it takes to start")
+        last_words: str = Field("", description="what it warns of as it stops")
 
     inputs = (Port("x", "uint8"),)
     outputs = (Port("x", "uint8"),)
@@ -61,6 +62,10 @@ class LabRelay(Block):
         if x.frame == self.params.hang_at:
             time.sleep(60)
         return x.derive(x.data)
+
+    def stop(self):
+        if self.params.last_words:
+            self.warn(self.params.last_words)
 
 
 class LabTally(Block):
