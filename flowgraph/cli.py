@@ -452,7 +452,7 @@ def _probe(options: argparse.Namespace) -> int:
 
     remote = Remote(options.on, options.keys)
     try:
-        relay(remote, options.wire, options.to)
+        relay(remote, options.wire, options.to, lambda line: print(line, file=sys.stderr))
     finally:
         remote.close()
     return 0

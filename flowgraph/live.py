@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import zmq
@@ -21,6 +22,7 @@ from msgspec import structs
 from flowgraph import control
 from flowgraph.block import Block, BlockError, Packet
 from flowgraph.changes import find_parameter, live_parameters, with_change
+from flowgraph.config.mistake import unknown
 from flowgraph.config.validate import unit_of
 from flowgraph.keys import load_keys
 from flowgraph.report import Report
@@ -211,7 +213,7 @@ class LiveServer:
         self.watched_until = until
         for output in outputs:
             if output not in known:
-                return Seen(f"there is no output {output!r} here")
+                return Seen(f"the wire {unknown('an output of a block', output, sorted(known))}")
             self.watched[output] = max(self.watched.get(output, 0.0), until)
         return Seen()
 
@@ -386,7 +388,7 @@ class Remote:
         self.context.destroy(0)
 
 
-def relay(remote: Remote, output: str, endpoint: str) -> None:
+def relay(remote: Remote, output: str, endpoint: str, tell: Callable[[str], None] = lambda line: None) -> None:
     """Publish the pieces of an output at `endpoint` as GNU Radio's ZMQ SUB Source takes them, until the run has ended.
 
     A message is a piece's items, little-endian, and nothing else. Raises `BlockError` where there is no such output,
@@ -396,9 +398,13 @@ def relay(remote: Remote, output: str, endpoint: str) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     remote.watch(output)
     try:
+        urlsplit(endpoint).port  # noqa: B018  # ZeroMQ takes one beyond 65535 for another
         socket.bind(endpoint)
+    except ValueError as error:
+        raise BlockError(f"cannot publish at {endpoint}: {error}") from None
     except zmq.ZMQError as error:
         raise BlockError(f"cannot publish at {endpoint}: {zmq.strerror(error.errno or 0)}") from None
+    tell(f"{output} is published at {socket.getsockopt_string(zmq.LAST_ENDPOINT)} until the run has ended, or Ctrl-C")
     said = time.monotonic()
     while True:
         for what, value in remote.news(0.5):

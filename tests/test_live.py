@@ -230,7 +230,7 @@ def test_a_running_graph_is_watched_and_turned_and_its_folder_repeats_it(link, t
             with pytest.raises(BlockError) as refusal:
                 run.remote.set(name, value)
             assert str(refusal.value).startswith(reason)
-        with pytest.raises(BlockError, match=r"there is no output 'link\.air\.x'"):
+        with pytest.raises(BlockError, match=r"not 'link\.air\.x' \(did you mean 'link\.air\.symbols'\?\)"):
             run.remote.watch("link.air.x")
         then = run.remote.set("esn0", "9 dB")  # in place of Eb/N0
         now = Remote(run.remote.address)
@@ -376,7 +376,7 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_probe_is_published_as_gnu_radio_takes_it_until_the_run_ends(tmp_path):
+def test_a_probe_is_published_as_gnu_radio_takes_it_until_the_run_ends(tmp_path, capfd):
     graph = Flowgraph("paced")
     graph.connect(Paced(name="paced"), Sink(name="sink"))
     there = f"ipc://{tmp_path}/there"
@@ -389,7 +389,10 @@ def test_a_probe_is_published_as_gnu_radio_takes_it_until_the_run_ends(tmp_path)
         listener.connect(there)
         assert listener.poll(10_000)
         assert listener.recv() == bytes(1 << 20)  # its items, and nothing else
+        assert f"paced.x is published at {there} until the run has ended" in capfd.readouterr().err
         assert main(["probe", "paced.y", "--on", address, "--to", there]) == 2
+        assert main(["probe", "paced.x", "--on", address, "--to", "tcp://127.0.0.1:99999"]) == 2
+        assert "cannot publish at tcp://127.0.0.1:99999: Port out of range 0-65535" in capfd.readouterr().err
         run.stop = True
         relaying.join(10)
         assert told == [0]

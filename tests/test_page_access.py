@@ -403,7 +403,7 @@ def test_cards_fill_their_rows(history):
 
 
 def test_the_window_draws_what_the_history_has(history):
-    from blocks.phy import noise, qam
+    from blocks.phy import noise, qam, theory
     from blocks.sink.images import png
 
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -412,9 +412,12 @@ def test_the_window_draws_what_the_history_has(history):
     assert window.update()
     assert not window.update()  # nothing is new
     symbols = noise.awgn(qam.map_symbols(noise.random_bytes(512, 1), 4096), 0.05, 5, 0, 0)
-    channel = {"kind": "awgn", "modulation": "16qam", "bits_per_symbol": 4, "n0": 0.05, "esn0_db": 13.0}
+    channel = {"kind": "awgn", "modulation": "16qam", "bits_per_symbol": 4, "bits_per_use": 4.0, "n0": 0.05}
+    channel["esn0_db"] = 7.0 + theory.ratio_to_db(4)
     history.add("link.air.symbols", Packet(symbols).tagged(modulation="16qam", true_channel=channel))
-    point = {"ebn0_db": 7.0, "bits": 10_000, "bit_errors": 150, "ber": 0.015, "ber_low": 0.012, "ber_high": 0.018}
+    # Of the bits that a frame is for it is 7.6 dB; of those that the channel carries, as the closed form has it, 7.
+    at = {"ebn0_db": 7.6, "esn0_db": channel["esn0_db"]}
+    point = at | {"bits": 10_000, "bit_errors": 150, "ber": 0.015, "ber_low": 0.012, "ber_high": 0.018}
     for t in (0.0, 1.0, 2.0):
         made = report(t, int(10_000 * t), int(150 * t))
         made["link"]["ber_points"] = [point | {"ber_theory": 0.01697}]

@@ -66,7 +66,7 @@ class Control:
                 start=low, end=high, step=step, value=low, show_value=False, title="",
                 tags=[f"turn {parameter.full_name}"], **wide,
             )  # fmt: skip
-            self.slider.on_change("value_throttled", lambda attr, old, new: self._ask(new))
+            self.slider.on_change("value_throttled", lambda attr, old, new: self._ask(float(f"{new:.12g}")))
         self.answer = Div(text=_held(parameter.value), disable_math=True, **wide)
         self.answer.html_attributes = {"aria-live": "polite"}
         parts = [self.field, *([self.slider] if self.slider else []), self.answer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -52,11 +53,12 @@ class GraphView(View):
         blocks = self.spec.blocks
         x, y = ([made.place[block.name][axis] for block in blocks] for axis in (0, 1))
         left = np.array(x) - WIDTH / 2
+        names = [block.name for block in blocks]
         blank = [""] * len(blocks)  # each column gets a list of its own: they are patched in place
         self.boxes = ColumnDataSource(
             {
-                "x": x, "y": y, "left": left, "fill": left.copy(), "name": [block.name for block in blocks],
-                "short": [_short(block.name) for block in blocks],
+                "x": x, "y": y, "left": left, "fill": left.copy(), "name": names,
+                "short": [_short(block.name, names) for block in blocks],
                 "type": [block.type for block in blocks], "worker": [block.worker for block in blocks],
                 "rate": [*blank], "busy": [*blank], "errors": [0] * len(blocks), "line": [look.faint] * len(blocks),
                 "share": [look.lines[0]] * len(blocks), "thick": [1.0] * len(blocks), "note": [*blank],
@@ -201,10 +203,16 @@ class Workers:
             self.root.text = text
 
 
-def _short(name: str) -> str:
-    """Return what a block is called within its sub-graph, as far as it fits into its box."""
+def _short(name: str, names: Sequence[str]) -> str:
+    """Return what a block is called within its sub-graph, as far as it fits into its box; all of it where others are
+    called so, too.
+
+    >>> [_short(name, ["encode", "link.encode", "link.demap"]) for name in ("link.encode", "link.demap")]
+    ['link.encode', 'demap']
+    """
     last = name.rpartition(".")[2]
-    return last if len(last) <= ROOM else last[: ROOM - 1] + "…"
+    told = name if sum(each.rpartition(".")[2] == last for each in names) > 1 else last
+    return told if len(told) <= ROOM else told[: ROOM - 1] + "…"
 
 
 def _count(number: float, unit: str = "") -> str:

@@ -53,8 +53,13 @@ class Channel(NamedTuple):
 
     modulation: Any
     bits_per_symbol: int
+    bits_per_use: float  # with the rate of the link's codes and pilots
     fades: bool
     k_factor: float
+
+    def ebn0_db(self, esn0_db: float) -> float:
+        """Return the channel's own Eb/N0: of the bits that the link carries, headers and the codes of frames too."""
+        return esn0_db - theory.ratio_to_db(self.bits_per_use)
 
     def bit_error_rates(self, ebn0_db: np.ndarray) -> np.ndarray:
         """Return the closed form, for each Eb/N0."""
@@ -231,7 +236,7 @@ class History:
         frames = [row for row in report["frames"] if row.get("name")]
         if frames:
             figures["frames"] = str(max((row["frame"] for row in frames if row.get("status")), default=-1) + 1)
-        if points := link.get("ber_points"):
+        if points := self.ber_points():
             figures["Eb/N0"] = f"{points[-1]['ebn0_db']:.2f} dB"
         sample = self.samples[-1] if self.samples else {}
         if sample.get("ber") is not None:
@@ -240,6 +245,11 @@ class History:
         if link.get("ber") is not None:
             figures["BER, all"] = f"{link['ber']:.2e}" if link["ber"] else f"0 of {link['bits']:,}"
         return figures
+
+    def ber_points(self) -> list[dict[str, Any]]:
+        """Return the error rates by Eb/N0: where there is a closed form to be held against, that of its channel."""
+        points, channel = self.report["link"].get("ber_points") or [], self.channel()
+        return [point | {"ebn0_db": channel.ebn0_db(point["esn0_db"])} for point in points] if channel else points
 
     def frames_received(self) -> dict[int, dict[str, str]]:
         """Return the paths of pictures by kind, of the frames that were received, by number."""
@@ -258,7 +268,7 @@ class History:
                 modulation = told["modulation"]
                 points = modulation if isinstance(modulation, str) else tuple(map(tuple, modulation))
                 k_factor = theory.db_to_ratio(told["k_factor"]) if told.get("k_factor") is not None else 0.0
-                return Channel(points, told["bits_per_symbol"], told["kind"] != "awgn", k_factor)
+                return Channel(points, told["bits_per_symbol"], told["bits_per_use"], told["kind"] != "awgn", k_factor)
         return None
 
     def _add_report(self, report: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ class RateOverEbn0(View):
         if channel is not None and channel != self.channel:
             self.channel = channel
             self._draw_form(channel)
-        points = history.report["link"].get("ber_points") or []
+        points = history.ber_points()
         if not points or points == self.seen:
             return
         self.seen = points

@@ -11,6 +11,8 @@ from typing import Any
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
+from bokeh.core.validation import silence
+from bokeh.core.validation.warnings import EMPTY_LAYOUT
 from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import Server
 from bokeh.settings import settings
@@ -163,6 +165,7 @@ def serve(
     """
     host, port = place_for(host, port)
     _log_in_a_line()
+    silence(EMPTY_LAYOUT)  # a page's views come one after another
     history = History(address)
     feed = Feed(history, keys)
     try:

@@ -89,7 +89,7 @@ def _draw_rates(history: History, where: SubFigure) -> None:
 
 
 def _draw_ebn0(history: History, where: SubFigure) -> None:
-    points = history.report["link"].get("ber_points") or []
+    points = history.ber_points()
     axes = where.subplots()
     figures.error_rates({"measured": [point | {"ber_theory": None} for point in points]}, axes=axes, legend=False)
     seen = [point["ebn0_db"] for point in points]

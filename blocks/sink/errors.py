@@ -279,7 +279,8 @@ class _BitErrors(_Errors):
             low, high = self._interval(point.errors, point.bits, point.clusters) or (None, None)
             counted = {"bits": point.bits, "bit_errors": point.errors, "ber": point.errors / point.bits}
             interval = {"ber_low": low, "ber_high": high, "ber_theory": point.theory}
-            rows.append({"ebn0_db": round(point.ebn0.decibel or 0.0, 2), **counted, **interval})
+            at = {"ebn0_db": round(point.ebn0.decibel or 0.0, 2), "esn0_db": round(point.esn0, 2)}
+            rows.append({**at, **counted, **interval})
         return rows
 
     def _interval(self, errors: int, bits: int, clusters: np.ndarray) -> tuple[float, float] | None:

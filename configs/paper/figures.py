@@ -74,7 +74,7 @@ def told(values: Iterable[float | None], metric: str, sign: str = "") -> str:
         return "not measured"
     digits = f"{sign}.{2 if metric == 'psnr' else 3}f"
     mean, spread = mean_and_interval(values)
-    return f"{mean:{digits}} ± {spread:{digits.removeprefix('+')}}"
+    return f"{mean:{digits}}" + (f" ± {spread:{digits.removeprefix('+')}}" if len(values) > 1 else "")
 
 
 def published() -> list[Row]:
