@@ -174,13 +174,17 @@ def _draw_curve(axes: Any, rate: str, rows: list[Mapping[str, Any]], colour: str
 
 
 def _smooth(x: tuple[float, ...], y: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return a curve through exact values, which are the points' own, interpolated in log scale."""
+    """Return a curve through exact values, which are the points' own.
+
+    Over noise -ln p grows as the SNR does, so that its logarithm against dB is next to straight.
+    """
     from scipy.interpolate import PchipInterpolator
 
     if len(x) < 2:
         return np.array(x), np.array(y)
     fine = np.linspace(x[0], x[-1], 20 * len(x))
-    return fine, 10 ** PchipInterpolator(x, np.log10(y))(fine)
+    steady = np.log(-np.log(np.minimum(y, 1 - 1e-9)))
+    return fine, np.exp(-np.exp(PchipInterpolator(x, steady)(fine)))
 
 
 def _scaled(sample_rate: float | None) -> tuple[float, str]:
