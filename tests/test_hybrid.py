@@ -235,3 +235,11 @@ def test_estimate_has_the_whole_frame(form, esn0):
     told = np.array([packet.data[0] for packet in made]) - esn0
     assert abs(told.mean()) < 0.035
     assert told.std() < 0.1
+
+
+def test_a_receiver_of_bits_alone_tells_where_an_analog_latent_is_to_come_from():
+    warned = []
+    receiver = BitDeserializer({}, "unpack", Context(warn=warned.append))
+    made = run_block(receiver, {"bits": serialised(latents(2))})
+    assert made["latent"][0].tag("status") == "lost"
+    assert warned[0].startswith("an analog latent did not come: `latent` takes it from a hybrid_demodulator")

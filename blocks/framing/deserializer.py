@@ -235,6 +235,10 @@ class BitDeserializer(Block):
             text, values = _no_text("lost", str(error)), _no_latent("lost", str(error))
         else:
             analog = header.latent == "analog"
+            if analog and latent is None:
+                self.warn(
+                    "an analog latent did not come: `latent` takes it from a hybrid_demodulator (links/hybrid.yaml)"
+                )
             values = _analog(latent) if analog else self._latent(header, received, count, bits.frame)
         self._report(bits.frame, text, values)
         return {
