@@ -29,7 +29,7 @@ ROUNDS, COUNTED = 7, "1 Gbit"  # of runs with and without what is to be measured
 STARTS = 5
 TURNS = 100
 WATCHED_S = 30.0
-SPELLS, SPELL_S, SETTLE_S = 6, 15.0, 9.0  # with and without a page open, in turn, and until each of them has begun
+SPELLS, SPELL_S, SETTLE_S = 8, 10.0, 4.0  # with and without taps, in turn, and until each of them has begun
 TICKS = os.sysconf("SC_CLK_TCK")
 GRAPH = f"""
 flowgraph: watched
@@ -182,30 +182,27 @@ def counted(remote: Remote) -> tuple[int, float]:
     remote.watch()
     for _ in remote.news():  # what came in the meantime
         pass
-    report = next(value for what, value in remote.news(5.0) if what == "report")
-    return report["link"]["bits"], report["elapsed_s"]
+    while True:
+        for what, value in remote.news(1.0):
+            if what == "report":
+                return value["link"]["bits"], value["elapsed_s"]
 
 
-def throughput_watched(remote: Remote, url: str, server: int) -> tuple[float, float]:
-    """Return what a page that is open adds to a run's throughput, as a share, and the error of it.
+def throughput_watched(remote: Remote, server: int) -> tuple[float, float]:
+    """Return what a page's server adds to a run's throughput, as a share, and the error of it.
 
-    Page and browser are kept to the cores that the run is not on. Spells with the page and without it take turns; in
-    these the page's server stands still, so that nothing is tapped.
+    It taps the run for all who may look, and is kept to the cores that the run is not on, where it takes turns with
+    standing still. Nothing is drawn: a browser beside it takes cache and memory from any other program as well.
     """
-    rates: dict[str, list[float]] = {url: [], "about:blank": []}
-    with chromium() as browser:
-        tab = browser.new_page(viewport={"width": 1280, "height": 800})
-        for shown in SPELLS * list(rates):
-            os.kill(server, signal.SIGCONT)
-            tab.goto(shown)
-            if shown != url:
-                os.kill(server, signal.SIGSTOP)
-            tab.wait_for_timeout(1000 * SETTLE_S)
-            before, began = counted(remote)
-            tab.wait_for_timeout(1000 * SPELL_S)
-            after, ended = counted(remote)
-            rates[shown].append((after - before) / (ended - began))
-        os.kill(server, signal.SIGCONT)
+    rates: dict[signal.Signals, list[float]] = {signal.SIGCONT: [], signal.SIGSTOP: []}
+    for word in SPELLS * list(rates):
+        os.kill(server, word)
+        time.sleep(SETTLE_S)
+        before, began = counted(remote)
+        time.sleep(SPELL_S)
+        after, ended = counted(remote)
+        rates[word].append((after - before) / (ended - began))
+    os.kill(server, signal.SIGCONT)
     return middle([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
 
 
@@ -274,12 +271,10 @@ def main() -> dict[str, float]:
             remote = Remote(found[1])
             if shutil.which("chromium"):
                 results |= page(url, server)
-                others = cores - {min(cores)} or cores
-                for process in (server, os.getpid()):
-                    keep(process, others)
-                shares = throughput_watched(remote, url, server)
+            if others := cores - {min(cores)}:
+                keep(server, others)
+                shares = throughput_watched(remote, server)
                 results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
-                keep(os.getpid(), cores)
             os.kill(server, 15)  # its taps would be on all the time
             seconds = round_trips(remote)
             results |= {"turn_median_s": float(np.median(seconds)), "turn_p99_s": float(np.quantile(seconds, 0.99))}

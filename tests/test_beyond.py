@@ -50,6 +50,14 @@ def test_modes_are_drawn_against_noise_and_against_channel_uses():
     assert cells(right) == [["analog", "1,100 to 1,500", "0.000", "1.000"]]
 
 
+def test_as_many_modes_as_there_are_are_drawn():
+    rows = [
+        row(f"mode {n}", esn0=snr) | {"caption_sent": "a", "caption_received": "a"} for n in range(30) for snr in (0, 9)
+    ]
+    drawn, _ = figures.comparison(rows)
+    assert len(drawn.axes[0].containers) == 30
+
+
 def test_the_noise_of_elements_is_held_against_their_mean_at_each_noise_and_loss():
     rows = [
         row(name, image, psnr + (name == "ours") + 10 * lost, esn0=snr, lost=lost)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -190,7 +191,8 @@ def curves(strips: list[tuple[str, str, list[Panel]]], beside: Sequence[Row] = (
         strips = [(x, label, [panel for panel in panels if measured(panel)]) for x, label, panels in strips]
     width, height = max(len(panels) for *_, panels in strips), len(strips)
     names = list(dict.fromkeys(row["curve"] for *_, rows in every for row in rows))
-    looks = [(c, s, line) for line in ("-", "--", ":") for c, s in zip(COLOURS, SHAPES, strict=True)]
+    looks = [(c, s, line) for line in ("-", "--", ":", "-.") for c, s in zip(COLOURS, SHAPES, strict=True)]
+    styles = dict(zip(names, itertools.cycle(looks), strict=False))
     figure = new_figure(max(2.4 * width, 6.4) + (len(names) > len(COLOURS)) * 2.4, 0.6 + 3 * height)
     grid = figure.subplots(height, width, squeeze=False)
     for axes, (x, label, (name, metric, rows)) in (
@@ -201,7 +203,7 @@ def curves(strips: list[tuple[str, str, list[Panel]]], beside: Sequence[Row] = (
         axes.set(xlabel=label, ylabel=name)
         axes.grid()
         paper = [row for row in beside if metric.removeprefix("quality.") in row]
-        for curve, (colour, shape, line) in zip(names, looks, strict=False):
+        for curve, (colour, shape, line) in styles.items():
             at, mean, spread = points([row for row in rows if row["curve"] == curve], x, metric)
             if len(at):
                 style = {"color": colour, "markersize": 4, "capsize": 2.5, "elinewidth": 0.7}
