@@ -52,7 +52,9 @@ def test_modes_are_drawn_against_noise_and_against_channel_uses():
 
 def test_as_many_modes_as_there_are_are_drawn():
     rows = [
-        row(f"mode {n}", esn0=snr) | {"caption_sent": "a", "caption_received": "a"} for n in range(30) for snr in (0, 9)
+        row(f"mode {n}", esn0=snr) | {"caption_sent": "a", "caption_received": "a"}
+        for n in range(30)
+        for snr in (0.0, 10.0)
     ]
     drawn, _ = figures.comparison(rows)
     assert len(drawn.axes[0].containers) == 30
