@@ -249,7 +249,9 @@ class History:
     def ber_points(self) -> list[dict[str, Any]]:
         """Return the error rates by Eb/N0: where there is a closed form to be held against, that of its channel."""
         points, channel = self.report["link"].get("ber_points") or [], self.channel()
-        return [point | {"ebn0_db": channel.ebn0_db(point["esn0_db"])} for point in points] if channel else points
+        if channel is None:
+            return points
+        return [point | {"ebn0_db": round(channel.ebn0_db(point["esn0_db"]), 2)} for point in points]
 
     def frames_received(self) -> dict[int, dict[str, str]]:
         """Return the paths of pictures by kind, of the frames that were received, by number."""
