@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,16 @@ wires:
   - source.bits -> errors.sent
 """
 TAPPED = ("link.map.symbols", "link.air.symbols", "link.demap.bits")
+BUSY = """data:text/html,<canvas width=1200 height=700></canvas><script>
+const pen = document.querySelector("canvas").getContext("2d"), image = pen.createImageData(1200, 700)
+let n = 0
+function draw() {
+  for (let i = 0; i < 100000; i++) image.data[(n = (n * 5 + 12345) % 3360000)] = n
+  pen.putImageData(image, 0, 0)
+  requestAnimationFrame(draw)
+}
+draw()
+</script>"""
 LOOK_ON = """
 import re, sys, time
 from pathlib import Path
@@ -188,14 +198,18 @@ def counted(remote: Remote) -> tuple[int, float]:
                 return value["link"]["bits"], value["elapsed_s"]
 
 
-def throughput_watched(remote: Remote, server: int) -> tuple[float, float]:
+def throughput_watched(
+    remote: Remote, server: int, show: Callable[[bool], object] = lambda page: None
+) -> tuple[float, float]:
     """Return what a page's server adds to a run's throughput, as a share, and the error of it.
 
-    It taps the run for all who may look, and is kept to the cores that the run is not on, where it takes turns with
-    standing still. Nothing is drawn: a browser beside it takes cache and memory from any other program as well.
+    It taps the run for all who may look, and takes turns with standing still. `show` has a browser show the page, or
+    draw something else meanwhile.
     """
     rates: dict[signal.Signals, list[float]] = {signal.SIGCONT: [], signal.SIGSTOP: []}
     for word in SPELLS * list(rates):
+        os.kill(server, signal.SIGCONT)
+        show(word == signal.SIGCONT)
         os.kill(server, word)
         time.sleep(SETTLE_S)
         before, began = counted(remote)
@@ -271,10 +285,17 @@ def main() -> dict[str, float]:
             remote = Remote(found[1])
             if shutil.which("chromium"):
                 results |= page(url, server)
-            if others := cores - {min(cores)}:
+            if others := cores - {min(cores)}:  # the run has its core for itself
                 keep(server, others)
                 shares = throughput_watched(remote, server)
-                results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
+                results |= dict(zip(("server_throughput_share", "server_throughput_share_error"), shares, strict=True))
+                if shutil.which("chromium"):
+                    keep(os.getpid(), others)
+                    with chromium() as browser:
+                        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+                        shares = throughput_watched(remote, server, lambda page: tab.goto(url if page else BUSY))
+                    results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
+                    keep(os.getpid(), cores)
             os.kill(server, 15)  # its taps would be on all the time
             seconds = round_trips(remote)
             results |= {"turn_median_s": float(np.median(seconds)), "turn_p99_s": float(np.quantile(seconds, 0.99))}

@@ -171,8 +171,8 @@ class Page:
 
     def _make_views(self) -> None:
         """Make the views that are not there yet: the first alone, to be there soonest, then the others."""
-        many = None if self.echo.sent else 1
-        new, self.waiting = self.waiting[:many], self.waiting[many:] if many else []
+        many = len(self.waiting) if self.echo.sent else 1
+        new, self.waiting = self.waiting[:many], self.waiting[many:]
         for view, slot in new:
             view.make(self.look)
             view.root.name = view.name
