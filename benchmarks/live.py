@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -42,16 +43,16 @@ wires:
   - source.bits -> errors.sent
 """
 TAPPED = ("link.map.symbols", "link.air.symbols", "link.demap.bits")
-BUSY = """data:text/html,<canvas width=1200 height=700></canvas><script>
+BUSY = "data:text/html," + quote("""<canvas width=1200 height=700></canvas><script>
 const pen = document.querySelector("canvas").getContext("2d"), image = pen.createImageData(1200, 700)
 let n = 0
 function draw() {
-  for (let i = 0; i < 100000; i++) image.data[(n = (n * 5 + 12345) % 3360000)] = n
+  for (let i = 0; i < 1000000; i++) image.data[(n = (n * 5 + 12345) % 3360000)] = n
   pen.putImageData(image, 0, 0)
   requestAnimationFrame(draw)
 }
 draw()
-</script>"""
+</script>""")
 LOOK_ON = """
 import re, sys, time
 from pathlib import Path
@@ -220,6 +221,21 @@ def throughput_watched(
     return middle([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
 
 
+@contextmanager
+def viewer(url: str) -> Iterator[None]:
+    """Hold the page open for a viewer on another machine: what it sends is taken in and answered, and not drawn."""
+    looking = subprocess.Popen([sys.executable, "-m", "benchmarks.viewer", url], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert looking.stdout is not None
+        while int(looking.stdout.readline()) < 10:
+            pass
+        yield
+        assert looking.poll() is None, "the viewer has left"
+    finally:
+        looking.kill()
+        looking.wait()
+
+
 def page(url: str, server: int) -> dict[str, float]:
     """Return what a page costs that is open in a browser."""
     with chromium() as browser:
@@ -287,15 +303,17 @@ def main() -> dict[str, float]:
                 results |= page(url, server)
             if others := cores - {min(cores)}:  # the run has its core for itself
                 keep(server, others)
-                shares = throughput_watched(remote, server)
-                results |= dict(zip(("server_throughput_share", "server_throughput_share_error"), shares, strict=True))
+                keep(os.getpid(), others)
+                with viewer(url):
+                    shares = throughput_watched(remote, server)
+                results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
                 if shutil.which("chromium"):
-                    keep(os.getpid(), others)
                     with chromium() as browser:
                         tab = browser.new_page(viewport={"width": 1280, "height": 800})
                         shares = throughput_watched(remote, server, lambda page: tab.goto(url if page else BUSY))
-                    results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
-                    keep(os.getpid(), cores)
+                    names = ("browser_throughput_share", "browser_throughput_share_error")
+                    results |= dict(zip(names, shares, strict=True))
+                keep(os.getpid(), cores)
             os.kill(server, 15)  # its taps would be on all the time
             seconds = round_trips(remote)
             results |= {"turn_median_s": float(np.median(seconds)), "turn_p99_s": float(np.quantile(seconds, 0.99))}
