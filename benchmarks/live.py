@@ -227,10 +227,11 @@ def viewer(url: str) -> Iterator[None]:
     looking = subprocess.Popen([sys.executable, "-m", "benchmarks.viewer", url], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert looking.stdout is not None
-        while int(looking.stdout.readline()) < 10:
+        while int(looking.stdout.readline() or sys.exit("the viewer did not see the page")) < 10:
             pass
         yield
-        assert looking.poll() is None, "the viewer has left"
+        if looking.poll() is not None:
+            sys.exit("the viewer left before the end")
     finally:
         looking.kill()
         looking.wait()

@@ -1,7 +1,7 @@
 """A viewer of the live page on another machine, as far as this one can tell: it takes in what the page's server sends
 and answers as the page's script does, and draws nothing.
 
-`python -m benchmarks.viewer URL` says how many updates have come, once a second.
+`python -m benchmarks.viewer URL`, of a page on loopback, says how many updates have come, once a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bokeh.protocol.receiver import Receiver
 from bokeh.util.serialization import make_globally_unique_id
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-ANSWER = "answer.tags = [...carrier.tags]"  # what the page's script does with an update's number
+from blocks._page.page import ANSWER
 
 
 async def _send(socket: WebSocketClientConnection, kind: str, content: dict[str, Any]) -> None:
@@ -41,7 +41,8 @@ async def look_on(url: str) -> None:
     """Hold a page open."""
     with urllib.request.urlopen(url) as page:
         token = re.search(r'"token":"([^"]+)"', page.read().decode())
-    assert token, "no page of Semflow's"
+    if not token:
+        sys.exit(f"{url} is no page of Semflow's")
     socket = await websocket_connect(
         url.replace("http", "ws", 1) + "ws",
         subprotocols=["bokeh", token[1]],
@@ -57,7 +58,8 @@ async def look_on(url: str) -> None:
             await _send(socket, "PULL-DOC-REQ", {})
         elif message.msgtype == "PULL-DOC-REPLY":
             models = _answering(message.content["doc"])
-            assert models, "the page's script answers otherwise"
+            if not models:
+                sys.exit(f"{url} does not ask for answers")
             await _answer(socket, models, [1])
         elif message.msgtype == "PATCH-DOC" and models:
             for event in message.content["events"]:

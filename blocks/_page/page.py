@@ -79,6 +79,9 @@ class Header:
             self.root.text = text
 
 
+ANSWER = "answer.tags = [...carrier.tags]"  # what a browser does with an update's number
+
+
 class Echo:
     """Tells whether a browser has taken in what was sent: one that is slow, or stands still, gets less, and nothing
     piles up for it. `then` is called when all has arrived.
@@ -87,8 +90,7 @@ class Echo:
     def __init__(self, carrier: Model, then: Callable[[], None]):
         self.carrier, self.answer, self.then = carrier, ColumnDataSource(), then
         self.sent = self.heard = 0
-        code = "answer.tags = [...carrier.tags]"
-        carrier.js_on_change("tags", CustomJS(args={"carrier": carrier, "answer": self.answer}, code=code))
+        carrier.js_on_change("tags", CustomJS(args={"carrier": carrier, "answer": self.answer}, code=ANSWER))
         self.answer.on_change("tags", lambda attr, old, new: self._hear(new))
 
     def _hear(self, tags: list[Any]) -> None:
