@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from llvmlite.binding import get_host_cpu_features
-from numba import float32, types, uint8
+from numba import float32, types, uint8, uint64
 from numba.core import config, event
 
 FLAGS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -24,7 +24,7 @@ def array_in(dtype: types.Type) -> types.Array:
     return types.Array(dtype, 1, "C", readonly=True, aligned=False)
 
 
-BYTES_IN, FLOATS_IN = array_in(uint8), array_in(float32)
+BYTES_IN, WORDS_IN, FLOATS_IN = array_in(uint8), array_in(uint64), array_in(float32)
 
 
 class _Announcer(event.Listener):

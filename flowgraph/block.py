@@ -6,6 +6,7 @@ which says so. Items are counted, never guessed: 13 bits are 13 bits, packed in 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import re
@@ -206,6 +207,11 @@ class Context:
     progress: tuple[int, int] | None = None
 
 
+@functools.lru_cache(1024)
+def _key(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little")
+
+
 class Block:
     """Base of every block. Declare `inputs`, `outputs` and `Params`; write `work` (or `produce`, for a source).
 
@@ -268,8 +274,7 @@ class Block:
     @property
     def key(self) -> int:
         """64-bit key of this block's random numbers: the same for a seed and a name, wherever the block runs."""
-        digest = hashlib.blake2b(f"{self.context.seed}/{self.name}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little")
+        return _key(self.context.seed, self.name)
 
     def align(self, port: Port) -> int:
         if port.octets:

@@ -251,16 +251,22 @@ class BlockThread(threading.Thread):
             assert wire.socket is not None
             poller.register(wire.socket, zmq.POLLIN)
             by_socket[wire.socket] = wire
+        ahead: list[Incoming] = []
         while runner.open:
             wanted = [wire for wire in self.inputs.values() if not wire.ended]
             if runner.pairing:
-                ahead = [wire for wire in wanted if self._runs_ahead(runner, wire)]
-                for wire in wanted:
+                before, ahead = ahead, [wire for wire in wanted if self._runs_ahead(runner, wire)]
+                for wire in wanted if ahead != before else ():
                     poller.modify(wire.socket, 0 if wire in ahead else zmq.POLLIN)
                 wanted = [wire for wire in wanted if wire not in ahead]
             ready = [wire for wire in wanted if wire.at_hand()]
-            if len(ready) < len(wanted) or not wanted:
-                for socket, _ in poller.poll(0 if ready or runner.promised else 50):
+            if not (ready or runner.promised):
+                for wire in wanted:
+                    wire.expect()
+                ready = [wire for wire in wanted if wire.at_hand()]
+            idle = not (ready or runner.promised)
+            if idle or any(wire.handover is None for wire in wanted):
+                for socket, _ in poller.poll(50 if idle else 0):
                     by_socket[socket].woken()
                     if by_socket[socket] not in ready:
                         ready.append(by_socket[socket])

@@ -316,12 +316,13 @@ class Incoming:
         return self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def at_hand(self) -> bool:
-        """Tell whether a packet waits in this process; where none does, the socket is readable once one has come."""
-        if self.handover is None:
-            return False
-        if not self.handover.queue:
+        """Tell whether a packet waits in this process."""
+        return self.handover is not None and bool(self.handover.queue)
+
+    def expect(self) -> None:
+        """Have the socket become readable with the next packet; one that came just before is `at_hand` already."""
+        if self.handover is not None:
             self.handover.receiver_waits = True
-        return bool(self.handover.queue)  # looked at again: one may have come before the sender saw us wait
 
     def woken(self) -> None:
         """Take the word that made the socket readable, where it is no packet."""

@@ -17,7 +17,7 @@ from numba import complex64, complex128, float32, float64, int8, int32, int64, n
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from blocks._compiled import BYTES_IN, FLAGS, FLOATS_IN
+from blocks._compiled import BYTES_IN, FLAGS, FLOATS_IN, WORDS_IN
 
 THRESHOLD = float32(2 / np.sqrt(10))  # between the inner and the outer points of 16QAM
 ZERO = float32(0)
@@ -57,6 +57,20 @@ def _decide_16qam(i, q):
         (int32(i < ZERO) << 3) | (int32(q < ZERO) << 2) | (int32(abs(i) > THRESHOLD) << 1) | int32(abs(q) > THRESHOLD)
     )
     return label & -int32(_finite(i, q))
+
+
+@njit(inline="always", **FLAGS)
+def _count_not_finite(y, begin, end):
+    count = 0
+    for s in range(begin, end):
+        count += not _finite(y[2 * s], y[2 * s + 1])
+    return count
+
+
+@intrinsic
+def _ones(context, word):
+    """Number of ones in a word."""
+    return int64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
 EIGHT = ir.VectorType(ir.FloatType(), 8)
@@ -104,27 +118,34 @@ def _spread(first: int) -> np.ndarray:
 SIGN_BITS, SIZE_BITS = _spread(0), _spread(2)
 
 
-@njit(types.void(FLOATS_IN, uint16[::1], uint16[::1], uint16[::1], uint8[::1]), **FLAGS)
+@njit(int64(FLOATS_IN, uint16[::1], uint16[::1], uint16[::1], uint8[::1]), **FLAGS)
 def _decide_fours(y, sign_bits, size_bits, out, out_bytes):
+    strange = 0
     for k in range(out.size):
         out[k] = sign_bits[_negative(y, 8 * k)] | size_bits[_outer(y, 8 * k)]
         if _strange(y, 8 * k):
+            strange += _count_not_finite(y, 4 * k, 4 * k + 4)
             for j in range(2):
                 at = 8 * k + 4 * j
                 first = _decide_16qam(y[at], y[at + 1])
                 second = _decide_16qam(y[at + 2], y[at + 3])
                 out_bytes[2 * k + j] = uint8((first << 4) | second)
+    return strange
 
 
-@njit(types.void(FLOATS_IN, uint16[::1], uint16[::1], uint8[::1]), **FLAGS)
+@njit(int64(FLOATS_IN, uint16[::1], uint16[::1], uint8[::1]), **FLAGS)
 def decide_16qam(y, sign_bits, size_bits, out):
-    """Decide two symbols a byte; one that is not finite gives 0000. The tables are `SIGN_BITS` and `SIZE_BITS`."""
+    """Decide two symbols a byte; return how many are not finite, and give 0000.
+
+    The tables are `SIGN_BITS` and `SIZE_BITS`.
+    """
     fours = y.size // 8
-    _decide_fours(y, sign_bits, size_bits, out[: 2 * fours].view(np.uint16), out)
+    strange = _decide_fours(y, sign_bits, size_bits, out[: 2 * fours].view(np.uint16), out)
     for i in range(2 * fours, out.size):
         out[i] = uint8(_decide_16qam(y[4 * i], y[4 * i + 1]) << 4)
         if 4 * i + 2 < y.size:
             out[i] |= uint8(_decide_16qam(y[4 * i + 2], y[4 * i + 3]))
+    return strange + _count_not_finite(y, 4 * fours, y.size // 2)
 
 
 @njit(inline="always", **FLAGS)
@@ -296,10 +317,16 @@ def count_not_finite(y):
     fours = y.size // 8
     for k in range(fours):
         if _strange(y, 8 * k):
-            for s in range(4 * k, 4 * k + 4):
-                count += not _finite(y[2 * s], y[2 * s + 1])
-    for s in range(4 * fours, y.size // 2):
-        count += not _finite(y[2 * s], y[2 * s + 1])
+            count += _count_not_finite(y, 4 * k, 4 * k + 4)
+    return count + _count_not_finite(y, 4 * fours, y.size // 2)
+
+
+@njit(int64(WORDS_IN, WORDS_IN), **FLAGS)
+def differing_bits(sent, received):
+    """Number of bits in which two rows of 64-bit words differ."""
+    count = 0
+    for k in range(sent.size):
+        count += _ones(sent[k] ^ received[k])
     return count
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -55,17 +54,25 @@ def _byte_table(known: Constellation) -> np.ndarray:
 
 def decide(symbols: np.ndarray, modulation: AnyModulation = "16qam") -> np.ndarray:
     """Return the packed bits of the points next to complex64 symbols; zeros for a symbol that is NaN or infinite."""
+    return _decide(array("symbols", symbols, np.complex64, None), constellation(modulation))[0]
+
+
+def _decide(symbols: np.ndarray, known: Constellation) -> tuple[np.ndarray, int]:
+    """Return packed bits, and how many symbols are NaN or infinite."""
     from blocks.phy import _symbols
 
-    known = constellation(modulation)
-    bits = known.bits_per_symbol
+    bits, y = known.bits_per_symbol, symbols.view(np.float32)
     out = np.empty(-(-len(symbols) * bits // 8), np.uint8)
-    y = array("symbols", symbols, np.complex64, None).view(np.float32)
     if known.name == "16qam":
-        _symbols.decide_16qam(y, _symbols.SIGN_BITS, _symbols.SIZE_BITS, out)
-    else:
-        _symbols.decide_table(y, bits, known.points.astype(np.complex64), out)
-    return out
+        return out, _symbols.decide_16qam(y, _symbols.SIGN_BITS, _symbols.SIZE_BITS, out)
+    _symbols.decide_table(y, bits, known.points.astype(np.complex64), out)
+    return out, _not_finite(symbols)
+
+
+def _not_finite(symbols: np.ndarray) -> int:
+    from blocks.phy import _symbols
+
+    return _symbols.count_not_finite(symbols.view(np.float32))
 
 
 def llr(
@@ -178,7 +185,8 @@ class QamMapper(Block):
             tags += (Tag(0, "bits_per_symbol", per_symbol), Tag(0, "modulation", self.params.modulation))
         if pad:
             tags += (Tag(out.end, "pad", pad),)
-        return replace(out, tags=tags)
+        out.tags = tags
+        return out
 
 
 def _demapper_align(params: Any) -> int:
@@ -262,7 +270,6 @@ class QamDemapper(Block):
         if gains is not None:  # of a frame whose gains were lost, all symbols weigh the same
             h = np.zeros(len(y), np.complex64)
             h[: gains.count] = gains.data[: len(y)]
-        self._look_for_strange(y)
         if symbols.frame != self.frame:
             self.frame = symbols.frame
             self.estimator.reset()
@@ -275,11 +282,20 @@ class QamDemapper(Block):
         if self.params.output == "hard":
             if h is None:
                 self.estimator.add(y, symbols.offset)
-            data = self.engine.decide(y, self.params.modulation)
+            data = self._decisions(y)
         else:
+            self._tell_strange(_not_finite(y))
             data = self._llrs(y, h, symbols.offset)
         pad = symbols.tag("pad", 0) if symbols.last else 0
         return self._packet(symbols, data, len(y) * bits - pad)
+
+    def _decisions(self, y: np.ndarray) -> np.ndarray:
+        if self.engine is not sys.modules[__name__]:
+            self._tell_strange(_not_finite(y))
+            return self.engine.decide(y, self.params.modulation)
+        data, strange = _decide(y, self.constellation)
+        self._tell_strange(strange)
+        return data
 
     def _llrs(self, y: np.ndarray, h: np.ndarray | None, offset: int) -> np.ndarray:
         int8 = self.params.output == "llr8"
@@ -319,12 +335,10 @@ class QamDemapper(Block):
         tags = tuple(tag for tag in out.tags if tag.key not in ("pad", "estimate"))
         if symbols.last and self.estimator.parts:
             tags += (Tag(out.end, "estimate", self.estimator.estimate()),)
-        return replace(out, tags=tags)
+        out.tags = tags
+        return out
 
-    def _look_for_strange(self, y: np.ndarray) -> None:
-        from blocks.phy import _symbols
-
-        strange = _symbols.count_not_finite(y.view(np.float32))
+    def _tell_strange(self, strange: int) -> None:
         if strange and not self.strange:
             self.warn("symbols that are NaN or infinite came in; their bits are 0 (LLRs 0)")
         self.strange += strange

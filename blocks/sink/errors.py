@@ -65,6 +65,7 @@ class ErrorMeter(Block):
     def start(self) -> None:
         self.count: _BitErrors | _SymbolErrors | None = None
         self.reported = time.monotonic()
+        _differing(np.zeros(0, np.uint8), np.zeros(0, np.uint8))  # compiles before the graph runs
 
     def work(self, sent: Packet | None, received: Packet | None) -> None:
         present = sent or received
@@ -291,18 +292,21 @@ class _BitErrors(_Errors):
         return {"symbols_per_image": self.uses / self.images, "cbr": self.uses / self.pixel_values}
 
     def _compare(self, sent: Packet, received: Packet, common: int, mask: np.ndarray | None) -> int:
+        channel = received.tag("true_channel", self.channel) or {"fading": None}
+        cluster = _cluster_bytes(channel)
+        self.clustered = cluster != 0
+        decided = _decided(received)
+        whole = 0 if cluster or mask is not None else common // 64 * 8  # bytes in which errors need no place
+        errors = _differing(sent.data[:whole], decided[:whole])
         size = -(-common // 8)
-        different = sent.data[:size] ^ _decided(received)[:size]
+        different = sent.data[whole:size] ^ decided[whole:size]
         if common % 8:
             different[-1] &= 0xFF << (-common % 8) & 0xFF
         if mask is not None:
             different &= np.packbits(mask)
-        channel = received.tag("true_channel", self.channel) or {"fading": None}
-        cluster = _cluster_bytes(channel)
-        self.clustered = cluster != 0
         if cluster:
             self._add_clusters(different, common, mask, cluster)
-        errors = _ones(different)
+        errors += int(np.bitwise_count(different).sum())
         bits = common if mask is None else int(mask.sum())
         if cluster is None and bits:
             self.clusters = self.clusters + np.array([1, errors, bits, errors**2, errors * bits, bits**2], object)
@@ -381,9 +385,11 @@ def _cluster_bytes(channel: dict[str, Any]) -> int | None:
     return {"none": 0, "symbol": SYMBOL_CLUSTER_BITS // 8}.get(fading)
 
 
-def _ones(packed: np.ndarray) -> int:
-    whole = len(packed) // 8 * 8
-    return int(np.bitwise_count(packed[:whole].view(np.uint64)).sum()) + int(np.bitwise_count(packed[whole:]).sum())
+def _differing(sent: np.ndarray, received: np.ndarray) -> int:
+    """Return in how many bits two rows of bytes differ, whose length is a multiple of 8."""
+    from blocks.phy import _symbols
+
+    return _symbols.differing_bits(sent.view(np.uint64), received.view(np.uint64))
 
 
 class _SymbolErrors(_Errors):
