@@ -32,11 +32,11 @@ from benchmarks.kernels import gnuradio
 from flowgraph.launch import KEEP_MEMORY
 
 ROOT = Path(__file__).parent.parent
-FRAME_BYTES, PACKET_BYTES = 1 << 20, 256 << 10
-SHORT, LONG, LONGER = 12, 140, 700  # frames; a run's start is uncertain by 0.2 s, which two cores feel most
+FRAME_BYTES, PACKET_BYTES = 1 << 20, 512 << 10
+SHORT, LONG, LONGER = 12, 140, 500  # frames; a run's start is uncertain by 0.2 s, which two cores feel most
 WIRE_BYTES = 128 << 10  # of a packet by which a wire is measured
 RUNS = 3
-ROUNDS = 3  # of one core and two
+ROUNDS = 5  # of one core and two
 # Msym per CPU-second of the same chain: GNU Radio 3.10.5 on an AMD EPYC with AVX-512, one core, measured on its own.
 GNURADIO_STATED = {"inproc": 12.5, "fused": 12.5, "ipc": 13.0}
 

@@ -9,10 +9,13 @@ import sys
 import tempfile
 from typing import IO
 
+from flowgraph.block import BlockError
 from flowgraph.spec import WorkerSpec
 
-# For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed.
+# For glibc: keep freed packets for the next ones, which else come as fresh pages from the kernel, at half the speed; in
+# one arena, as a packet is seldom freed by the thread that made it.
 KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
@@ -36,6 +39,18 @@ def private_folder() -> str:
     return folder
 
 
+def compute_threads() -> int | None:
+    """Return how many compute threads the environment asks for; None where it leaves that open.
+
+    Raises `BlockError` where OMP_NUM_THREADS is no number; of a list, one for each level, the first counts.
+    """
+    written = os.environ.get("OMP_NUM_THREADS", "")
+    first = written.split(",")[0].strip()
+    if first and not (first.isdecimal() and int(first)):
+        raise BlockError(f"the environment's OMP_NUM_THREADS must be a number of threads, not {written!r}")
+    return int(first) if first else None
+
+
 def environment_of(threads: int) -> dict[str, str]:
     """Return the environment of a process in which blocks run, with so many compute threads for each of its models."""
     return {
@@ -51,7 +66,7 @@ def environment_of(threads: int) -> dict[str, str]:
 def launch(spec: WorkerSpec, connect: str, secret: str, keys: str, log: IO[str]) -> subprocess.Popen:
     """Start a worker of this machine, which is to report to the supervisor at `connect`."""
     environment = {
-        **environment_of(int(spec.threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))),
+        **environment_of(spec.threads or compute_threads() or len(os.sched_getaffinity(0))),
         "SEMFLOW_CONNECT": connect,
         "SEMFLOW_WORKER": spec.name,
         "SEMFLOW_SECRET": secret,

@@ -32,6 +32,7 @@ from flowgraph.changes import Changes
 from flowgraph.dump import dump
 from flowgraph.keys import Doorkeeper, load_keys
 from flowgraph.latency import Passage
+from flowgraph.launch import compute_threads
 from flowgraph.place import endpoint
 from flowgraph.probe import Tap
 from flowgraph.spec import BlockSpec, ChangeSpec
@@ -145,7 +146,7 @@ class Worker:
 
     def _aside(self, spec: BlockSpec) -> dict[str, Any]:
         """Return what a block's context says of other threads: a fused chain keeps to its own."""
-        ahead = min(AHEAD, int(os.environ.get("OMP_NUM_THREADS") or 1))
+        ahead = min(AHEAD, compute_threads() or 1)
         if spec.chain or ahead < 2:
             return {}
         return {"later": ThreadPoolExecutor(ahead, spec.name).submit, "ahead": ahead}
