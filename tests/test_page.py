@@ -183,6 +183,24 @@ def test_pictures_appear_with_captions_whose_differences_are_marked(page):
     assert "a <b> dog on grass" in card.locator(".words").inner_text()  # as text, whatever it holds
 
 
+def test_what_is_new_comes_in_one_message(another, live):
+    page, messages = another(live), []
+
+    def take(payload):
+        text = payload.decode(errors="replace") if isinstance(payload, bytes) else payload
+        if text.startswith('{"events":'):
+            messages.append([event.get("attr") for event in json.loads(text)["events"]])
+
+    page.on("websocket", lambda socket: socket.on("framereceived", take))
+    page.reload()
+    page.wait_for_selector("#card-graph canvas")
+    messages.clear()
+    page.wait_for_timeout(2000)
+    assert len(messages) > 4
+    assert all(attributes[-1] == "tags" and attributes.count("tags") == 1 for attributes in messages)
+    assert max(map(len, messages)) > 4
+
+
 def test_the_snr_slider_turned_by_the_keyboard_changes_the_error_rate(page):
     assert wait_for(lambda: rate(page) is not None, 15)
     page.get_by_role("slider", name="turn link.air.ebn0").focus()

@@ -24,7 +24,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from blocks._page.choice import choose
-from blocks._page.history import History
+from blocks._page.history import FREQUENCIES, History, Row
 from blocks._page.look import LIGHT
 from blocks._page.page import Page, _views, spans
 from blocks._page.pictures import marked
@@ -358,7 +358,7 @@ def test_one_that_is_set_instead_of_others_leaves_them_null(tmp_path):
 
 
 def test_the_first_view_is_there_at_once_and_the_others_once_that_has_arrived(history):
-    document, asked = Document(), SimpleNamespace(request=SimpleNamespace(arguments={}))
+    document, asked = Document(), SimpleNamespace(request=SimpleNamespace(arguments={}), session=None)
     document._session_context = lambda: asked  # as a server has it
     page = Page(document, history, SimpleNamespace(set=None))
     slots = [root for root in document.roots if root.name.endswith("_slot")]
@@ -382,6 +382,32 @@ def test_what_is_known_of_symbols_is_drawn_as_soon_as_it_can_be_told(history, mo
         known.set()
     assert titles[0] == " "
     assert titles[1].startswith("16QAM · EVM")
+
+
+def test_a_waterfall_has_each_row_where_its_time_is(history):
+    view = next(view for view in _views(history) if view.name == "spectrum")
+    view.make(LIGHT)
+
+    def shown():
+        """The times in tenths of a second that are drawn, and what is there."""
+        data = view.images.data
+        lines = [(round(10 * y) + n, line[0]) for y, image in zip(data["y"], data["image"], strict=True)
+                 for n, line in enumerate(image) if not np.isnan(line[0])]  # fmt: skip
+        assert all(np.all((image == image[:, :1]) | np.isnan(image)) for image in data["image"])
+        return dict(sorted(lines))
+
+    def add(time, duration, level):
+        view._add(Row(time, duration, np.full(FREQUENCIES, level, np.float32)))
+
+    add(0.0, 0.2, 1)
+    add(0.21, 0.04, 2)
+    assert shown() == {0: 1, 1: 1, 2: 2}
+    add(9.9, 0.2, 3)  # over the seam
+    assert shown() == {0: 1, 1: 1, 2: 2, 99: 3, 100: 3}
+    add(20.0, 0.1, 4)  # the first ten seconds are out of sight by now
+    assert shown() == {100: 3, 200: 4}
+    add(55.5, 0.1, 5)
+    assert shown() == {200: 4, 555: 5}
 
 
 def test_a_socket_is_told_to_send_at_once_when_it_opens():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import bokeh
 from bokeh.document import Document
+from bokeh.document.events import DocumentPatchedEvent
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet, Model
+from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet
 from jinja2 import Template
 
 from blocks._page.choice import complex_outputs
@@ -82,15 +84,39 @@ class Header:
 ANSWER = "answer.tags = [...carrier.tags]"  # what a browser does with an update's number
 
 
+@contextmanager
+def in_one_message(document: Document) -> Iterator[None]:
+    """Send what changes in a document as one message, for the browser to draw it at once; Bokeh sends every change by
+    itself.
+
+    Models that are new must have been sent before: what changed in them would be sent with them, and again.
+    """
+    context = document.session_context
+    session = context.session if context else None
+    if session is None:  # the document itself is still to be sent
+        yield
+        return
+    events: list[DocumentPatchedEvent] = []
+    session._document_patched = events.append
+    try:
+        yield
+    finally:
+        del session._document_patched
+        for connection in session._subscribed_connections if events else ():
+            message = connection.protocol.create("PATCH-DOC", events)
+            session._pending_writes.append(connection._socket.send_message(message))
+
+
 class Echo:
     """Tells whether a browser has taken in what was sent: one that is slow, or stands still, gets less, and nothing
-    piles up for it. `then` is called when all has arrived.
+    piles up for it. `then` is called when all has arrived. The `carrier` is to be part of the document.
     """
 
-    def __init__(self, carrier: Model, then: Callable[[], None]):
-        self.carrier, self.answer, self.then = carrier, ColumnDataSource(), then
+    def __init__(self, then: Callable[[], None]):
+        self.carrier, self.answer, self.then = ColumnDataSource(), ColumnDataSource(), then  # that nothing draws
         self.sent = self.heard = 0
-        carrier.js_on_change("tags", CustomJS(args={"carrier": carrier, "answer": self.answer}, code=ANSWER))
+        arguments = {"carrier": self.carrier, "answer": self.answer}
+        self.carrier.js_on_change("tags", CustomJS(args=arguments, code=ANSWER))
         self.answer.on_change("tags", lambda attr, old, new: self._hear(new))
 
     def _hear(self, tags: list[Any]) -> None:
@@ -146,7 +172,8 @@ class Page:
         document.template_variables.update(
             heading=title, views=self.views, spans=spans(self.views), graph=graph, dark=self.look.dark, scripts=SCRIPTS
         )
-        self.echo = Echo(header.root, self._send)
+        self.echo = Echo(self._send)
+        header.root.tags = [self.echo.carrier]
         self.waiting = list(zip(cards, slots, strict=True))
         self.update()
         ready = CustomJS(args={"choices": choices, "sliders": controls.sliders}, code=READY)
@@ -165,11 +192,12 @@ class Page:
             return
         self.due = False
         self._make_views()
-        with self.history.lock:
-            self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
-            for part in self.parts.values():
-                part.update(self.history)
-        self.echo.call()
+        with in_one_message(self.document):
+            with self.history.lock:
+                self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
+                for part in self.parts.values():
+                    part.update(self.history)
+            self.echo.call()
 
     def _make_views(self) -> None:
         """Make the views that are not there yet: the first alone, to be there soonest, then the others."""

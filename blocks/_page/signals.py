@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from bokeh.layouts import column
 from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
 from bokeh.palettes import viridis
 
-from blocks._page.history import BINS, ESTIMATES, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Stream
+from blocks._page.history import BINS, ESTIMATES, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Row, Stream
 from blocks._page.look import Look, View, choice, legend_above, plot
 from blocks.view import measure
 
@@ -18,7 +19,7 @@ SHOWN = 96  # samples of a time trace
 TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples it is drawn
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
 UNDER = 10  # pixels below the spectrum: half the height of its lowest number
-WATERFALL_S, SEAM_S = 10.0, 0.1  # and by how much its rows overlap, so that nothing shines through between them
+WATERFALL_S = 10.0  # that are seen, and that each of its two images holds
 
 
 def short_names(outputs: Sequence[str]) -> dict[str, str]:
@@ -139,9 +140,10 @@ class SpectrumView(SignalView):
         below.grid.visible = False
         self.line = ColumnDataSource({"x": [], "y": []})
         above.line("x", "y", source=self.line, color=look.lines[0], line_width=1.5)
-        self.rows = ColumnDataSource({"image": [], "y": [], "dh": []})
-        self.shades = LinearColorMapper(viridis(256), low=-30, high=10)
-        below.image("image", -0.5, "y", 1, "dh", source=self.rows, color_mapper=self.shades)
+        # Rows are put into images: the browser would draw each as one of its own, and all of them for each new one.
+        self.images = ColumnDataSource(self._blank())
+        self.shades = LinearColorMapper(viridis(256), low=-30, high=10, nan_color=(0, 0, 0, 0))
+        below.image("image", -0.5, "y", 1, WATERFALL_S, source=self.images, color_mapper=self.shades)
         self.above, self.below = above, below
         self.at, self.of = 0, ""  # the newest row that is drawn, and of which output
         self.root = column(above, below, sizing_mode="stretch_both", spacing=0)
@@ -158,20 +160,30 @@ class SpectrumView(SignalView):
         if top > span.end or bottom < span.start or top < span.end - 20 or bottom > span.start + 40:
             span.start, span.end = bottom, max(top, bottom + 20)
             self.shades.low, self.shades.high = span.start, span.end
+        if self.of != self.output:
+            self.images.data = self._blank()
         new = min(stream.pieces - self.at, len(stream.rows)) if self.of == self.output else len(stream.rows)
-        rows = list(itertools.islice(stream.rows, len(stream.rows) - new, None))
-        data = {
-            "image": [row.decibel.astype(np.float32)[None] for row in rows],
-            "y": [row.time for row in rows],
-            "dh": [row.duration + SEAM_S for row in rows],
-        }
-        if self.of == self.output:
-            self.rows.stream(data, rollover=TIMES)
-        else:
-            self.rows.data = data
+        for row in itertools.islice(stream.rows, len(stream.rows) - new, None):
+            self._add(row)
         self.of, self.at = self.output, stream.pieces
         end = max(stream.rows[-1].time + stream.rows[-1].duration, WATERFALL_S)
         self.below.y_range.update(start=end - WATERFALL_S, end=end)
+
+    @staticmethod
+    def _blank() -> dict[str, list[Any]]:
+        return {"image": [_nothing(), _nothing()], "y": [-WATERFALL_S, 0.0]}
+
+    def _add(self, row: Row) -> None:
+        """Put a row where its time is; the older one of the images makes room for a time that is in neither."""
+        first = int(row.time * TIMES / WATERFALL_S)
+        last = max(first + 1, round((row.time + row.duration) * TIMES / WATERFALL_S))
+        for image in range(first // TIMES, (last - 1) // TIMES + 1):
+            which = image % 2
+            if self.images.data["y"][which] != image * WATERFALL_S:
+                self.images.patch({"image": [(which, _nothing())], "y": [(which, image * WATERFALL_S)]})
+            lines = slice(max(first - image * TIMES, 0), min(last - image * TIMES, TIMES))
+            values = np.tile(row.decibel.astype(np.float32), lines.stop - lines.start)
+            self.images.patch({"image": [((which, lines, slice(None)), values)]})
 
 
 class TimeView(SignalView):
@@ -217,6 +229,10 @@ class TimeView(SignalView):
         traces = fine[: len(fine) // length * length].reshape(-1, length).astype(np.float32)
         times = np.arange(length, dtype=np.float32) / (self.per_symbol * FINER)
         self.source.data = {"t": [times] * len(traces), "i": list(traces)}
+
+
+def _nothing() -> np.ndarray:
+    return np.full((TIMES, FREQUENCIES), np.nan, np.float32)
 
 
 def _finer(signal: np.ndarray, factor: int) -> np.ndarray:
