@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from bokeh.models import CustomJS, InlineStyleSheet, Legend, Range1d, Select
+from bokeh.models import CustomJS, InlineStyleSheet, Range1d, Select
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
@@ -81,6 +81,14 @@ class Part(Protocol):
         """Show what is new."""
 
 
+class Key(NamedTuple):
+    """What a line of a plot is, said above it. Bokeh would draw its own legends anew with all data that come."""
+
+    label: str
+    colour: str
+    style: str = "solid"  # as CSS has it
+
+
 class View:
     """One card of the page: its title, what is in it, and how it follows the run."""
 
@@ -88,6 +96,10 @@ class View:
     width = 1  # in columns
     root: Any  # of what is in it, once that is made
     choices: Sequence[Any] = ()  # where a viewer chooses what is shown
+
+    def keys(self, look: Look) -> list[Key]:
+        """Return what the lines are that are drawn."""
+        return []
 
     def make(self, look: Look) -> None:
         """Make what is in the card; once, and before `update` is called."""
@@ -124,11 +136,3 @@ def plot(x_label: str, y_label: str, x: tuple[float, float], y: tuple[float, flo
         tools="",
         **options,
     )
-
-
-def legend_above(root: Any) -> None:
-    """Put a plot's legend above it, in a row, where it hides nothing."""
-    legend: Legend = root.legend[0]
-    root.center.remove(legend)
-    root.add_layout(legend, "above")
-    legend.update(orientation="horizontal", spacing=10, margin=0, location="left")

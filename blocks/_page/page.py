@@ -170,7 +170,7 @@ class Page:
         document.theme = self.look.theme()
         document.template = Template(TEMPLATE.read_text(encoding="utf-8"))
         document.template_variables.update(
-            heading=title, views=self.views, spans=spans(self.views), graph=graph, dark=self.look.dark, scripts=SCRIPTS
+            heading=title, views=self.views, spans=spans(self.views), graph=graph, look=self.look, scripts=SCRIPTS
         )
         self.echo = Echo(self._send)
         header.root.tags = [self.echo.carrier]

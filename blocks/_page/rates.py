@@ -10,7 +10,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource
 
 from blocks._page.history import SAMPLES, WINDOW_S, Channel, History
-from blocks._page.look import Look, View, choice, legend_above, plot
+from blocks._page.look import Key, Look, View, choice, plot
 
 SPANS_S = (15.0, 30.0, 60.0)  # of the axis of time: as short as shows all, then the last minute
 WINDOWS_S = {"over 1 s": WINDOW_S, "over 5 s": 5.0, "over 30 s": 30.0, "over all": math.inf}
@@ -21,24 +21,27 @@ class RateOverTime(View):
     """Bit, symbol and block error rates of a window, over the last minute; theory beside."""
 
     name, title = "rates", "Error rates"
-    LINES = {"ber": "BER", "theory": "theory", "ser": "SER", "bler": "FER"}
+    LINES = ("ber", "theory", "ser", "bler")
 
     def __init__(self) -> None:
         self.shown = 0
         self.window_s = WINDOW_S
         self.choices = [choice("window of Error rates", "over 1 s", {each: each for each in WINDOWS_S}, self._choose)]
 
+    def keys(self, look: Look) -> list[Key]:
+        """Return the rates, in the order of `LINES`."""
+        others = [Key("SER", look.lines[1]), Key("FER", look.lines[2])]
+        return [Key("BER", look.lines[0]), Key("theory", look.ink, "dashed"), *others]
+
     def make(self, look: Look) -> None:
         """Make the plot."""
         self.root = plot("time, s", "error rate", (0, SPANS_S[0]), (BEGIN, 1.5), y_axis_type="log")
         self.source = ColumnDataSource({"t": [], **{key: [] for key in self.LINES}})
-        dashes = {"theory": "dashed"}
-        for (key, label), colour in zip(self.LINES.items(), (look.lines[0], look.ink, *look.lines[1:3]), strict=True):
+        for rate, key in zip(self.LINES, self.keys(look), strict=True):
             self.root.line(
-                "t", key, source=self.source, color=colour, legend_label=label, line_dash=dashes.get(key, "solid"),
-                line_width=2.0 if key == "ber" else 1.2, alpha=1.0 if key == "ber" else 0.8,
+                "t", rate, source=self.source, color=key.colour, line_dash=key.style,
+                line_width=2.0 if rate == "ber" else 1.2, alpha=1.0 if rate == "ber" else 0.8,
             )  # fmt: skip
-        legend_above(self.root)
 
     def _choose(self, name: str) -> None:
         self.window_s, self.shown = WINDOWS_S[name], 0

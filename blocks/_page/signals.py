@@ -12,7 +12,7 @@ from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
 from bokeh.palettes import viridis
 
 from blocks._page.history import BINS, ESTIMATES, FADING, FREQUENCIES, LLR_BINS, LLR_REACH, TIMES, History, Row, Stream
-from blocks._page.look import Look, View, choice, legend_above, plot
+from blocks._page.look import Key, Look, View, choice, plot
 from blocks.view import measure
 
 SHOWN = 96  # samples of a time trace
@@ -196,14 +196,18 @@ class TimeView(SignalView):
         self.title = "Signal in time" if samples_per_symbol == 1 else "Eye diagram, in-phase"
         super().__init__(output, outputs)
 
+    def keys(self, look: Look) -> list[Key]:
+        """Return the two parts; of an eye there is one."""
+        lines = [Key("in-phase", look.lines[0]), Key("quadrature", look.lines[1])]
+        return lines if self.per_symbol == 1 else []
+
     def make(self, look: Look) -> None:
         """Make the plot."""
         if self.per_symbol == 1:
             self.root = plot("sample", "amplitude", (0, SHOWN), (-2, 2))
             self.source = ColumnDataSource({"t": [], "i": [], "q": []})
-            for key, colour, label in (("i", look.lines[0], "in-phase"), ("q", look.lines[1], "quadrature")):
-                self.root.line("t", key, source=self.source, color=colour, line_width=1.3, legend_label=label)
-            legend_above(self.root)
+            for part, key in zip("iq", self.keys(look), strict=True):
+                self.root.line("t", part, source=self.source, color=key.colour, line_width=1.3)
         else:
             self.root = plot("time, symbols", "amplitude", (0, 2), (-2, 2))
             self.source = ColumnDataSource({"t": [], "i": []})
