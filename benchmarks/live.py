@@ -15,11 +15,10 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -30,7 +29,7 @@ ROUNDS, COUNTED = 7, "1 Gbit"  # of runs with and without what is to be measured
 STARTS = 5
 TURNS = 100
 WATCHED_S = 30.0
-SPELLS, SPELL_S, SETTLE_S = 8, 10.0, 4.0  # with and without taps, in turn, and until each of them has begun
+SPELLS, SPELL_S, SETTLE_S = 20, 5.0, 3.5  # with and without the page, in turn, and until each of them has begun
 TICKS = os.sysconf("SC_CLK_TCK")
 GRAPH = f"""
 flowgraph: watched
@@ -43,16 +42,6 @@ wires:
   - source.bits -> errors.sent
 """
 TAPPED = ("link.map.symbols", "link.air.symbols", "link.demap.bits")
-BUSY = "data:text/html," + quote("""<canvas width=1200 height=700></canvas><script>
-const pen = document.querySelector("canvas").getContext("2d"), image = pen.createImageData(1200, 700)
-let n = 0
-function draw() {
-  for (let i = 0; i < 1000000; i++) image.data[(n = (n * 5 + 12345) % 3360000)] = n
-  pen.putImageData(image, 0, 0)
-  requestAnimationFrame(draw)
-}
-draw()
-</script>""")
 LOOK_ON = """
 import re, sys, time
 from pathlib import Path
@@ -199,26 +188,23 @@ def counted(remote: Remote) -> tuple[int, float]:
                 return value["link"]["bits"], value["elapsed_s"]
 
 
-def throughput_watched(
-    remote: Remote, server: int, show: Callable[[bool], object] = lambda page: None
-) -> tuple[float, float]:
-    """Return what a page's server adds to a run's throughput, as a share, and the error of it.
+def throughput_watched(remote: Remote, server: int) -> tuple[float, float]:
+    """Return what a page that is open adds to a run's throughput, as a share, and the error of it.
 
-    It taps the run for all who may look, and takes turns with standing still. `show` has a browser show the page, or
-    draw something else meanwhile.
+    The page's server, which taps the run for all who look, takes turns with standing still; then nothing is drawn.
     """
     rates: dict[signal.Signals, list[float]] = {signal.SIGCONT: [], signal.SIGSTOP: []}
-    for word in SPELLS * list(rates):
-        os.kill(server, signal.SIGCONT)
-        show(word == signal.SIGCONT)
-        os.kill(server, word)
-        time.sleep(SETTLE_S)
-        before, began = counted(remote)
-        time.sleep(SPELL_S)
-        after, ended = counted(remote)
-        rates[word].append((after - before) / (ended - began))
+    for number in range(SPELLS):
+        for word in list(rates)[:: 1 if number % 2 else -1]:
+            os.kill(server, word)
+            time.sleep(SETTLE_S)
+            before, began = counted(remote)
+            time.sleep(SPELL_S)
+            after, ended = counted(remote)
+            rates[word].append((after - before) / (ended - began))
     os.kill(server, signal.SIGCONT)
-    return middle([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
+    shares = np.array([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
+    return float(shares.mean()), float(shares.std(ddof=1) / len(shares) ** 0.5)
 
 
 @contextmanager
@@ -310,8 +296,8 @@ def main() -> dict[str, float]:
                 results |= dict(zip(("page_throughput_share", "page_throughput_share_error"), shares, strict=True))
                 if shutil.which("chromium"):
                     with chromium() as browser:
-                        tab = browser.new_page(viewport={"width": 1280, "height": 800})
-                        shares = throughput_watched(remote, server, lambda page: tab.goto(url if page else BUSY))
+                        opening(browser.new_page(viewport={"width": 1280, "height": 800}), url)
+                        shares = throughput_watched(remote, server)
                     names = ("browser_throughput_share", "browser_throughput_share_error")
                     results |= dict(zip(names, shares, strict=True))
                 keep(os.getpid(), cores)
