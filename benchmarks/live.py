@@ -203,8 +203,7 @@ def throughput_watched(remote: Remote, server: int) -> tuple[float, float]:
             after, ended = counted(remote)
             rates[word].append((after - before) / (ended - began))
     os.kill(server, signal.SIGCONT)
-    shares = np.array([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
-    return float(shares.mean()), float(shares.std(ddof=1) / len(shares) ** 0.5)
+    return middle([watched / alone - 1 for watched, alone in zip(*rates.values(), strict=True)])
 
 
 @contextmanager

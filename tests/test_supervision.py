@@ -106,6 +106,20 @@ def test_a_block_that_fails_ends_the_run_with_its_name_and_keeps_what_was_finish
     assert_nothing_is_left(cli)
 
 
+@pytest.mark.parametrize("threads", ["many", "0", "-2", "1.5"])
+def test_a_number_of_threads_that_is_none_is_one_sentence(cli, threads):
+    cli.environment["OMP_NUM_THREADS"] = threads
+    ended = cli.run(write_graph(cli), "--quiet")
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == f"the environment's OMP_NUM_THREADS must be a number of threads, not '{threads}'"
+
+
+def test_threads_may_be_listed_by_level(cli):
+    cli.environment["OMP_NUM_THREADS"] = "2,4"
+    ended = cli.run(write_graph(cli, source="{use: lab_numbers, frames: 2}"), "--quiet")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_missing_model_is_one_sentence_before_anything_flows(cli):
     ended = cli.run(write_graph(cli, relay="{use: lab_relay, model: /nowhere}"), "--out", "out", "--quiet")
     assert ended.returncode == 1
