@@ -89,7 +89,8 @@ def in_one_message(document: Document) -> Iterator[None]:
     """Send what changes in a document as one message, for the browser to draw it at once; Bokeh sends every change by
     itself.
 
-    Models that are new must have been sent before: what changed in them would be sent with them, and again.
+    Models that are new must have been sent before: what changed in them would be sent with them, and again. Bokeh has
+    no public way to do this; the names with underscores are those of Bokeh 3.9's server.
     """
     context = document.session_context
     session = context.session if context else None
