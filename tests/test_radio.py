@@ -240,7 +240,7 @@ host.main()
 @with_gnuradio
 def test_gnuradio_sends_every_sample_before_the_run_ends(half, tmp_path):
     (tmp_path / "files.py").write_text(FILES.replace("AIR", str(tmp_path / "air")))
-    python = program(tmp_path, f"exec {PYTHON} -I {tmp_path}/files.py")
+    python = program(tmp_path, f"exec {PYTHON} -I {tmp_path}/files.py $3")
     sent = half("check_transmitter", python, bits="80 kbit").sections
     assert sent["gnuradio"]["link.send"]["samples"] == (tmp_path / "air").stat().st_size // 8
     link = half("check_receiver", python, bits="80 kbit").sections["link"]

@@ -3,9 +3,11 @@
 Runs under the Python that GNU Radio is installed for, never in ours. The parent speaks through stdin, in lines of JSON:
 what to open, when to start, then what to change (a channel's noise, a radio's frequency and gains), or how many samples
 a radio has taken; the end of it, which comes however the parent ends, ends the flowgraph. Lines of JSON on stdout
-answer: which GNU Radio is here, and what could not be.
+answer: which GNU Radio is here, and what could not be. The folder of the sockets, which the command line names, goes
+with it.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -226,29 +228,8 @@ def devices():
     return found
 
 
-def main():
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed belongs into the log
-    libc = ctypes.CDLL(None)
-    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, UNBUFFERED, 0)  # gr-iio prints O and U there
-
-    def say(**facts):
-        answer.write(json.dumps(facts) + "\n")
-        answer.flush()
-
-    try:
-        from gnuradio import gr
-    except ImportError as error:
-        say(missing=str(error))
-        return
-    say(version=gr.version())
-    line = sys.stdin.readline()
-    if not line:
-        return
-    order = json.loads(line)
-    if "devices" in order:
-        say(devices=devices())
-        return
+def serve(order, say):
+    """Open the flowgraph of an order, and do as the parent says for as long as it does."""
 
     def tried(step):
         """Return what a step makes; say why it could not be made."""
@@ -272,7 +253,39 @@ def main():
             say(taken=ends["transmit"].nitems_read(0))
         elif tried(lambda change=change: turn(ends, order, change) or True):
             say(turned=True)
-    shutil.rmtree(order["folder"], ignore_errors=True)
+
+
+def converse(say):
+    """Say which GNU Radio is here; take an order, and carry it out."""
+    try:
+        from gnuradio import gr
+    except ImportError as error:
+        say(missing=str(error))
+        return
+    say(version=gr.version())
+    line = sys.stdin.readline()
+    if not line:
+        return
+    order = json.loads(line)
+    if "devices" in order:
+        say(devices=devices())
+    else:
+        serve(order, say)
+
+
+def main():
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed belongs into the log
+    libc = ctypes.CDLL(None)
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, UNBUFFERED, 0)  # gr-iio prints O and U there
+
+    def say(**facts):
+        answer.write(json.dumps(facts) + "\n")
+        answer.flush()
+
+    with contextlib.suppress(BrokenPipeError):  # the parent has died
+        converse(say)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
     os._exit(0)  # nobody listens any more: a sink that waits for its peer is not waited for
 
 

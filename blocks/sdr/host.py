@@ -60,8 +60,9 @@ class Host:
         self.heard = 0.0  # when samples last came, or began to be due
 
     def start(self) -> None:
+        self.folder = private_folder()
         # Without this process's own packages, and those beside the program, one of which is called gnuradio as well
-        command = [self.python, "-I", str(PROGRAM)]
+        command = [self.python, "-I", str(PROGRAM), self.folder]
         try:
             pipe = subprocess.PIPE
             self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
@@ -113,13 +114,12 @@ class Host:
 
         It gives samples if it `sends`.
         """
-        self.folder = private_folder()
         to, back = (f"ipc://{self.folder}/{name}" for name in ("to", "back"))
         if receive == "":
             self.sender = Sender(_End.model_validate({"endpoint": to, "socket": "push", "bind": True}), self.checkpoint)
             self.sender.open()
         ends = {"receive": to if receive == "" else receive, "send": back if sends else None}
-        self.tell({**order, **ends, "folder": self.folder})
+        self.tell({**order, **ends})
         answer = self._answer(self.wait)
         if "fault" in answer:
             raise BlockError(answer["fault"])
