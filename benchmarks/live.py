@@ -149,7 +149,7 @@ def opening(tab: Any, url: str) -> tuple[float, float]:
     """Return the seconds until a browser shows a page's header, controls and first view, and until it shows all."""
     began = time.monotonic()
     tab.goto(url, wait_until="commit")
-    for shown in (".bar .pill", "aside input", "main .card canvas"):
+    for shown in ("#header .pill", "aside input", "main .card canvas"):
         tab.wait_for_selector(shown, state="attached")
     usable = time.monotonic() - began
     tab.wait_for_selector("#card-graph canvas", state="attached")

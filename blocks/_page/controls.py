@@ -40,8 +40,6 @@ input:focus, select:focus, .noUi-handle:focus { outline: 2px solid var(--focus) 
 :host(.instead) label { flex: 1; color: var(--faint) !important; }
 :host(.instead) .bk-input-container { flex: none; width: 84px; }
 :host(.instead) .bk-input { height: 26px; }
-ol { list-style: none; margin: 0; padding: 0; }
-li { margin-bottom: 5px; } li b { color: var(--ink); font-weight: 600; }
 """
 LOGGED = 4  # changes that are listed
 
@@ -142,24 +140,14 @@ class Controls:
                 control.hold(history.in_force[name])
 
 
-class Log:
-    """The newest changes of live parameters, each with the item that it holds from."""
-
-    def __init__(self) -> None:
-        self.root = Div(
-            text="none so far", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_width",
-            margin=0,
-        )  # fmt: skip
-
-    def update(self, history: History) -> None:
-        """List what is new."""
-        told = "".join(
-            f"<li><b>{escape(each['block'])}.{escape(each['parameter'])} = {escape(_shown(each['value']))}</b>"
-            f"<br>from item {each['offset']:,} of frame {each['frame']}</li>"
-            for each in reversed(history.report.get("changes", [])[-LOGGED:])
-        )
-        if told and (text := f"<ol>{told}</ol>") != self.root.text:
-            self.root.text = text
+def changes(history: History) -> str:
+    """Return the newest changes of live parameters, each with the item that it holds from, as HTML."""
+    told = "".join(
+        f"<li><b>{escape(each['block'])}.{escape(each['parameter'])} = {escape(_shown(each['value']))}</b>"
+        f"<br>from item {each['offset']:,} of frame {each['frame']}</li>"
+        for each in reversed(history.report.get("changes", [])[-LOGGED:])
+    )
+    return f"<ol>{told}</ol>" if told else "none so far"
 
 
 def _shown(value: Any) -> str:

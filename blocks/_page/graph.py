@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from bokeh.models import Arrow, ColumnDataSource, Div, HoverTool, InlineStyleSheet, VeeHead
+from bokeh.models import Arrow, ColumnDataSource, HoverTool, VeeHead
 
 from blocks._page.history import History
 from blocks._page.look import Look, View, plot
@@ -22,14 +22,6 @@ MANY = 10  # columns, from where on all is written smaller
 BUSY = 0.5  # share of time above which the busiest block is the bottleneck
 FULL = 0.75  # share of a queue from which its wire stands out
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-CSS = """
-:host { font: 12px/1.5 var(--font); color: var(--faint); font-variant-numeric: tabular-nums; }
-.bk-clearfix { display: block !important; }
-table { border-spacing: 0; width: 100%; } td { padding: 0; } td + td { text-align: right; }
-b { color: var(--ink); }
-.failed, .failed b { color: var(--alarm); font-weight: 600; }
-"""
 
 
 class GraphView(View):
@@ -184,23 +176,14 @@ class GraphView(View):
         )
 
 
-class Workers:
-    """How the workers are."""
-
-    def __init__(self) -> None:
-        self.root = Div(
-            text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)], sizing_mode="stretch_width", margin=0
-        )
-
-    def update(self, history: History) -> None:
-        """Show what has changed."""
-        told = []
-        for name, health in history.report["workers"].items():
-            state, cpu, memory = health["state"], history.cpu.get(name, 0.0), health["memory"]
-            use = f"CPU {cpu:.0%}" + (f" · {memory / 1e6:.0f} MB" if memory else "") if state == "alive" else state
-            told.append(f'<tr class="{state}"><td><b>{escape(name)}</b></td><td>{use}</td></tr>')
-        if (text := f"<table>{''.join(told)}</table>") != self.root.text:
-            self.root.text = text
+def workers(history: History) -> str:
+    """Return how the workers are, as HTML."""
+    told = []
+    for name, health in history.report["workers"].items():
+        state, cpu, memory = health["state"], history.cpu.get(name, 0.0), health["memory"]
+        use = f"CPU {cpu:.0%}" + (f" · {memory / 1e6:.0f} MB" if memory else "") if state == "alive" else state
+        told.append(f'<tr class="{state}"><td><b>{escape(name)}</b></td><td>{use}</td></tr>')
+    return f"<table>{''.join(told)}</table>"
 
 
 def _short(name: str, names: Sequence[str]) -> str:

@@ -58,11 +58,6 @@ class Look:
                     "Axis": axis | prefixed("axis_label", "11px") | prefixed("major_label", "11px"),
                     "Grid": {"grid_line_color": self.grid},
                     "Title": words | {"text_color": self.ink, "text_font_size": "12px"},
-                    "Legend": prefixed("label", "11px") | {
-                        "label_text_color": self.ink, "background_fill_alpha": 0.0, "border_line_alpha": 0.0,
-                        "spacing": 0, "padding": 2, "margin": 4, "glyph_width": 16, "glyph_height": 14,
-                        "label_height": 14,
-                    },
                 }
             }
         )  # fmt: skip
@@ -73,20 +68,19 @@ DARK = Look(True, "#e8eaed", "#a3adb8", "#333a43", ORANGE, (SKY, ORANGE, GREEN, 
 
 
 class Part(Protocol):
-    """What the page is made of: a model of Bokeh's, and how it follows the run."""
-
-    root: Any
+    """What the page is made of, and how it follows the run."""
 
     def update(self, history: History) -> None:
         """Show what is new."""
 
 
 class Key(NamedTuple):
-    """What a line of a plot is, said above it. Bokeh would draw its own legends anew with all data that come."""
+    """What a line or a mark of a plot is, said above it. Bokeh would draw its own legends anew with all data."""
 
     label: str
     colour: str
-    style: str = "solid"  # as CSS has it
+    style: str = "solid"  # of a line, as CSS has it
+    mark: str = ""
 
 
 class View:
@@ -96,9 +90,10 @@ class View:
     width = 1  # in columns
     root: Any  # of what is in it, once that is made
     choices: Sequence[Any] = ()  # where a viewer chooses what is shown
+    told = text = ""  # the element above the plot, if there is one, and the HTML that stands in it
 
     def keys(self, look: Look) -> list[Key]:
-        """Return what the lines are that are drawn."""
+        """Return what the lines and marks are that are drawn."""
         return []
 
     def make(self, look: Look) -> None:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import bokeh
+from bokeh.core.serialization import Serializer
 from bokeh.document import Document
 from bokeh.document.events import DocumentPatchedEvent
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet
+from bokeh.models import Arrow, ColumnDataSource, CustomJS, GlyphRenderer
+from bokeh.protocol.messages.patch_doc import PatchJson, patch_doc
 from jinja2 import Template
 
 from blocks._page.choice import complex_outputs
-from blocks._page.controls import Controls, Log
+from blocks._page.controls import Controls, changes
 from blocks._page.feed import Feed
-from blocks._page.graph import GraphView, Workers
+from blocks._page.graph import GraphView, workers
 from blocks._page.history import History, load_estimates
 from blocks._page.look import DARK, LIGHT, Part, View
 from blocks._page.pictures import PictureView
@@ -32,21 +34,10 @@ GROWING = ("rates", "time", "gains", "spectrum")  # cards that gain most from mo
 TEMPLATE = Path(__file__).with_name("page.html")
 # Neither WebGL, tables nor MathJax are used, which are as much again.
 SCRIPTS = [f"static/js/{name}.min.js?v={bokeh.__version__}" for name in ("bokeh", "bokeh-widgets")]
-WORDS = {"done": "ended"}  # of states whose names say it less well
-
-CSS = """
-:host { font: 13px/1.3 var(--font); color: var(--ink); }
-.bk-clearfix { display: block !important; overflow: hidden; }
-.bar { display: flex; flex-wrap: wrap; gap: 9px 22px; align-items: baseline; white-space: nowrap; overflow: hidden;
-  height: 21px; } /* what finds no room in the line is not there by half */
-.pill { border-radius: 10px; padding: 1px 10px; color: #fff; background: #00664b; font-weight: 600; }
-.pill.starting, .pill.silent { background: #6b4e00; } .pill.done { background: #4d5661; }
-.pill.failed, .pill.gone, .pill.interrupted { background: #a63c00; }
-.figure b { font-variant-numeric: tabular-nums; font-weight: 600; }
-.figure span { color: var(--faint); }
-"""
+STATES = {"done": "ended"}  # whose names say it less well
 
 READY = """
+tell(carrier.tags[1])
 for (const slider of sliders) {
   const handle = Bokeh.index.find_one(slider)?.slider_el?.querySelector(".noUi-handle")
   handle?.setAttribute("aria-label", slider.tags[0])
@@ -58,36 +49,28 @@ for (const choice of choices) {
 """
 
 
-class Header:
-    """How the run is, and its main figures."""
-
-    def __init__(self) -> None:
-        self.root = Div(
-            name="header", text="", disable_math=True, stylesheets=[InlineStyleSheet(css=CSS)],
-            sizing_mode="stretch_width", html_attributes={"role": "status", "aria-live": "off"},
-        )  # fmt: skip
-
-    def update(self, history: History) -> None:
-        """Show what has changed."""
-        state, sentence = history.state()
-        parts = [f'<span class="pill {state}">{WORDS.get(state, state)}</span>']
-        parts += [f"<span>{escape(sentence)}</span>"] if sentence else []
-        parts += [
-            f'<span class="figure"><span>{name}</span> <b>{escape(value)}</b></span>'
-            for name, value in history.figures().items()
-        ]
-        text = f'<div class="bar">{"".join(parts)}</div>'
-        if text != self.root.text:
-            self.root.text = text
+def header(history: History) -> str:
+    """Return how the run is, and its main figures, as HTML."""
+    state, sentence = history.state()
+    parts = [f'<span class="pill {state}">{STATES.get(state, state)}</span>']
+    parts += [f"<span>{escape(sentence)}</span>"] if sentence else []
+    parts += [
+        f'<span class="figure"><span>{name}</span> <b>{escape(value)}</b></span>'
+        for name, value in history.figures().items()
+    ]
+    return "".join(parts)
 
 
-ANSWER = "answer.tags = [...carrier.tags]"  # what a browser does with an update's number
+# What the page says beside its cards, by the elements in which it stands
+TEXTS: dict[str, Callable[[History], str]] = {"header": header, "changes": changes, "workers": workers}
+
+ANSWER = "tell(carrier.tags[1]); answer.tags = [carrier.tags[0]]"  # what a browser does with the end of an update
 
 
 @contextmanager
 def in_one_message(document: Document) -> Iterator[None]:
     """Send what changes in a document as one message, for the browser to draw it at once; Bokeh sends every change by
-    itself.
+    itself, and every array in it.
 
     Models that are new must have been sent before: what changed in them would be sent with them, and again. Bokeh has
     no public way to do this; the names with underscores are those of Bokeh 3.9's server.
@@ -103,9 +86,12 @@ def in_one_message(document: Document) -> Iterator[None]:
         yield
     finally:
         del session._document_patched
-        for connection in session._subscribed_connections if events else ():
-            message = connection.protocol.create("PATCH-DOC", events)
-            session._pending_writes.append(connection._socket.send_message(message))
+        if events:
+            serializer = Serializer(references=document.models.synced_references, deferred=False)
+            message = patch_doc(patch_doc.create_header(), {}, PatchJson(events=serializer.encode(events)))
+            document.models.flush_synced(lambda model: not serializer.has_ref(model))
+            for connection in session._subscribed_connections:
+                session._pending_writes.append(connection._socket.send_message(message))
 
 
 class Echo:
@@ -134,10 +120,13 @@ class Echo:
         """Whether all that was sent has arrived."""
         return self.heard == self.sent
 
-    def call(self) -> None:
-        """Send a number after what was sent, to be sent back."""
+    def call(self, texts: dict[str, str]) -> None:
+        """Send a number after what was sent, to be sent back; and HTML, by the element in which it is to stand.
+
+        Bokeh's own texts would be laid out anew, with all around them, whenever one changes.
+        """
         self.sent += 1
-        self.carrier.tags = [self.sent]
+        self.carrier.tags = [self.sent, list(texts.items())]
 
 
 class Page:
@@ -154,18 +143,16 @@ class Page:
             self.views = _views(history)
             graph = GraphView(history.run)
             controls = Controls(history, feed.set, document.add_next_tick_callback)
-        header = Header()
-        self.parts: dict[str, Part] = {"header": header, "controls": controls, "changes": Log(), "workers": Workers()}
+        self.parts: list[Part] = [controls]
+        self.said: dict[str, str] = {}
         choices = [choice for view in self.views for choice in view.choices]
         for view in self.views:
             for number, choice in enumerate(view.choices):
                 choice.name = f"{view.name}_{number}"
-        for name, part in self.parts.items():
-            part.root.name = name
         cards = [*self.views, graph]
         slots = [column(name=f"{view.name}_slot", sizing_mode="stretch_both") for view in cards]
         with document.models.freeze():  # else every root has all models looked through again
-            for root in (*(part.root for part in self.parts.values()), *slots, *choices):
+            for root in (controls.root, *slots, *choices):
                 document.add_root(root)
         document.title = f"{title} · Semflow"
         document.theme = self.look.theme()
@@ -174,10 +161,11 @@ class Page:
             heading=title, views=self.views, spans=spans(self.views), graph=graph, look=self.look, scripts=SCRIPTS
         )
         self.echo = Echo(self._send)
-        header.root.tags = [self.echo.carrier]
+        controls.root.update(name="controls", tags=[self.echo.carrier])
         self.waiting = list(zip(cards, slots, strict=True))
         self.update()
-        ready = CustomJS(args={"choices": choices, "sliders": controls.sliders}, code=READY)
+        arguments = {"carrier": self.echo.carrier, "choices": choices, "sliders": controls.sliders}
+        ready = CustomJS(args=arguments, code=READY)
         document.js_on_event("document_ready", ready)
         document.on_event("document_ready", lambda event: self.echo.begin())  # it holds what was sent so far
         document.add_periodic_callback(self.update, UPDATE_MS)
@@ -196,9 +184,12 @@ class Page:
         with in_one_message(self.document):
             with self.history.lock:
                 self.history.selected[self] = {view.output for view in self.views if isinstance(view, SignalView)}
-                for part in self.parts.values():
+                for part in self.parts:
                     part.update(self.history)
-            self.echo.call()
+                texts = {name: tell(self.history) for name, tell in TEXTS.items()}
+            texts |= {view.told: view.text for view in self.views if view.told}
+            self.echo.call(dict(texts.items() - self.said.items()))
+            self.said = texts
 
     def _make_views(self) -> None:
         """Make the views that are not there yet: the first alone, to be there soonest, then the others."""
@@ -207,8 +198,11 @@ class Page:
         for view, slot in new:
             view.make(self.look)
             view.root.name = view.name
+            for kind in (GlyphRenderer, Arrow):  # over the axes, which would be drawn anew with all that is below
+                for drawn in view.root.select({"type": kind}):
+                    drawn.level = "overlay"
             slot.children = [view.root]
-            self.parts[view.name] = view
+            self.parts.append(view)
         if new and not self.waiting:
             threading.Thread(target=load_estimates, name="load", daemon=True).start()
 

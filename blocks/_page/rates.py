@@ -75,28 +75,26 @@ class RateOverEbn0(View):
         self.seen: Any = None
         self.channel: Channel | None = None
 
+    def keys(self, look: Look) -> list[Key]:
+        """Return the curve and the marks."""
+        measured, now = look.lines[:2]
+        marks = [Key("measured, 99 %", measured, mark="●"), Key("no error: bound", measured, mark="▽")]
+        return [Key("closed form, uncoded", look.ink), Key("now", now, mark="◯"), *marks]
+
     def make(self, look: Look) -> None:
         """Make the plot."""
+        measured, now = look.lines[:2]
         self.root = plot("Eb/N0, dB", "bit error rate", (-2, 16), (BEGIN, 1.0), y_axis_type="log")
         self.form = ColumnDataSource({"x": [], "y": []})
         self.points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
         self.bounds = ColumnDataSource({"x": [], "y": []})
         self.now = ColumnDataSource({"x": [], "y": []})
-        self.root.line("x", "y", source=self.form, color=look.ink, legend_label="closed form, uncoded", line_width=1.3)
-        self.root.segment("x", "low", "x", "high", source=self.points, color=look.lines[0], line_width=2)
-        self.root.scatter("x", "y", source=self.points, size=7, color=look.lines[0], legend_label="measured, 99 %")
-        self.root.scatter(
-            "x", "y", source=self.bounds, size=9, marker="inverted_triangle", fill_color=None,
-            line_color=look.lines[0], legend_label="no error: bound",
-        )  # fmt: skip
-        self.root.scatter(
-            "x", "y", source=self.now, size=16, fill_color=None, line_color=look.lines[1], line_width=2,
-            legend_label="now",
-        )  # fmt: skip
-        self.root.legend.location = "top_right"
-        _, self.points_key, self.bound_key, self.now_key = self.root.legend[0].items
-        for key in (self.points_key, self.bound_key, self.now_key):
-            key.visible = False
+        self.root.line("x", "y", source=self.form, color=look.ink, line_width=1.3)
+        self.root.segment("x", "low", "x", "high", source=self.points, color=measured, line_width=2)
+        self.root.scatter("x", "y", source=self.points, size=7, color=measured)
+        bound = {"marker": "inverted_triangle", "size": 9, "fill_color": None, "line_color": measured}
+        self.root.scatter("x", "y", source=self.bounds, **bound)
+        self.root.scatter("x", "y", source=self.now, size=16, fill_color=None, line_color=now, line_width=2)
 
     def update(self, history: History) -> None:
         """Show the points that were collected, and the closed form of the channel that is in use."""
@@ -117,7 +115,6 @@ class RateOverEbn0(View):
             "high": [point["ber_high"] or point["ber"] for point in seen],
         }
         self.bounds.data = {"x": [p["ebn0_db"] for p in none], "y": [p["ber_high"] for p in none]}
-        self.points_key.visible, self.bound_key.visible, self.now_key.visible = bool(seen), bool(none), True
         last = points[-1]
         self.now.data = {"x": [last["ebn0_db"]], "y": [last["ber"] or last["ber_high"] or math.nan]}
         x = [point["ebn0_db"] for point in points]

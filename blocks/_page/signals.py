@@ -69,12 +69,13 @@ class ConstellationView(SignalView):
         super().__init__(output, outputs)
         self.persistence = "1 s"
         self.known: object = None
+        self.told = f"{name}_told" if decisions else ""
         lasting = choice(f"persistence of {title}", "1 s", {each: each for each in FADING}, self._persist)
         self.choices = [*self.choices, lasting]
 
     def make(self, look: Look) -> None:
         """Make the plot, its frame of equal sides to come."""
-        self.root = plot("in-phase", "quadrature", (-2, 2), (-2, 2), title=" ")
+        self.root = plot("in-phase", "quadrature", (-2, 2), (-2, 2))
         self.root.grid.visible = False
         self.density = ColumnDataSource({"image": [np.zeros((BINS, BINS), np.uint8)], "low": [-2.0], "size": [4.0]})
         self.points = ColumnDataSource({"x": [], "y": []})
@@ -124,7 +125,7 @@ class ConstellationView(SignalView):
             self.edges.data = {key: np.clip(each, -100, 100) for key, each in ends.items()}
         if ESTIMATES.is_set() and (quality := stream.quality()) and stream.modulation:
             evm, snr = quality
-            self.root.title.text = f"{stream.modulation.name.upper()} · EVM {100 * evm:4.1f} % · SNR {snr:4.1f} dB"
+            self.text = f"{stream.modulation.name.upper()} · EVM {100 * evm:4.1f} % · SNR {snr:4.1f} dB"
 
 
 class SpectrumView(SignalView):
@@ -136,12 +137,15 @@ class SpectrumView(SignalView):
         """Make both plots, in line."""
         above = plot("", "density, dB", (-0.5, 0.5), (-40, 10), min_border_left=LEFT, min_border_bottom=UNDER)
         above.xaxis.major_label_text_font_size = "0px"
-        below = plot("frequency, cycles a sample", "time, s", (-0.5, 0.5), (0, WATERFALL_S), min_border_left=LEFT)
+        below = plot(
+            "frequency, cycles a sample", "time from now, s", (-0.5, 0.5), (-WATERFALL_S, 0), min_border_left=LEFT
+        )
         below.grid.visible = False
         self.line = ColumnDataSource({"x": [], "y": []})
         above.line("x", "y", source=self.line, color=look.lines[0], line_width=1.5)
         # Rows are put into images: the browser would draw each as one of its own, and all of them for each new one.
         self.images = ColumnDataSource(self._blank())
+        self.numbers = [-1, 0]  # of the images, in multiples of `WATERFALL_S`
         self.shades = LinearColorMapper(viridis(256), low=-30, high=10, nan_color=(0, 0, 0, 0))
         below.image("image", -0.5, "y", 1, WATERFALL_S, source=self.images, color_mapper=self.shades)
         self.above, self.below = above, below
@@ -161,13 +165,13 @@ class SpectrumView(SignalView):
             span.start, span.end = bottom, max(top, bottom + 20)
             self.shades.low, self.shades.high = span.start, span.end
         if self.of != self.output:
-            self.images.data = self._blank()
+            self.images.data, self.numbers = self._blank(), [-1, 0]
         new = min(stream.pieces - self.at, len(stream.rows)) if self.of == self.output else len(stream.rows)
         for row in itertools.islice(stream.rows, len(stream.rows) - new, None):
             self._add(row)
         self.of, self.at = self.output, stream.pieces
-        end = max(stream.rows[-1].time + stream.rows[-1].duration, WATERFALL_S)
-        self.below.y_range.update(start=end - WATERFALL_S, end=end)
+        now = stream.rows[-1].time + stream.rows[-1].duration
+        self.images.patch({"y": [(slice(2), [number * WATERFALL_S - now for number in self.numbers])]})
 
     @staticmethod
     def _blank() -> dict[str, list[Any]]:
@@ -179,8 +183,9 @@ class SpectrumView(SignalView):
         last = max(first + 1, round((row.time + row.duration) * TIMES / WATERFALL_S))
         for image in range(first // TIMES, (last - 1) // TIMES + 1):
             which = image % 2
-            if self.images.data["y"][which] != image * WATERFALL_S:
-                self.images.patch({"image": [(which, _nothing())], "y": [(which, image * WATERFALL_S)]})
+            if self.numbers[which] != image:
+                self.numbers[which] = image
+                self.images.patch({"image": [(which, _nothing())]})
             lines = slice(max(first - image * TIMES, 0), min(last - image * TIMES, TIMES))
             values = np.tile(row.decibel.astype(np.float32), lines.stop - lines.start)
             self.images.patch({"image": [((which, lines, slice(None)), values)]})
