@@ -34,7 +34,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 GRAPH = f"""
 flowgraph: watched
 blocks:
-  source: {{use: bit_source, bits: 100 Tbit, frame: 400000 bit, packet: 102400 bit}}
+  source: {{use: bit_source, bits: 100 Tbit, frame: 4 Mbit}}
   link:   {{graph: {ROOT}/configs/links/awgn.yaml, ebn0: 8 dB}}
   errors: {{use: error_meter}}
 wires:

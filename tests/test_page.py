@@ -173,6 +173,26 @@ def test_the_page_shows_the_graph_s_views_and_symbols_move(live, page):
     assert scripts == ["bokeh", "bokeh-widgets"]  # the others would be as much again
 
 
+def test_axes_are_not_drawn_anew_with_all_data_that_come(page):
+    """Only what lies over them is, and it ends where they end."""
+    painted = page.evaluate(
+        """async () => {
+          const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name("constellation"))
+          const counts = {_paint_primary: 0, _paint_overlays: 0}
+          for (const name in counts) {
+            const paint = view[name]
+            view[name] = function (context) { counts[name] += 1; return paint.call(this, context) }
+          }
+          await new Promise(done => setTimeout(done, 2000))
+          const drawn = [...view.renderer_views.values()].filter(each => each.glyph)
+          return {...counts, clipped: drawn.map(each => each.needs_clip)}
+        }"""
+    )
+    assert painted["_paint_overlays"] > 5
+    assert painted["_paint_primary"] == 0
+    assert painted["clipped"] == [True] * 3  # density, decision regions, points
+
+
 def test_pictures_appear_with_captions_whose_differences_are_marked(page):
     card = page.locator("#card-pictures")
     card.locator("figure img").nth(1).wait_for()

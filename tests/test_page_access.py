@@ -29,6 +29,7 @@ from blocks._page.look import LIGHT
 from blocks._page.page import Page, _views, spans
 from blocks._page.pictures import marked
 from blocks._page.server import _Door, _hurry, _Pictures, _shorten, serve
+from blocks._page.signals import LATE_S, WATERFALL_S
 from blocks._page.window import SIZE, Window
 from flowgraph import BlockError, Packet, registry
 from flowgraph.config.load import load
@@ -408,6 +409,26 @@ def test_a_waterfall_has_each_row_where_its_time_is(history):
     assert shown() == {100: 3, 200: 4}
     add(55.5, 0.1, 5)
     assert shown() == {200: 4, 555: 5}
+
+
+def test_a_waterfall_moves_on_where_nothing_comes_and_stands_still_when_the_run_has_ended(history, monkeypatch):
+    view = next(view for view in _views(history) if view.name == "spectrum")
+    view.make(LIGHT)
+
+    def newest(after_s, **more):
+        """Where the end of the newest row is drawn, so many seconds after the run was met."""
+        monkeypatch.setattr("time.monotonic", lambda: history.began + after_s)
+        history.add("report", report(after_s, 100, 1) | more)
+        view.update(history)
+        row = history.streams["link.air.symbols"].rows[-1]
+        return view.images.data["y"][0] - view.numbers[0] * WATERFALL_S + row.time + row.duration
+
+    monkeypatch.setattr("time.monotonic", lambda: history.began + 1.0)
+    history.add("link.air.symbols", Packet(np.ones(256, np.complex64)))
+    assert newest(1.0) == pytest.approx(0)
+    assert newest(1.2) == pytest.approx(0)  # the next piece may still be in time
+    assert newest(3.0) == pytest.approx(-2 + LATE_S, abs=0.02)
+    assert newest(9.0, status="done") == pytest.approx(0)
 
 
 def test_a_socket_is_told_to_send_at_once_when_it_opens():

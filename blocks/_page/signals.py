@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ TRACES, FINER = 60, 8  # of an eye diagram, and how much finer than the samples 
 LEFT = 56  # pixels beside a plot, so that plots below each other are in line
 UNDER = 10  # pixels below the spectrum: half the height of its lowest number
 WATERFALL_S = 10.0  # that are seen, and that each of its two images holds
+LATE_S = 0.3  # that a piece may be, before the waterfall moves on without it
 
 
 def short_names(outputs: Sequence[str]) -> dict[str, str]:
@@ -152,6 +154,19 @@ class SpectrumView(SignalView):
         self.at, self.of = 0, ""  # the newest row that is drawn, and of which output
         self.root = column(above, below, sizing_mode="stretch_both", spacing=0)
 
+    def update(self, history: History) -> None:
+        """Draw what is new, and move what is there with the time."""
+        super().update(history)
+        if not self.of:
+            return
+        newest = history.streams[self.of].rows[-1]
+        now = newest.time + newest.duration
+        if not (history.ended or history.gone):
+            now = max(now, time.monotonic() - history.began - LATE_S)
+        places = [number * WATERFALL_S - now for number in self.numbers]
+        if places != self.images.data["y"]:
+            self.images.patch({"y": [(slice(2), places)]})
+
     def draw(self, stream: Stream) -> None:
         """Draw the spectrum, and add what is new below."""
         if stream.power is None:
@@ -170,8 +185,6 @@ class SpectrumView(SignalView):
         for row in itertools.islice(stream.rows, len(stream.rows) - new, None):
             self._add(row)
         self.of, self.at = self.output, stream.pieces
-        now = stream.rows[-1].time + stream.rows[-1].duration
-        self.images.patch({"y": [(slice(2), [number * WATERFALL_S - now for number in self.numbers])]})
 
     @staticmethod
     def _blank() -> dict[str, list[Any]]:
