@@ -212,8 +212,9 @@ def viewer(url: str) -> Iterator[None]:
     looking = subprocess.Popen([sys.executable, "-m", "benchmarks.viewer", url], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert looking.stdout is not None
-        while int(looking.stdout.readline() or sys.exit("the viewer did not see the page")) < 10:
-            pass
+        told = (int(looking.stdout.readline() or sys.exit("the viewer did not see the page")) for _ in range(20))
+        if not any(updates >= 10 for updates in told):
+            sys.exit("the page does not go on for the viewer")
         yield
         if looking.poll() is not None:
             sys.exit("the viewer left before the end")

@@ -65,7 +65,7 @@ async def look_on(url: str) -> None:
             for event in message.content["events"]:
                 if event.get("attr") == "tags" and event["model"]["id"] == models["carrier"]:
                     updates += 1
-                    await _answer(socket, models, event["new"])
+                    await _answer(socket, models, event["new"][:1])
         if time.monotonic() > told + 1:
             told += 1
             print(updates, flush=True)

@@ -106,10 +106,11 @@ def _words(frame: int, row: Mapping[str, Any]) -> str:
     parts.append(f'<p class="facts">{"".join(f"<span>{escape(each)}</span>" for each in facts)}</p>')
     sent, received = row.get("caption_sent"), row.get("caption_received")
     before, after = marked(sent or "", received or "")
-    if sent:
-        parts.append(f"<p><b>caption sent</b>{before}</p>")
-    if received:
-        parts.append(f"<p><b>caption received</b>{after}</p>")
+    if sent and sent == received:
+        parts.append(f"<p><b>caption, received as it was sent</b>{after}</p>")
+    else:
+        parts += [f"<p><b>caption sent</b>{before}</p>"] if sent else []
+        parts += [f"<p><b>caption received</b>{after}</p>"] if received else []
     if row.get("status") not in (None, "ok"):
         reason = f": {row['reason']}" if row.get("reason") else ""
         parts.append(f'<p class="alarm">{escape(row["status"] + reason)}</p>')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ class ConstellationView(SignalView):
             self.edges.data = {key: np.clip(each, -100, 100) for key, each in ends.items()}
         if ESTIMATES.is_set() and (quality := stream.quality()) and stream.modulation:
             evm, snr = quality
-            self.text = f"{stream.modulation.name.upper()} · EVM {100 * evm:4.1f} % · SNR {snr:4.1f} dB"
+            self.text = f"{escape(stream.modulation.name.upper())} · EVM {100 * evm:4.1f} % · SNR {snr:4.1f} dB"
 
 
 class SpectrumView(SignalView):
