@@ -59,23 +59,35 @@ class Latency:
         self.distant = {block.name for block in spec.blocks if hosts[block.worker]}
         self.measured = self.distant <= sending & fed
         self.passages: dict[int, dict[tuple[str, str], tuple[float, float]]] = {}
+        self.ended: Counter[str] = Counter()  # frames that sinks are done with
+        self.ways: dict[int, Way] = {}  # of frames of which nothing was told since
+        self.waited_for: set[tuple[str, str]] = set()
 
     def add(self, passages: Iterable[Passage]) -> None:
         """Take in what a worker tells."""
         for block, port, frame, came, left in passages if self.measured else ():
-            if block not in self.distant:
-                self.passages.setdefault(frame, {})[block, port] = came, left
+            if block in self.distant:
+                continue
+            passed = self.passages.setdefault(frame, {})
+            if block in self.sinks and (block, port) not in passed:
+                self.ended[block] += 1
+            passed[block, port] = came, left
+            self.ways.pop(frame, None)
 
     def of_frames(self) -> dict[int, Way]:
         """Return the slowest way of every frame that all sinks are done with.
 
         Sinks that are given but one frame, as recordings of samples without end, are not waited for.
         """
-        done = Counter(block for passed in self.passages.values() for block, _ in passed if block in self.sinks)
-        sinks = {(block, "") for block, count in done.items() if count > 1 or max(done.values()) == 1}
-        complete = (frame for frame, passed in sorted(self.passages.items()) if sinks and sinks <= passed.keys())
-        ways = ((frame, self._way(self.passages[frame], sinks)) for frame in complete)
-        return {frame: way for frame, way in ways if way}
+        most = max(self.ended.values(), default=0)
+        sinks = {(block, "") for block, count in self.ended.items() if count > 1 or most == 1}
+        if sinks != self.waited_for:
+            self.waited_for = sinks
+            self.ways.clear()
+        for frame in self.passages.keys() - self.ways.keys() if sinks else ():
+            if sinks <= self.passages[frame].keys():
+                self.ways[frame] = self._way(self.passages[frame], sinks)
+        return {frame: way for frame, way in sorted(self.ways.items()) if way}
 
     def _way(self, passed: dict[tuple[str, str], tuple[float, float]], sinks: set[tuple[str, str]]) -> Way:
         """Return the slowest way of a frame; nothing where it is not known up to a source."""

@@ -39,7 +39,7 @@ TICK_MS = 20
 QUEUE = 1000  # messages that wait on the way to a worker or from it, that are heard at a time; and strangers told of
 LEAVE_WITHIN_S = 2.2
 START_TOGETHER_S = 0.7  # after a block did not start, for others to say what they miss too
-WRITE_EVERY_S = 2.0
+WRITE_EVERY_S, WRITE_SHARE = 2.0, 100  # seconds, and times as long as it takes
 RUNNING, DONE = "running", "run done"  # what a run tells of itself; anything else that it tells is a warning
 
 
@@ -238,7 +238,7 @@ class Supervisor:
             if time.monotonic() > self.write_at:
                 began = time.monotonic()
                 self._write_report()
-                self.write_at = time.monotonic() + max(WRITE_EVERY_S, 20 * (time.monotonic() - began))
+                self.write_at = time.monotonic() + max(WRITE_EVERY_S, WRITE_SHARE * (time.monotonic() - began))
 
     def _more_may_fail_to_start(self) -> bool:
         """Tell whether blocks still start beside one that could not: a person wants to hear all that is missing."""

@@ -55,6 +55,20 @@ def test_what_finds_frames_in_samples_without_end_has_waited_for_them(wires):
     assert told.of_frames() == {0: way, 1: way}
 
 
+def test_what_another_worker_tells_later_counts_too():
+    """A way that was found is found again with a word, or with a further sink, that comes after it."""
+    told = latency(["source.x -> relay.x", "relay.x -> sink.x", "source.x -> meter.x"])
+    told.add([("source", "x", 0, 1.0, 2.0), ("sink", "", 0, 5.0, 6.0)])
+    assert told.of_frames() == {0: {"sink": (3.0, 1.0), "source": (0.0, 1.0)}}  # the relay's word is under way
+    told.add([("relay", "x", 0, 3.0, 4.0)])
+    way = {"sink": (1.0, 1.0), "relay": (1.0, 1.0), "source": (0.0, 1.0)}
+    assert told.of_frames() == {0: way}
+    told.add([("meter", "", 0, 2.5, 9.0)])
+    assert told.of_frames() == {0: {"meter": (0.5, 6.5), "source": (0.0, 1.0)}}
+    told.add([("meter", "", 0, 2.5, 5.0)])
+    assert told.of_frames() == {0: way}
+
+
 @pytest.mark.parametrize(("distant", "frames"), [("relay", 1), ("source", 0), ("sink", 0)])
 def test_no_time_of_another_hosts_clock_is_taken(distant, frames):
     told = latency(["source.x -> relay.x", "relay.x -> sink.x"], {distant})
