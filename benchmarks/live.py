@@ -25,11 +25,11 @@ import numpy as np
 from flowgraph.live import Remote
 
 ROOT = Path(__file__).parent.parent
-ROUNDS, COUNTED = 7, "1 Gbit"  # of runs with and without what is to be measured
+ROUNDS, COUNTED = 7, "2 Gbit"  # of runs with and without what is to be measured
 STARTS = 5
 TURNS = 100
 WATCHED_S = 30.0
-SPELLS, SPELL_S, SETTLE_S = 20, 5.0, 3.5  # with and without the page, in turn, and until each of them has begun
+SPELLS, SPELL_S, SETTLE_S = 20, 10.0, 3.5  # with and without the page, in turn, and until each of them has begun
 TICKS = os.sysconf("SC_CLK_TCK")
 GRAPH = f"""
 flowgraph: watched
