@@ -57,7 +57,6 @@ class Look:
                     },
                     "Axis": axis | prefixed("axis_label", "11px") | prefixed("major_label", "11px"),
                     "Grid": {"grid_line_color": self.grid},
-                    "Title": words | {"text_color": self.ink, "text_font_size": "12px"},
                 }
             }
         )  # fmt: skip

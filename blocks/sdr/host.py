@@ -119,7 +119,7 @@ class Host:
             self.sender = Sender(_End.model_validate({"endpoint": to, "socket": "push", "bind": True}), self.checkpoint)
             self.sender.open()
         ends = {"receive": to if receive == "" else receive, "send": back if sends else None}
-        self.tell({**order, **ends})
+        self.tell(order | ends)
         answer = self._answer(self.wait)
         if "fault" in answer:
             raise BlockError(answer["fault"])
